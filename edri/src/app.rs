@@ -1,0 +1,160 @@
+//! A node in the making.
+
+use std::time::Duration;
+
+use edri_events::NodeName;
+use edri_managers::{Definition, Prepared};
+use edri_router::{Control, Limits, Router};
+use tokio::runtime::Handle;
+
+use crate::{Node, Result, StartError};
+
+/// A node in the making: a name, managers, limits.
+#[derive(Debug)]
+#[must_use = "an app does nothing until it is run or started"]
+pub struct App {
+    name: String,
+    managers: Vec<Definition>,
+    limits: Limits,
+    start_timeout: Duration,
+    drain_limit: Duration,
+}
+
+impl App {
+    /// A node of this name. A name that breaks the rules of [`NodeName`] is refused when the node is started.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            managers: Vec::new(),
+            limits: Limits::default(),
+            start_timeout: Duration::from_secs(30),
+            drain_limit: Duration::from_secs(30),
+        }
+    }
+
+    /// Adds a manager.
+    pub fn manager(mut self, manager: impl Into<Definition>) -> Self {
+        self.managers.push(manager.into());
+        self
+    }
+
+    /// Sets the node's bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long all workers together may take to start. 30 s by default.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
+    /// How long a stopping node may go on to finish the events it has. 30 s by default.
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
+        self
+    }
+
+    /// Starts the node in the tokio runtime around, which needs its timers enabled. Once this returns, every worker's
+    /// `started` has returned and all of them take events.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; what was started until then has been stopped again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what was started.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let name = NodeName::new(&self.name)?;
+        let mut prepared: Vec<Prepared> = Vec::new();
+        for definition in self.managers {
+            let manager = Prepared::new(definition)?;
+            if prepared.iter().any(|other| other.name() == manager.name()) {
+                return Err(edri_managers::ManagerError::NameTaken(manager.name().clone()).into());
+            }
+            prepared.push(manager);
+        }
+        let control = Control::start(&name)?;
+        let router = Router::start(name, self.limits, &control, &runtime);
+        let node = Node::new(router, control, self.start_timeout, self.drain_limit);
+        match node.begin(prepared).await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the node in a runtime of its own until SIGTERM, Ctrl-C or [`Node::shutdown`], then stops in good order. A
+    /// second signal ends the process at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when the node does not start.
+    pub fn run(self) -> Result<()> {
+        self.run_with(|_| async { Ok(()) })
+    }
+
+    /// As [`App::run`], with something to do while the node runs; when `main` fails, the node is stopped and the error
+    /// returned. The node goes on when it succeeds: call [`Node::shutdown`] in it to end with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when the node does not start; the error of `main`.
+    pub fn run_with<F, Fut>(self, main: F) -> Result<()>
+    where
+        F: FnOnce(Node) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut signals = Signals::new()?;
+            let node = tokio::select! {
+                node = self.start() => node?,
+                // Dropping the start stops what was started.
+                () = signals.next() => return Ok(()),
+            };
+            let serving = async {
+                main(node.clone()).await?;
+                node.stopped().await;
+                Ok(())
+            };
+            let result = tokio::select! {
+                result = serving => result,
+                () = signals.next() => Ok(()),
+            };
+            tokio::select! {
+                report = node.shutdown() => report.log(),
+                () = signals.next() => {
+                    tracing::error!("a second signal: ending at once");
+                    std::process::exit(1);
+                }
+            }
+            result
+        })
+    }
+}
+
+/// The signals that ask a program to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

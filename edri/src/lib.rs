@@ -1,0 +1,85 @@
+//! Event routing infrastructure: declare events as structs, write workers that handle them, and edri routes.
+//!
+//! ```
+//! use edri::prelude::*;
+//!
+//! #[event(notification, name = "quake.recorded", key = region)]
+//! struct QuakeRecorded {
+//!     region: String,
+//!     magnitude: f64,
+//! }
+//!
+//! #[event(request, name = "quake.strongest", response = f64, timeout = "2s")]
+//! struct Strongest {}
+//!
+//! #[derive(Default)]
+//! struct Record {
+//!     strongest: f64,
+//! }
+//!
+//! impl Worker for Record {}
+//!
+//! impl Handle<QuakeRecorded> for Record {
+//!     async fn handle(&mut self, quake: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
+//!         self.strongest = self.strongest.max(quake.magnitude);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Handle<Strongest> for Record {
+//!     async fn handle(&mut self, _: &Strongest, _: &mut Context) -> Result<f64, Failure> {
+//!         Ok(self.strongest)
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> edri::Result<()> {
+//! let record = Manager::new("record").worker(Record::default).handles::<QuakeRecorded>().handles::<Strongest>();
+//! let node = App::new("observatory").manager(record).start().await?;
+//!
+//! node.bus().publish(QuakeRecorded { region: "north".into(), magnitude: 4.7 }).await?;
+//! assert_eq!(node.bus().request(Strongest {}).await?, 4.7);
+//!
+//! let report = node.shutdown().await;
+//! assert!(report.account.is_balanced());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program that is all edri ends with [`App::run`], which stops on SIGTERM and Ctrl-C; inside another program's tokio
+//! runtime [`App::start`] gives a [`Node`]. Several nodes may live in one process.
+//!
+//! What the words mean and what is promised is in `docs/SEMANTICS.md`; how the code is laid out in
+//! `docs/ARCHITECTURE.md`.
+
+mod app;
+mod error;
+mod node;
+
+pub use app::App;
+pub use edri_events::{
+    Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
+    EventName, Failure, Headers, Incarnation, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification,
+    Parts, Pattern, Request, Schemas, TraceContext, Tunnel, data, event, key_hash,
+};
+pub use edri_managers::{Definition, Drained, Manager, ManagerError, Restart};
+pub use edri_router::{
+    Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits,
+    ManagerState, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason, Receipt, Received,
+    Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError, TunnelError,
+    TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
+};
+pub use edri_workers::{Backoff, Context, Handle, HandleAny, HandleConcurrent, Placement, Retry, Worker};
+pub use error::{Error, Result, StartError};
+pub use node::{Node, ShutdownReport};
+
+#[doc(hidden)]
+pub use edri_events::__private;
+
+/// What most programs use.
+pub mod prelude {
+    pub use crate::{
+        Accepted, App, Body, Bus, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager, Node,
+        Options, Overflow, Placement, Restart, Retry, Worker, data, event,
+    };
+}

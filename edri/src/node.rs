@@ -1,0 +1,295 @@
+//! A running node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edri_events::ManagerName;
+use edri_managers::{Definition, Drained, ManagerError, ManagerHandle, Prepared};
+use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
+use futures_util::future::{join_all, try_join_all};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use crate::StartError;
+
+/// How often a stopping node looks whether its workers are done.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
+/// What is left to a drain whose limit was used up waiting for the events to be handled.
+const DRAIN_LEAST: Duration = Duration::from_millis(1);
+
+/// A running node; every clone is the same one. When the last is dropped without [`Node::shutdown`], the node ends at
+/// once and what it had is lost.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    router: Router,
+    bus: Bus,
+    // Held to copy or change the list.
+    managers: Mutex<Vec<ManagerHandle>>,
+    // Held by whoever adds, replaces, drains or stops, so that they do so one after another.
+    changing: AsyncMutex<()>,
+    // Held to take it: whoever stops the node ends it.
+    control: Mutex<Option<Control>>,
+    report: watch::Sender<Option<Arc<ShutdownReport>>>,
+    start_timeout: Duration,
+    drain_limit: Duration,
+}
+
+/// What a node left behind when it stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// What became of all deliveries; balanced unless a worker did not end.
+    pub account: Account,
+    /// The managers that had events left, or workers that did not end, with how many.
+    pub unfinished: Vec<Drained>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl ShutdownReport {
+    /// Logs what was left.
+    pub(crate) fn log(&self) {
+        for drained in &self.unfinished {
+            let Drained { manager, undelivered, stuck, .. } = drained;
+            tracing::warn!(%manager, undelivered, stuck, "stopped before everything was handled");
+        }
+        tracing::info!(account = ?self.account, took = ?self.took, "stopped");
+    }
+}
+
+impl Node {
+    pub(crate) fn new(router: Router, control: Control, start_timeout: Duration, drain_limit: Duration) -> Self {
+        let bus = router.bus();
+        Self {
+            inner: Arc::new(Inner {
+                router,
+                bus,
+                managers: Mutex::default(),
+                changing: AsyncMutex::new(()),
+                control: Mutex::new(Some(control)),
+                report: watch::Sender::new(None),
+                start_timeout,
+                drain_limit,
+            }),
+        }
+    }
+
+    /// Takes all managers into the table, then starts their workers.
+    pub(crate) async fn begin(&self, prepared: Vec<Prepared>) -> Result<(), StartError> {
+        let router = &self.inner.router;
+        router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
+        // Every subscription is in the table before the first `started` runs.
+        router.settle();
+        let handles: Vec<_> =
+            prepared.into_iter().map(|prepared| self.launch(prepared)).collect::<Result<_, ManagerError>>()?;
+        *self.inner.managers.lock() = handles.clone();
+        // A worker takes events as soon as its own `started` has returned.
+        try_join_all(handles.iter().map(ManagerHandle::open)).await?;
+        let limit = self.inner.start_timeout;
+        try_join_all(handles.iter().map(|handle| handle.started(limit))).await?;
+        router.set_phase(Phase::Running);
+        Ok(())
+    }
+
+    fn launch(&self, prepared: Prepared) -> Result<ManagerHandle, ManagerError> {
+        match &*self.inner.control.lock() {
+            Some(control) => Ok(prepared.start(&self.inner.router, control)),
+            None => Err(ManagerError::Stopped(prepared.name().clone())),
+        }
+    }
+
+    /// Ends a node that did not start, without waiting for events.
+    pub(crate) async fn abandon(&self) {
+        self.stop(Instant::now()).await;
+    }
+
+    /// The handle to send through.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    /// What the node is doing right now.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        self.inner.bus.topology()
+    }
+
+    /// Adds a manager while the node runs. Once this returns, its workers take events.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`]; the node is as before then.
+    pub async fn add(&self, manager: impl Into<Definition>) -> Result<(), ManagerError> {
+        let _changing = self.inner.changing.lock().await;
+        let prepared = Prepared::new(manager.into())?;
+        let name = prepared.name().clone();
+        if self.find(&name).is_some() {
+            return Err(ManagerError::NameTaken(name));
+        }
+        let joining = prepared.joining();
+        let handle = self.launch(prepared)?;
+        // Joined first, so that what `started` publishes reaches the manager itself too.
+        if let Err(source) = self.inner.router.change(vec![joining], &[]).await {
+            handle.drain(DRAIN_LEAST, None).await;
+            return Err(ManagerError::Declare { manager: name, source });
+        }
+        self.inner.managers.lock().push(handle.clone());
+        handle.open().await?;
+        let started = handle.started(self.inner.start_timeout).await;
+        if started.is_err() {
+            self.leave(&handle, DRAIN_LEAST, None).await;
+        }
+        started
+    }
+
+    /// Puts a manager in the place of the one that has its name. The new workers are started first; then new events go to
+    /// them, the old ones finish what they have, and only after that the new ones begin: so a key's events stay in order
+    /// and none is missed or handled twice.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`]; the old manager goes on then.
+    pub async fn replace(&self, manager: impl Into<Definition>) -> Result<Drained, ManagerError> {
+        let _changing = self.inner.changing.lock().await;
+        let prepared = Prepared::new(manager.into())?;
+        let name = prepared.name().clone();
+        let old = self.find(&name).ok_or_else(|| ManagerError::Unknown(name.to_string()))?;
+        let joining = prepared.joining();
+        let new = self.launch(prepared)?;
+        if let Err(error) = new.started(self.inner.start_timeout).await {
+            new.drain(DRAIN_LEAST, None).await;
+            return Err(error);
+        }
+        if let Err(source) = self.inner.router.change(vec![joining], std::slice::from_ref(old.group())).await {
+            new.drain(DRAIN_LEAST, None).await;
+            return Err(ManagerError::Declare { manager: name, source });
+        }
+        let drained = old.drain(self.inner.drain_limit, Some(Arc::clone(new.group()))).await;
+        {
+            let mut managers = self.inner.managers.lock();
+            managers.retain(|other| other.group().id() != old.group().id());
+            managers.push(new.clone());
+        }
+        new.open().await?;
+        Ok(drained)
+    }
+
+    /// Takes a manager off the node: no new events, those it has are finished within the node's drain limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Unknown`] when no manager of this name is on the node.
+    pub async fn drain(&self, manager: &str) -> Result<Drained, ManagerError> {
+        let _changing = self.inner.changing.lock().await;
+        let handle = self.find(manager).ok_or_else(|| ManagerError::Unknown(manager.to_owned()))?;
+        Ok(self.leave(&handle, self.inner.drain_limit, None).await)
+    }
+
+    async fn leave(&self, handle: &ManagerHandle, limit: Duration, successor: Option<Arc<Group>>) -> Drained {
+        if let Err(error) = self.inner.router.change(Vec::new(), std::slice::from_ref(handle.group())).await {
+            tracing::error!(%error, manager = %handle.name(), "withdrawing a manager");
+        }
+        let drained = handle.drain(limit, successor).await;
+        self.inner.managers.lock().retain(|other| other.group().id() != handle.group().id());
+        drained
+    }
+
+    fn find(&self, name: &str) -> Option<ManagerHandle> {
+        self.inner.managers.lock().iter().find(|handle| **handle.name() == *name).cloned()
+    }
+
+    /// Stops in good order: takes no new events from outside its workers, lets them finish what they have and what follows
+    /// from it, within the drain limit; then ends them. Called again, it waits for the same end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the node stopping; call it again to go on.
+    pub async fn shutdown(&self) -> Arc<ShutdownReport> {
+        self.stop(Instant::now() + self.inner.drain_limit).await
+    }
+
+    /// Waits until the node has stopped, whoever stops it.
+    pub async fn stopped(&self) -> Arc<ShutdownReport> {
+        let mut reports = self.inner.report.subscribe();
+        loop {
+            if let Some(report) = &*reports.borrow_and_update() {
+                return Arc::clone(report);
+            }
+            // The sender lives as long as `self`.
+            let _ = reports.changed().await;
+        }
+    }
+
+    async fn stop(&self, limit: Instant) -> Arc<ShutdownReport> {
+        let began = Instant::now();
+        let inner = &self.inner;
+        if inner.router.phase() == Phase::Running {
+            inner.router.set_phase(Phase::Stopping);
+        }
+        let _changing = inner.changing.lock().await;
+        if let Some(report) = &*inner.report.borrow() {
+            return Arc::clone(report);
+        }
+        let managers = inner.managers.lock().clone();
+        // Managers feed one another, so none is closed before all of them are idle.
+        while Instant::now() < limit && !managers.iter().all(|manager| manager.group().is_idle()) {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
+        if let Err(error) = inner.router.change(Vec::new(), &groups).await {
+            tracing::error!(%error, "withdrawing the managers");
+        }
+        let left = limit.saturating_duration_since(Instant::now()).max(DRAIN_LEAST);
+        let drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
+        inner.router.set_phase(Phase::Stopped);
+        inner.managers.lock().clear();
+        for group in inner.router.groups() {
+            match group.name() {
+                // Its holder can still read what it has, and then learns that it is the end.
+                GroupName::Subscription(_) => group.close(None),
+                GroupName::Manager(_) => {
+                    group.close(None);
+                    inner.router.remove(&group, Reason::Stopped, "the node stopped");
+                }
+            }
+        }
+        let unfinished = drained.into_iter().filter(|drained| drained.undelivered > 0 || drained.stuck > 0).collect();
+        let report = Arc::new(ShutdownReport { account: inner.router.account(), unfinished, took: began.elapsed() });
+        let control = inner.control.lock().take();
+        // Joins a thread that only has to leave its loop; away from the runtime all the same.
+        let ended = tokio::task::spawn_blocking(move || drop(control)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "ending the actors' thread");
+        }
+        inner.report.send_replace(Some(Arc::clone(&report)));
+        report
+    }
+
+    /// The names of the managers on the node.
+    #[must_use]
+    pub fn managers(&self) -> Vec<ManagerName> {
+        self.inner.managers.lock().iter().map(|handle| handle.name().clone()).collect()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.router.phase() != Phase::Stopped {
+            self.router.set_phase(Phase::Stopped);
+            for group in self.router.groups() {
+                group.close(None);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("name", self.inner.router.node()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! How a payload becomes bytes and comes back: MessagePack with named fields, or JSON.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// How a payload is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// MessagePack, structs as maps with named fields.
+    MessagePack,
+    /// JSON.
+    Json,
+}
+
+/// Why a payload could not be encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The value cannot be written in this encoding.
+    #[error("encode {type_name} as {encoding:?}: {source}")]
+    Encode {
+        /// The Rust type of the value.
+        type_name: &'static str,
+        /// The encoding asked for.
+        encoding: Encoding,
+        /// What the codec says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The bytes are not a value of this type.
+    #[error("decode {type_name} from {encoding:?}: {source}")]
+    Decode {
+        /// The Rust type asked for.
+        type_name: &'static str,
+        /// The encoding of the bytes.
+        encoding: Encoding,
+        /// What the codec says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The value is of another Rust type.
+    #[error("the payload is a {found}, not a {wanted}")]
+    Type {
+        /// The Rust type asked for.
+        wanted: &'static str,
+        /// What the payload is.
+        found: &'static str,
+    },
+}
+
+impl Encoding {
+    /// Writes `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Encode`] when the value cannot be written, as a map with keys that are not strings in JSON.
+    pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes, CodecError> {
+        let fail = |source| CodecError::Encode { type_name: std::any::type_name::<T>(), encoding: self, source };
+        match self {
+            Self::MessagePack => rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| fail(Box::new(e))),
+            Self::Json => serde_json::to_vec(value).map(Bytes::from).map_err(|e| fail(Box::new(e))),
+        }
+    }
+
+    /// Reads a value. Unknown fields are skipped; bytes after the value are an error.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when the bytes are not a `T`.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
+        let fail = |source| CodecError::Decode { type_name: std::any::type_name::<T>(), encoding: self, source };
+        match self {
+            Self::MessagePack => {
+                let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+                reader.set_max_depth(NESTING_MAX);
+                let value = T::deserialize(&mut reader).map_err(|e| fail(Box::new(e)))?;
+                // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
+                match <()>::deserialize(&mut reader) {
+                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                    _ => Err(fail("bytes after the value".into())),
+                }
+            }
+            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Box::new(e))),
+        }
+    }
+}
+
+/// How deep a MessagePack payload may nest; the limit that serde_json has for JSON.
+const NESTING_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_after_the_value_are_refused() {
+        let value = vec![(Some(7_u64), "seven".to_owned())];
+        for encoding in [Encoding::MessagePack, Encoding::Json] {
+            let bytes = encoding.encode(&value).expect("encodes");
+            assert_eq!(encoding.decode::<Vec<(Option<u64>, String)>>(&bytes).expect("decodes"), value);
+            for more in 0..=u8::MAX {
+                let longer = [&bytes[..], &[more]].concat();
+                let is_space = encoding == Encoding::Json && b" \t\r\n".contains(&more);
+                assert_eq!(
+                    encoding.decode::<Vec<(Option<u64>, String)>>(&longer).is_ok(),
+                    is_space,
+                    "{encoding:?} {more}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! An event on its way.
+
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::{Address, Body, CodecError, DescriptorRef, Encoding, Event, EventId, EventName, TraceContext};
+
+/// What an envelope carries: a typed event, or the encoded [`Body`] of one.
+pub trait Payload: Any + Send + Sync {
+    /// Writes the payload.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Encode`] when it cannot be written in this encoding.
+    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError>;
+
+    /// Shows the payload's key to `visit`, if it has one.
+    fn visit_key(&self, visit: &mut dyn FnMut(&str));
+
+    /// The name of the payload's Rust type.
+    fn type_name(&self) -> &'static str;
+}
+
+impl<E: Event> Payload for E {
+    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
+        encoding.encode(self)
+    }
+
+    fn visit_key(&self, visit: &mut dyn FnMut(&str)) {
+        Event::visit_key(self, visit);
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<E>()
+    }
+}
+
+/// A payload that came as bytes, decoded at most once however many groups want the Rust type.
+struct Encoded {
+    body: Body,
+    decoded: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Payload for Encoded {
+    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
+        if encoding == self.body.encoding {
+            return Ok(self.body.bytes.clone());
+        }
+        // Bytes and integers beyond 64 bits have no place in JSON's data model; they fail here with the codec's words.
+        encoding.encode(&self.body.decode::<serde_json::Value>()?)
+    }
+
+    fn visit_key(&self, _: &mut dyn FnMut(&str)) {
+        // The key of an encoded event was taken out when its envelope was made.
+    }
+
+    fn type_name(&self) -> &'static str {
+        "encoded payload"
+    }
+}
+
+/// What routing, tracing and accounting know of an event.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The event's id.
+    pub id: EventId,
+    /// What the event is.
+    pub descriptor: DescriptorRef,
+    /// Who sent it.
+    pub origin: Arc<Address>,
+    /// The event that made this one.
+    pub cause: Option<EventId>,
+    /// When it loses its meaning: the end of a notification's time to live, the deadline of a request.
+    pub deadline: Option<Instant>,
+    /// Where it stands in a trace; `None` when a trace begins with it.
+    pub trace: Option<TraceContext>,
+    /// What the sender adds.
+    pub headers: Option<Arc<Headers>>,
+    /// The key of an untyped event, or one that the sender chose instead of the event's own.
+    pub key: Option<Box<str>>,
+    /// When it was sent, on the events whose way is timed.
+    pub stamped: Option<Instant>,
+}
+
+impl Head {
+    /// The head of a new event from `origin`, with a fresh id and nothing optional.
+    #[must_use]
+    pub fn new(descriptor: DescriptorRef, origin: Arc<Address>) -> Self {
+        Self {
+            id: EventId::next(),
+            descriptor,
+            origin,
+            cause: None,
+            deadline: None,
+            trace: None,
+            headers: None,
+            key: None,
+            stamped: None,
+        }
+    }
+}
+
+/// The contents of an envelope: one allocation for head and payload.
+///
+/// ```text
+/// ┌───────┬──────────────┬──────────────┬───────────┐
+/// │ head  │ MessagePack? │ JSON?        │ payload P │
+/// └───────┴──────────────┴──────────────┴───────────┘
+///          encoded once, when a boundary first asks
+/// ```
+pub struct Parts<P: ?Sized = dyn Payload> {
+    head: Head,
+    messagepack: OnceLock<Bytes>,
+    json: OnceLock<Bytes>,
+    payload: P,
+}
+
+impl<P> Parts<P> {
+    /// Takes the payload back out.
+    pub fn into_payload(self) -> P {
+        self.payload
+    }
+}
+
+impl<P: Payload + ?Sized> Parts<P> {
+    /// What routing, tracing and accounting know of the event.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The event's id.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        self.head.id
+    }
+
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &EventName {
+        self.head.descriptor.name()
+    }
+
+    /// Where the event stands in a trace.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.head.trace.unwrap_or_else(|| TraceContext::root(self.head.id))
+    }
+
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.as_ref()?.get(name)
+    }
+
+    /// Calls `with` with the event's key.
+    pub fn with_key<R>(&self, with: impl FnOnce(Option<&str>) -> R) -> R {
+        if let Some(key) = &self.head.key {
+            return with(Some(key));
+        }
+        let mut with = Some(with);
+        let mut result = None;
+        self.payload.visit_key(&mut |key| {
+            if let Some(with) = with.take() {
+                result = Some(with(Some(key)));
+            }
+        });
+        match (result, with) {
+            (Some(result), _) => result,
+            (None, Some(with)) => with(None),
+            (None, None) => unreachable!("the closure was used without a result"),
+        }
+    }
+
+    /// The event's key as a text of its own.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        self.with_key(|key| key.map(str::to_owned))
+    }
+
+    /// The payload's bytes in `encoding`: encoded when first asked for, then kept.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] when the payload cannot be written in this encoding.
+    pub fn encoded(&self, encoding: Encoding) -> Result<&Bytes, CodecError> {
+        let kept = match encoding {
+            Encoding::MessagePack => &self.messagepack,
+            Encoding::Json => &self.json,
+        };
+        if let Some(bytes) = kept.get() {
+            return Ok(bytes);
+        }
+        let bytes = self.payload.encode(encoding)?;
+        Ok(kept.get_or_init(|| bytes))
+    }
+}
+
+impl Parts {
+    /// The payload as the typed event `E`; decoded when first asked for if it came as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when the bytes are not an `E`, [`CodecError::Type`] when the event is of another type.
+    pub fn payload<E: Event>(&self) -> Result<&E, CodecError> {
+        let payload: &dyn Any = &self.payload;
+        if let Some(event) = payload.downcast_ref::<E>() {
+            return Ok(event);
+        }
+        let wrong = || CodecError::Type { wanted: std::any::type_name::<E>(), found: self.payload.type_name() };
+        let encoded = payload.downcast_ref::<Encoded>().ok_or_else(wrong)?;
+        let decoded = match encoded.decoded.get() {
+            Some(decoded) => decoded,
+            None => {
+                let event: E = encoded.body.decode()?;
+                encoded.decoded.get_or_init(|| Box::new(event))
+            }
+        };
+        decoded.downcast_ref().ok_or_else(wrong)
+    }
+
+    /// Whether the payload is the Rust type `E` already, so that [`Parts::payload`] need not decode.
+    #[must_use]
+    pub fn is_typed<E: Event>(&self) -> bool {
+        Any::type_id(&self.payload) == TypeId::of::<E>()
+    }
+}
+
+/// An event on its way; cheap to clone, every clone is the same event.
+#[derive(Clone)]
+pub struct Envelope(Arc<Parts>);
+
+// The hot path moves envelopes between threads and clones them for each subscriber group.
+const _: () = {
+    const fn sendable<T: Send + Sync>() {}
+    sendable::<Envelope>();
+    assert!(size_of::<Envelope>() == 16);
+};
+
+impl Envelope {
+    /// Makes the parts of a typed event; [`Envelope::from`] makes them an envelope.
+    #[must_use]
+    pub fn typed<E: Event>(head: Head, event: E) -> Arc<Parts<E>> {
+        Arc::new(Parts { head, messagepack: OnceLock::new(), json: OnceLock::new(), payload: event })
+    }
+
+    /// Makes the envelope of an encoded event. The key that the descriptor names is taken out of the body, unless the
+    /// head has one.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when the descriptor names a key and the body does not have it.
+    pub fn untyped(mut head: Head, body: Body) -> Result<Self, CodecError> {
+        if let (None, Some(field)) = (&head.key, head.descriptor.key()) {
+            let key = body.key_field(field)?.ok_or_else(|| CodecError::Decode {
+                type_name: "the event's key",
+                encoding: body.encoding,
+                source: format!("the payload has no field `{field}`, which is the event's key").into(),
+            })?;
+            head.key = Some(key.into());
+        }
+        Ok(Self(Arc::new(Parts {
+            head,
+            messagepack: OnceLock::new(),
+            json: OnceLock::new(),
+            payload: Encoded { body, decoded: OnceLock::new() },
+        })))
+    }
+
+    /// The payload's bytes as a [`Body`]: as they came if the event came as bytes, otherwise in `encoding`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Encode`] when the payload cannot be written.
+    pub fn body(&self, encoding: Encoding) -> Result<Body, CodecError> {
+        let payload: &dyn Any = &self.0.payload;
+        match payload.downcast_ref::<Encoded>() {
+            Some(encoded) => Ok(encoded.body.clone()),
+            None => Ok(Body { bytes: self.encoded(encoding)?.clone(), encoding }),
+        }
+    }
+}
+
+impl<E: Event> From<Arc<Parts<E>>> for Envelope {
+    fn from(parts: Arc<Parts<E>>) -> Self {
+        Self(parts)
+    }
+}
+
+impl Deref for Envelope {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope").field("head", self.head()).field("payload", &self.0.payload.type_name()).finish()
+    }
+}
+
+/// What a sender adds to an event beside its payload: names and texts, bounded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(BTreeMap<String, String>);
+
+/// A header too many or too long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("header `{name}` exceeds the limit of {max} {what}")]
+pub struct HeadersError {
+    name: String,
+    what: &'static str,
+    max: usize,
+}
+
+impl Headers {
+    /// The most headers an event may have.
+    pub const COUNT_MAX: usize = 64;
+    /// The longest name and value of a header together, in bytes.
+    pub const BYTES_MAX: usize = 8 * 1024;
+
+    /// Sets a header.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadersError`] beyond [`Headers::COUNT_MAX`] or [`Headers::BYTES_MAX`]; nothing is changed then.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<(), HeadersError> {
+        let (name, value) = (name.into(), value.into());
+        if name.len() + value.len() > Self::BYTES_MAX {
+            return Err(HeadersError { name, what: "bytes", max: Self::BYTES_MAX });
+        }
+        if self.0.len() >= Self::COUNT_MAX && !self.0.contains_key(&name) {
+            return Err(HeadersError { name, what: "headers", max: Self::COUNT_MAX });
+        }
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// The value of a header.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All headers, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}

@@ -1,0 +1,88 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a handler could not do what the event asked: a stable code and a text for people.
+///
+/// Any error converts into one with the code `failed`, so `?` works in handlers. Choose a code of your own with
+/// [`Failure::new`] when the requester should be able to tell failures apart.
+///
+/// ```
+/// use edri_events::Failure;
+///
+/// fn parse(text: &str) -> Result<u16, Failure> {
+///     if text.is_empty() {
+///         return Err(Failure::new("empty", "a port number is needed"));
+///     }
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(parse("").unwrap_err().code(), "empty");
+/// assert_eq!(parse("x").unwrap_err().code(), "failed");
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    code: std::borrow::Cow<'static, str>,
+    message: String,
+}
+
+impl Failure {
+    /// A failure with a stable `code`, which programs compare, and a `message`, which people read.
+    #[must_use]
+    pub fn new(code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+
+    /// A failure with the code `failed`.
+    #[must_use]
+    pub fn message(message: impl Into<String>) -> Self {
+        Self::new("failed", message)
+    }
+
+    /// What a handler returns that took its reply along to answer later; the answer is what counts then.
+    #[must_use]
+    pub fn deferred() -> Self {
+        Self::new("deferred", "answered later")
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The text for people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+// `Failure` is no `std::error::Error` itself, or this conversion would overlap with `From<T> for T`.
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            // Many errors repeat their source in their own text.
+            if !message.ends_with(&cause_text) {
+                message.push_str(": ");
+                message.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        Self::message(message)
+    }
+}

@@ -1,0 +1,154 @@
+//! W3C trace context, level 1: <https://www.w3.org/TR/trace-context/>.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::EventId;
+use crate::id::mix;
+
+/// Where an event stands in a distributed trace: `traceparent` of the W3C recommendation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    // As two halves, so that the envelope's head needs no alignment of 16.
+    trace: (u64, u64),
+    span: NonZeroU64,
+    flags: u8,
+}
+
+/// A text that is not a `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a traceparent: expected `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, ids not zero")]
+pub struct TraceParseError;
+
+impl TraceContext {
+    /// The trace that begins with this event: its ids follow from the event's id, so nothing needs to be stored.
+    #[must_use]
+    pub fn root(id: EventId) -> Self {
+        let seed = id.process() ^ mix(id.sequence());
+        Self {
+            trace: (nonzero(mix(seed)).get(), mix(seed.wrapping_add(1))),
+            span: nonzero(mix(seed.wrapping_add(2))),
+            flags: 1,
+        }
+    }
+
+    /// The next hop of this trace: the same trace id, a span id of its own that follows from `id` and `hop`.
+    #[must_use]
+    pub fn child(self, id: EventId, hop: u32) -> Self {
+        let seed = id.process() ^ mix(id.sequence()) ^ self.span.get();
+        Self { span: nonzero(mix(seed.wrapping_add(u64::from(hop)))), ..self }
+    }
+
+    /// The trace id, shared by every event that follows from one cause.
+    #[must_use]
+    pub fn trace_id(self) -> u128 {
+        u128::from(self.trace.0) << 64 | u128::from(self.trace.1)
+    }
+
+    /// The span id of this hop.
+    #[must_use]
+    pub fn span_id(self) -> u64 {
+        self.span.get()
+    }
+
+    /// Whether the caller asked for this trace to be recorded.
+    #[must_use]
+    pub fn is_sampled(self) -> bool {
+        self.flags & 1 == 1
+    }
+}
+
+fn nonzero(number: u64) -> NonZeroU64 {
+    NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN)
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id(), self.span, self.flags)
+    }
+}
+
+impl fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for TraceContext {
+    type Err = TraceParseError;
+
+    /// Reads a `traceparent`. A version after 00 may carry more behind its flags, which is skipped as the
+    /// recommendation asks.
+    fn from_str(text: &str) -> Result<Self, TraceParseError> {
+        let mut fields = text.split('-');
+        let mut hex = |digits: usize| match fields.next() {
+            Some(field)
+                if field.len() == digits && field.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
+            {
+                u128::from_str_radix(field, 16).map_err(|_| TraceParseError)
+            }
+            _ => Err(TraceParseError),
+        };
+        let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        if version == 0xff || (version == 0 && fields.next().is_some()) {
+            return Err(TraceParseError);
+        }
+        if trace == 0 {
+            return Err(TraceParseError);
+        }
+        let span = NonZeroU64::new(span as u64).ok_or(TraceParseError)?;
+        Ok(Self { trace: ((trace >> 64) as u64, trace as u64), span, flags: flags as u8 })
+    }
+}
+
+impl Serialize for TraceContext {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TraceContext {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_recommendation_reads_and_writes_back() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace: TraceContext = text.parse().expect("valid");
+        assert_eq!(trace.to_string(), text);
+        assert!(trace.is_sampled());
+    }
+
+    #[test]
+    fn what_is_not_a_traceparent_is_refused() {
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        ] {
+            assert_eq!(bad.parse::<TraceContext>(), Err(TraceParseError), "{bad}");
+        }
+        assert!("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more".parse::<TraceContext>().is_ok());
+    }
+
+    #[test]
+    fn a_child_keeps_the_trace_and_has_a_span_of_its_own() {
+        let root = TraceContext::root(EventId::next());
+        let child = root.child(EventId::next(), 0);
+        assert_eq!(root.trace_id(), child.trace_id());
+        assert_ne!(root.span_id(), child.span_id());
+    }
+}

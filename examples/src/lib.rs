@@ -1,0 +1,1 @@
+//! Programs on edri, one folder each; run one with `cargo run --release --example <name>`.

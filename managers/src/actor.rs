@@ -1,0 +1,359 @@
+//! The Manager actor: starts instances, restarts those that are lost, gives up, drains.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message};
+use edri_events::ManagerName;
+use edri_router::system::{ManagerChanged, WorkerChanged};
+use edri_router::{Delivery, GroupRef, ManagerState, Reason, Router, WorkerState, WorkerStatus};
+use edri_workers::{Exit, Host, Seat, Signals};
+use tokio::sync::{oneshot, watch};
+
+use crate::{Definition, Drained, ManagerError};
+
+/// How long workers may take to end once they are told to end at once.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+pub(crate) struct ManagerActor {
+    name: ManagerName,
+    definition: Definition,
+    group: GroupRef,
+    router: Router,
+    seats: Vec<Chair>,
+    /// When instances were restarted, as far back as the policy looks.
+    restarts: VecDeque<Instant>,
+    open: watch::Sender<bool>,
+    kill: watch::Sender<bool>,
+    failure: Option<String>,
+    when_started: Vec<oneshot::Sender<Result<(), ManagerError>>>,
+    when_drained: Option<oneshot::Sender<Drained>>,
+    drain_over: bool,
+}
+
+/// A place for instances, one after another.
+struct Chair {
+    status: Arc<WorkerStatus>,
+    occupied: Occupied,
+    /// Restarts in a row, for the pause before the next.
+    row: u32,
+}
+
+enum Occupied {
+    /// An instance is starting or running.
+    By { since: Instant },
+    /// The last one was lost; the next comes after a pause.
+    Soon { resume: Option<Delivery> },
+    /// Nobody comes any more.
+    Never,
+}
+
+/// Tells when all workers have started, or that they will not.
+pub(crate) struct WhenStarted {
+    pub(crate) tell: oneshot::Sender<Result<(), ManagerError>>,
+}
+
+/// Lets the workers take events.
+pub(crate) struct Open;
+
+/// Ends the manager.
+pub(crate) struct Drain {
+    pub(crate) limit: Duration,
+    pub(crate) successor: Option<GroupRef>,
+    pub(crate) tell: oneshot::Sender<Drained>,
+}
+
+impl Message for WhenStarted {
+    type Result = ();
+}
+
+impl Message for Open {
+    type Result = ();
+}
+
+impl Message for Drain {
+    type Result = ();
+}
+
+impl ManagerActor {
+    pub(crate) fn start(
+        name: ManagerName,
+        definition: Definition,
+        group: GroupRef,
+        router: Router,
+        arbiter: &ArbiterHandle,
+    ) -> Addr<Self> {
+        let seats: Vec<_> = (0..definition.settings.instances)
+            .map(|index| Chair {
+                status: Arc::new(WorkerStatus::new(index)),
+                occupied: Occupied::Soon { resume: None },
+                row: 0,
+            })
+            .collect();
+        group.set_workers(seats.iter().map(|chair| Arc::clone(&chair.status)).collect());
+        Self::start_in_arbiter(arbiter, |_| Self {
+            name,
+            definition,
+            group,
+            router,
+            seats,
+            restarts: VecDeque::new(),
+            open: watch::Sender::new(false),
+            kill: watch::Sender::new(false),
+            failure: None,
+            when_started: Vec::new(),
+            when_drained: None,
+            drain_over: false,
+        })
+    }
+
+    // ---- instances -------------------------------------------------------------------------------------------------
+
+    fn seat(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let chair = &mut self.seats[index];
+        let resume = match std::mem::replace(&mut chair.occupied, Occupied::By { since: Instant::now() }) {
+            Occupied::Soon { resume } => resume,
+            other => {
+                chair.occupied = other;
+                return;
+            }
+        };
+        chair.status.set_state(WorkerState::Starting);
+        let seat = Seat {
+            router: self.router.clone(),
+            group: Arc::clone(&self.group),
+            manager: self.name.clone(),
+            inbox: if self.definition.settings.keyed { index } else { 0 },
+            status: Arc::clone(&chair.status),
+            policy: self.definition.settings.policy,
+            signals: Signals { open: self.open.subscribe(), kill: self.kill.subscribe() },
+            resume,
+        };
+        let (ready, is_ready) = oneshot::channel();
+        let factory = Arc::clone(&self.definition.factory);
+        let ended = Host::spawn(self.definition.settings.placement, seat, factory, ready);
+        ctx.spawn(actix::fut::wrap_future::<_, Self>(is_ready).map(move |ready, manager, _| {
+            // An error says that it ended before, which is told below.
+            if ready.is_ok() {
+                manager.ready(index);
+            }
+        }));
+        ctx.spawn(actix::fut::wrap_future::<_, Self>(ended).map(move |exit, manager, ctx| {
+            manager.ended(index, exit, ctx);
+        }));
+    }
+
+    fn ready(&mut self, index: usize) {
+        self.announce_worker(index, WorkerState::Running, None);
+        if self.all_started() {
+            if self.group.state() == ManagerState::Starting {
+                self.set_state(ManagerState::Running, None);
+            }
+            for tell in self.when_started.drain(..) {
+                // Whoever asked may have stopped waiting.
+                let _ = tell.send(Ok(()));
+            }
+        }
+    }
+
+    fn all_started(&self) -> bool {
+        self.seats.iter().all(|chair| chair.status.state() == WorkerState::Running)
+    }
+
+    fn ended(&mut self, index: usize, exit: Exit, ctx: &mut Context<Self>) {
+        let chair = &mut self.seats[index];
+        let lived = match chair.occupied {
+            Occupied::By { since } => since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        chair.occupied = Occupied::Never;
+        let (detail, resume) = match exit {
+            Exit::Finished | Exit::Killed => {
+                chair.status.set_state(WorkerState::Stopped);
+                self.announce_worker(index, WorkerState::Stopped, None);
+                self.check_drained(ctx);
+                return;
+            }
+            Exit::StartFailed(detail, resume) => (format!("it did not start: {detail}"), resume),
+            Exit::Lost { detail, resume, .. } => (detail, resume),
+        };
+        tracing::error!(manager = %self.name, instance = index, detail, "worker lost");
+        if self.failure.is_some() || *self.kill.borrow() {
+            chair.status.failed_with(&detail);
+            chair.status.set_state(WorkerState::Stopped);
+            self.discard_resume(index, resume);
+            self.check_drained(ctx);
+            return;
+        }
+        let restart = self.definition.settings.restart;
+        let now = Instant::now();
+        while self.restarts.front().is_some_and(|at| now.duration_since(*at) > restart.within) {
+            self.restarts.pop_front();
+        }
+        let chair = &mut self.seats[index];
+        if self.restarts.len() >= restart.most as usize {
+            chair.status.failed_with(&detail);
+            chair.status.set_state(WorkerState::Stopped);
+            self.discard_resume(index, resume);
+            let reason = format!(
+                "more than {} restarts within {:?}; the last worker was lost because {detail}",
+                restart.most, restart.within
+            );
+            self.fail(reason, ctx);
+            return;
+        }
+        self.restarts.push_back(now);
+        chair.row = if lived > restart.within { 0 } else { chair.row + 1 };
+        chair.status.restarted(&detail);
+        chair.status.set_state(WorkerState::Restarting);
+        chair.occupied = Occupied::Soon { resume };
+        let pause = restart.backoff.pause(chair.row.saturating_sub(1));
+        self.announce_worker(index, WorkerState::Restarting, Some(detail));
+        ctx.run_later(pause, move |manager, ctx| manager.seat(index, ctx));
+    }
+
+    // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// Gives up: nobody is given events any more, and those who wait are told.
+    fn fail(&mut self, reason: String, ctx: &mut Context<Self>) {
+        tracing::error!(manager = %self.name, reason, "manager failed");
+        self.failure = Some(reason.clone());
+        self.set_state(ManagerState::Failed, Some(reason.clone()));
+        for tell in self.when_started.drain(..) {
+            let _ = tell.send(Err(ManagerError::Failed { manager: self.name.clone(), reason: reason.clone() }));
+        }
+        self.vacate(Reason::ManagerFailed);
+        self.kill.send_replace(true);
+        let (router, group) = (self.router.clone(), Arc::clone(&self.group));
+        ctx.spawn(actix::fut::wrap_future::<_, Self>(async move {
+            // Out of the table first, so that nobody is sent to a closed inbox.
+            if let Err(error) = router.change(Vec::new(), std::slice::from_ref(&group)).await {
+                tracing::error!(%error, "withdrawing a failed manager");
+            }
+            group.close(None);
+            router.empty(&group, Reason::ManagerFailed, &format!("its manager failed: {reason}"));
+        }));
+        self.check_drained(ctx);
+    }
+
+    /// Nobody comes to the empty chairs any more.
+    fn vacate(&mut self, reason: Reason) {
+        for index in 0..self.seats.len() {
+            let chair = &mut self.seats[index];
+            if let Occupied::Soon { resume } = &mut chair.occupied {
+                let resume = resume.take();
+                chair.occupied = Occupied::Never;
+                chair.status.set_state(WorkerState::Stopped);
+                self.discard(index, resume, reason);
+            }
+        }
+    }
+
+    fn discard_resume(&self, index: usize, resume: Option<Delivery>) {
+        let reason = if self.failure.is_some() { Reason::ManagerFailed } else { Reason::WorkerLost };
+        self.discard(index, resume, reason);
+    }
+
+    fn discard(&self, index: usize, delivery: Option<Delivery>, reason: Reason) {
+        if let Some(delivery) = delivery {
+            self.router.discard(&self.group, delivery, reason, "its worker was lost and is not restarted");
+            self.seats[index].status.set_in_hand(0);
+        }
+    }
+
+    /// Ends the actor once nobody is left and somebody waits for that.
+    fn check_drained(&mut self, ctx: &mut Context<Self>) {
+        let stuck = self.seats.iter().filter(|chair| !matches!(chair.occupied, Occupied::Never)).count();
+        if self.when_drained.is_none() || (stuck > 0 && !self.drain_over) {
+            return;
+        }
+        let undelivered =
+            self.router.remove(&self.group, Reason::Stopped, "its manager stopped before a worker took it");
+        if self.failure.is_none() {
+            self.set_state(ManagerState::Stopped, None);
+        }
+        if let Some(tell) = self.when_drained.take() {
+            let _ = tell.send(Drained { manager: self.name.clone(), undelivered, stuck });
+        }
+        ctx.stop();
+    }
+
+    fn set_state(&self, state: ManagerState, reason: Option<String>) {
+        self.group.set_state(state);
+        self.router.announce(ManagerChanged {
+            node: self.router.node().to_string(),
+            manager: self.name.to_string(),
+            state,
+            reason,
+        });
+    }
+
+    fn announce_worker(&self, instance: usize, state: WorkerState, reason: Option<String>) {
+        self.router.announce(WorkerChanged {
+            node: self.router.node().to_string(),
+            manager: self.name.to_string(),
+            instance,
+            state,
+            reason,
+        });
+    }
+}
+
+impl Actor for ManagerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        for index in 0..self.seats.len() {
+            self.seat(index, ctx);
+        }
+    }
+}
+
+impl Handler<WhenStarted> for ManagerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: WhenStarted, _: &mut Context<Self>) {
+        match &self.failure {
+            Some(reason) => {
+                let failed = ManagerError::Failed { manager: self.name.clone(), reason: reason.clone() };
+                let _ = message.tell.send(Err(failed));
+            }
+            None if self.all_started() => {
+                let _ = message.tell.send(Ok(()));
+            }
+            None => self.when_started.push(message.tell),
+        }
+    }
+}
+
+impl Handler<Open> for ManagerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Open, _: &mut Context<Self>) {
+        self.open.send_replace(true);
+    }
+}
+
+impl Handler<Drain> for ManagerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Drain, ctx: &mut Context<Self>) {
+        if self.failure.is_none() {
+            self.set_state(ManagerState::Draining, None);
+        }
+        self.open.send_replace(true);
+        self.group.close(message.successor);
+        self.when_drained = Some(message.tell);
+        ctx.run_later(message.limit, |manager, ctx| {
+            manager.kill.send_replace(true);
+            manager.vacate(Reason::Stopped);
+            manager.check_drained(ctx);
+            ctx.run_later(KILL_GRACE, |manager, ctx| {
+                manager.drain_over = true;
+                manager.check_drained(ctx);
+            });
+        });
+        self.check_drained(ctx);
+    }
+}

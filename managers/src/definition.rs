@@ -1,0 +1,281 @@
+//! What a manager is made with.
+
+use std::time::Duration;
+
+use edri_events::{DescriptorRef, Event, ManagerName, Pattern};
+use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
+use edri_workers::{
+    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Placement, Policy, Retry, Worker,
+};
+
+/// When a lost worker is restarted, and when its manager gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// The pauses before restarts of one instance that follow one another.
+    pub backoff: Backoff,
+    /// So many restarts of all instances together...
+    pub most: u32,
+    /// ...within so long are borne; one more, and the manager has failed.
+    pub within: Duration,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self { backoff: Backoff::default(), most: 8, within: Duration::from_secs(60) }
+    }
+}
+
+impl Restart {
+    /// A manager whose first lost worker is its end.
+    #[must_use]
+    pub fn never() -> Self {
+        Self { most: 0, ..Self::default() }
+    }
+
+    /// So many restarts within so long.
+    #[must_use]
+    pub fn at_most(most: u32, within: Duration) -> Self {
+        Self { most, within, ..Self::default() }
+    }
+
+    /// With these pauses.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.backoff = Backoff { first, longest };
+        self
+    }
+}
+
+/// A manager to be: a name, a worker type, the events it handles, and how it is run.
+///
+/// ```
+/// # use edri_events::{event, Failure};
+/// # use edri_workers::{Context, Handle, Worker};
+/// # use edri_managers::Manager;
+/// # #[event(notification, name = "quake.recorded", key = region, crate = edri_events)]
+/// # struct QuakeRecorded { region: String }
+/// #[derive(Default)]
+/// struct Counter(u64);
+/// impl Worker for Counter {}
+/// impl Handle<QuakeRecorded> for Counter {
+///     async fn handle(&mut self, _: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
+///         self.0 += 1;
+///         Ok(())
+///     }
+/// }
+///
+/// let manager = Manager::new("counter").workers(4, Counter::default).keyed().handles::<QuakeRecorded>();
+/// ```
+#[derive(Debug)]
+#[must_use = "a manager does nothing until it is given to an App or a Node"]
+pub struct Manager<W = ()> {
+    settings: Settings,
+    worker: W,
+}
+
+/// A worker type with what makes it.
+#[doc(hidden)]
+pub struct Typed<W> {
+    blueprint: Blueprint<W>,
+    make: Box<dyn Fn() -> W + Send + Sync>,
+}
+
+impl<W> std::fmt::Debug for Typed<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.blueprint, f)
+    }
+}
+
+/// All of a manager but its worker type.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) instances: usize,
+    pub(crate) keyed: bool,
+    pub(crate) capacity: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) placement: Placement,
+    pub(crate) policy: Policy,
+    pub(crate) restart: Restart,
+    /// The first thing that was wrong, told when the manager is started.
+    pub(crate) wrong: Option<String>,
+}
+
+impl Manager {
+    /// A manager of this name, unique on its node. A name that breaks the rules of [`ManagerName`] is refused when the
+    /// manager is started.
+    pub fn new(name: &str) -> Self {
+        Self {
+            settings: Settings {
+                name: name.to_owned(),
+                instances: 1,
+                keyed: false,
+                capacity: INBOX_CAPACITY_DEFAULT,
+                overflow: Overflow::Wait,
+                placement: Placement::Task,
+                policy: Policy::default(),
+                restart: Restart::default(),
+                wrong: None,
+            },
+            worker: (),
+        }
+    }
+
+    /// So many worker instances, each made by `make`; a lost one is made anew.
+    pub fn workers<W: Worker>(
+        mut self,
+        instances: usize,
+        make: impl Fn() -> W + Send + Sync + 'static,
+    ) -> Manager<Typed<W>> {
+        if instances == 0 || instances > INSTANCES_MAX {
+            self.settings.refuse(format!("{instances} instances: a manager has 1 to {INSTANCES_MAX}"));
+        }
+        self.settings.instances = instances.clamp(1, INSTANCES_MAX);
+        Manager { settings: self.settings, worker: Typed { blueprint: Blueprint::default(), make: Box::new(make) } }
+    }
+
+    /// One worker instance.
+    pub fn worker<W: Worker>(self, make: impl Fn() -> W + Send + Sync + 'static) -> Manager<Typed<W>> {
+        self.workers(1, make)
+    }
+}
+
+impl<W: Worker> Manager<Typed<W>> {
+    /// The workers handle events of type `E`, one at a time each.
+    pub fn handles<E: Event>(mut self) -> Self
+    where
+        W: Handle<E>,
+    {
+        self.worker.blueprint.handles::<E>();
+        self
+    }
+
+    /// The workers handle events of type `E`, several at a time each: [`Manager::concurrency`].
+    pub fn handles_concurrently<E: Event>(mut self) -> Self
+    where
+        W: HandleConcurrent<E>,
+    {
+        self.worker.blueprint.handles_concurrently::<E>();
+        self
+    }
+
+    /// The workers handle events whose names `pattern` selects, without their Rust types. A pattern with wildcards gets
+    /// notifications only; a plain name is also answered when it is a request or a tunnel.
+    pub fn handles_any(mut self, pattern: &str) -> Self
+    where
+        W: HandleAny,
+    {
+        match Pattern::new(pattern) {
+            Ok(pattern) => self.worker.blueprint.handles_any(pattern),
+            Err(error) => self.settings.refuse(error.to_string()),
+        }
+        self
+    }
+
+    /// Declares an event that has no Rust type here, together with the manager.
+    pub fn declares(mut self, event: impl Into<DescriptorRef>) -> Self {
+        self.worker.blueprint.declares(event.into());
+        self
+    }
+}
+
+impl<W> Manager<W> {
+    /// Where the workers run. By default as tasks.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.settings.placement = placement;
+        self
+    }
+
+    /// Each instance has a partition of its own: events of one key go to the same instance, in order. Otherwise the
+    /// instances compete for events from one inbox.
+    pub fn keyed(mut self) -> Self {
+        self.settings.keyed = true;
+        self
+    }
+
+    /// The places of the inbox, or of each partition's. 1,024 by default.
+    pub fn inbox(mut self, places: usize) -> Self {
+        if places == 0 || places > INBOX_CAPACITY_MAX {
+            self.settings.refuse(format!("an inbox of {places} places: it has 1 to {INBOX_CAPACITY_MAX}"));
+        }
+        self.settings.capacity = places.clamp(1, INBOX_CAPACITY_MAX);
+        self
+    }
+
+    /// What happens to a notification when the inbox is full. By default its publisher waits.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.settings.overflow = overflow;
+        self
+    }
+
+    /// How often a notification is tried whose handler fails. By default once.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.settings.policy.retry = retry;
+        self
+    }
+
+    /// How lost workers are restarted.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.settings.restart = restart;
+        self
+    }
+
+    /// How long a handler may take. After that a task is dropped and its instance replaced, a thread is replaced and
+    /// counted as stuck. By default as long as it likes.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.settings.policy.time_limit = Some(limit);
+        self
+    }
+
+    /// How many events one instance may have in its concurrent handlers at once. 64 by default.
+    pub fn concurrency(mut self, most: usize) -> Self {
+        if most == 0 {
+            self.settings.refuse("a concurrency of 0: at least one event at a time".to_owned());
+        }
+        self.settings.policy.concurrency = most.max(1);
+        self
+    }
+}
+
+impl Settings {
+    fn refuse(&mut self, wrong: String) {
+        self.wrong.get_or_insert(wrong);
+    }
+}
+
+/// A manager with the worker type taken off.
+pub struct Definition {
+    pub(crate) settings: Settings,
+    pub(crate) events: Vec<DescriptorRef>,
+    pub(crate) selections: Vec<Selection>,
+    pub(crate) factory: Factory,
+}
+
+impl Definition {
+    /// The manager's name, if it is one.
+    #[must_use]
+    pub fn name(&self) -> Option<ManagerName> {
+        ManagerName::new(&self.settings.name).ok()
+    }
+}
+
+impl<W: Worker> From<Manager<Typed<W>>> for Definition {
+    fn from(manager: Manager<Typed<W>>) -> Self {
+        let Typed { blueprint, make } = manager.worker;
+        Self {
+            settings: manager.settings,
+            events: blueprint.events().to_vec(),
+            selections: blueprint.selections().to_vec(),
+            factory: blueprint.factory(make),
+        }
+    }
+}
+
+impl std::fmt::Debug for Definition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Definition")
+            .field("settings", &self.settings)
+            .field("selections", &self.selections)
+            .finish_non_exhaustive()
+    }
+}

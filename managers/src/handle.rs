@@ -1,0 +1,202 @@
+//! A manager in the making, and a running one from outside.
+
+use std::time::Duration;
+
+use actix::Addr;
+use edri_events::{ManagerName, NameError};
+use edri_router::{Control, DeclareError, Group, GroupName, GroupOptions, GroupRef, Joining, Router, Spread};
+use tokio::sync::oneshot;
+
+use crate::Definition;
+use crate::actor::{Drain, ManagerActor, Open, WhenStarted};
+
+/// Why a manager is not running.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManagerError {
+    /// Its definition is wrong.
+    #[error("manager `{manager}`: {wrong}")]
+    Invalid {
+        /// What it calls itself.
+        manager: String,
+        /// What is wrong.
+        wrong: String,
+    },
+    /// Another manager of this name is on the node.
+    #[error("manager `{0}` is on this node already: give one of the two another name, or replace it")]
+    NameTaken(ManagerName),
+    /// No manager of this name is on the node.
+    #[error("no manager `{0}` is on this node")]
+    Unknown(String),
+    /// Its events cannot be declared.
+    #[error("manager `{manager}`: {source}")]
+    Declare {
+        /// The manager.
+        manager: ManagerName,
+        /// Why.
+        source: DeclareError,
+    },
+    /// Its workers could not be kept running.
+    #[error("manager `{manager}` failed: {reason}")]
+    Failed {
+        /// The manager.
+        manager: ManagerName,
+        /// Why its workers were lost the last time.
+        reason: String,
+    },
+    /// Some of its workers had not started in time.
+    #[error("manager `{manager}` has not started within {limit:?}: waiting for instances {waiting:?}{}", last(.last_error))]
+    Late {
+        /// The manager.
+        manager: ManagerName,
+        /// How long it was given.
+        limit: Duration,
+        /// The instances whose `started` has not returned.
+        waiting: Vec<usize>,
+        /// Why one of them was lost the last time.
+        last_error: Option<String>,
+    },
+    /// It was stopped meanwhile.
+    #[error("manager `{0}` was stopped")]
+    Stopped(ManagerName),
+}
+
+fn last(error: &Option<String>) -> String {
+    error.as_ref().map(|error| format!("; the last error was: {error}")).unwrap_or_default()
+}
+
+/// What came of draining a manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// The manager.
+    pub manager: ManagerName,
+    /// How many events no worker had taken when the limit was reached; they are dead letters, or their requesters know.
+    pub undelivered: usize,
+    /// How many workers did not end when they were told to.
+    pub stuck: usize,
+}
+
+/// A manager whose group is ready to join the router, and whose workers have not been started.
+#[derive(Debug)]
+pub struct Prepared {
+    name: ManagerName,
+    definition: Definition,
+    group: GroupRef,
+}
+
+impl Prepared {
+    /// Checks a definition and makes its group.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Invalid`] when something in the definition is wrong.
+    pub fn new(definition: Definition) -> Result<Self, ManagerError> {
+        let settings = &definition.settings;
+        let invalid = |wrong: String| ManagerError::Invalid { manager: settings.name.clone(), wrong };
+        let name = ManagerName::new(&settings.name).map_err(|error: NameError| invalid(error.to_string()))?;
+        if let Some(wrong) = &settings.wrong {
+            return Err(invalid(wrong.clone()));
+        }
+        if definition.selections.is_empty() {
+            return Err(invalid("it handles no event: add `.handles::<E>()`".to_owned()));
+        }
+        let group = Group::new(GroupOptions {
+            name: GroupName::Manager(name.clone()),
+            spread: if settings.keyed { Spread::ByKey(settings.instances) } else { Spread::Compete },
+            capacity: settings.capacity,
+            overflow: settings.overflow,
+        });
+        Ok(Self { name, definition, group })
+    }
+
+    /// The manager's name.
+    #[must_use]
+    pub fn name(&self) -> &ManagerName {
+        &self.name
+    }
+
+    /// What the router is to know.
+    #[must_use]
+    pub fn joining(&self) -> Joining {
+        Joining {
+            group: GroupRef::clone(&self.group),
+            events: self.definition.events.clone(),
+            selections: self.definition.selections.clone(),
+        }
+    }
+
+    /// Starts the manager's actor and its workers. They take events once [`ManagerHandle::open`] is called.
+    #[must_use]
+    pub fn start(self, router: &Router, control: &Control) -> ManagerHandle {
+        let (name, group) = (self.name.clone(), GroupRef::clone(&self.group));
+        let addr = ManagerActor::start(self.name, self.definition, self.group, router.clone(), control.arbiter());
+        ManagerHandle { name, group, addr }
+    }
+}
+
+/// A running manager.
+#[derive(Debug, Clone)]
+pub struct ManagerHandle {
+    name: ManagerName,
+    group: GroupRef,
+    addr: Addr<ManagerActor>,
+}
+
+impl ManagerHandle {
+    /// The manager's name.
+    #[must_use]
+    pub fn name(&self) -> &ManagerName {
+        &self.name
+    }
+
+    /// The manager's group.
+    #[must_use]
+    pub fn group(&self) -> &GroupRef {
+        &self.group
+    }
+
+    /// Waits until `started` of every worker has returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Failed`] when they could not be kept running, [`ManagerError::Late`] after `limit`.
+    pub async fn started(&self, limit: Duration) -> Result<(), ManagerError> {
+        let (tell, told) = oneshot::channel();
+        let stopped = || ManagerError::Stopped(self.name.clone());
+        self.addr.send(WhenStarted { tell }).await.map_err(|_| stopped())?;
+        match tokio::time::timeout(limit, told).await {
+            Ok(started) => started.map_err(|_| stopped())?,
+            Err(_) => Err(self.late(limit)),
+        }
+    }
+
+    fn late(&self, limit: Duration) -> ManagerError {
+        let workers = self.group.workers();
+        let waiting = workers.iter().filter(|worker| worker.state() != edri_router::WorkerState::Running);
+        ManagerError::Late {
+            manager: self.name.clone(),
+            limit,
+            waiting: waiting.map(|worker| worker.index()).collect(),
+            last_error: workers.iter().find_map(|worker| worker.last_error()),
+        }
+    }
+
+    /// Lets the workers take events.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Stopped`] when the node is gone.
+    pub async fn open(&self) -> Result<(), ManagerError> {
+        self.addr.send(Open).await.map_err(|_| ManagerError::Stopped(self.name.clone()))
+    }
+
+    /// Takes no new events, finishes those in the inbox within `limit`, and ends the workers. The group must have left the
+    /// route table; what still comes goes to `successor`.
+    pub async fn drain(&self, limit: Duration, successor: Option<GroupRef>) -> Drained {
+        let (tell, told) = oneshot::channel();
+        // An actor that is gone has nothing left to drain.
+        let _ = self.addr.send(Drain { limit, successor, tell }).await;
+        told.await.unwrap_or(Drained { manager: self.name.clone(), undelivered: 0, stuck: 0 })
+    }
+}

@@ -1,0 +1,13 @@
+//! Who runs the workers: a [`Manager`] names a worker type, the events it handles and how it is to be run; an actor starts
+//! the instances, restarts those that are lost, and ends them.
+//!
+//! The actor owns the lifecycle and nothing else: events go from the router's inboxes to the workers' hosts without it,
+//! and user code never runs on its thread. Supervision is done here and not by actix, whose supervisor restarts without a
+//! pause and does not see panics of the code it runs.
+
+mod actor;
+mod definition;
+mod handle;
+
+pub use definition::{Definition, Manager, Restart};
+pub use handle::{Drained, ManagerError, ManagerHandle, Prepared};

@@ -1,0 +1,86 @@
+//! The Router actor: the only writer of the route table. Events never pass through its mailbox; they use the snapshot
+//! that it publishes.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, Message};
+use edri_events::DescriptorRef;
+
+use crate::core::Core;
+use crate::group::GroupRef;
+use crate::limits::{EVENT_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::table::{Subscription, Table};
+use crate::{DeclareError, Selection};
+
+pub(crate) struct RouterActor {
+    core: Arc<Core>,
+    table: Table<GroupRef>,
+}
+
+/// Changes that belong together: they are seen together, or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) declare: Vec<DescriptorRef>,
+    pub(crate) subscribe: Vec<(GroupRef, Vec<Selection>)>,
+    pub(crate) withdraw: Vec<u64>,
+}
+
+impl Message for Change {
+    type Result = Result<(), DeclareError>;
+}
+
+impl RouterActor {
+    pub(crate) fn start(core: Arc<Core>, arbiter: &actix::ArbiterHandle) -> Addr<Self> {
+        Self::start_in_arbiter(arbiter, |_| Self { core, table: Table::default() })
+    }
+
+    fn check(&self, change: &Change) -> Result<(), DeclareError> {
+        for (position, descriptor) in change.declare.iter().enumerate() {
+            self.table.check(descriptor)?;
+            for earlier in &change.declare[..position] {
+                if earlier.name() == descriptor.name() {
+                    descriptor.compatible(earlier)?;
+                }
+            }
+        }
+        if self.table.name_count() + change.declare.len() > EVENT_NAMES_MAX {
+            return Err(DeclareError::Limit { what: "event names", limit: EVENT_NAMES_MAX });
+        }
+        let subscriptions: usize = change.subscribe.iter().map(|(_, selections)| selections.len()).sum();
+        if self.table.subscription_count() + subscriptions > SUBSCRIPTIONS_MAX {
+            return Err(DeclareError::Limit { what: "subscriptions", limit: SUBSCRIPTIONS_MAX });
+        }
+        Ok(())
+    }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Change> for RouterActor {
+    type Result = Result<(), DeclareError>;
+
+    fn handle(&mut self, change: Change, _: &mut Self::Context) -> Self::Result {
+        self.check(&change)?;
+        for descriptor in change.declare {
+            self.table.declare(descriptor)?;
+        }
+        for id in change.withdraw {
+            self.table.withdraw(id);
+        }
+        for (group, selections) in change.subscribe {
+            for selection in selections {
+                self.table.subscribe(Subscription {
+                    target: Arc::clone(&group),
+                    pattern: selection.pattern,
+                    key: selection.key,
+                    predicate: selection.predicate,
+                    handler: selection.handler,
+                });
+            }
+        }
+        self.core.show(self.table.snapshot());
+        Ok(())
+    }
+}

@@ -1,0 +1,595 @@
+//! What all handles of a node share: the snapshot, the pending table, the dead letters and the accounts.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use actix::Addr;
+use arc_swap::ArcSwap;
+use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::actor::{Change, RouterActor};
+use crate::delivery::{Delivery, ReplyTo};
+use crate::group::{Displaced, Ended, Group, GroupRef, Offered, WorkerStatus};
+use crate::letters::{DeadLetter, Letters, Reason};
+use crate::limits::{Limits, TIMED_ONE_IN};
+use crate::pending::{Outcome, Pending, Ticket};
+use crate::system::DeadLettered;
+use crate::table::{Entry, Route, Snapshot};
+use crate::{Account, DeclareError, PublishError, Receipt, WaitEnded};
+
+/// What part of its life a node is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Phase {
+    /// Takes and carries events.
+    Running,
+    /// Finishes what it has and takes no new work from outside its workers.
+    Stopping,
+    /// Carries nothing any more.
+    Stopped,
+}
+
+pub(crate) struct Core {
+    pub(crate) address: Arc<Address>,
+    pub(crate) limits: Limits,
+    pub(crate) pending: Pending,
+    pub(crate) letters: Letters,
+    pub(crate) runtime: Handle,
+    pub(crate) born: Instant,
+    table: ArcSwap<Snapshot<GroupRef>>,
+    router: OnceLock<Addr<RouterActor>>,
+    phase: AtomicU8,
+    settled: watch::Sender<bool>,
+    pub(crate) unrouted: AtomicU64,
+    announced: AtomicU64,
+    // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
+    groups: Mutex<Groups>,
+}
+
+#[derive(Default)]
+struct Groups {
+    living: HashMap<u64, GroupRef>,
+    /// Ended groups whose last deliveries are still in somebody's hands.
+    leaving: Vec<GroupRef>,
+    /// The accounts of those that left.
+    left: Account,
+}
+
+/// How far an event came at once.
+pub(crate) enum Pushed {
+    /// Everybody has it.
+    Done(Receipt),
+    /// Some have no room; the wait for them is the publisher's.
+    Waits(Receipt, Vec<Stalled>),
+    /// Its name is not in the table, or another descriptor of it is.
+    Undeclared(Envelope),
+}
+
+/// A delivery whose group has no room. Dropped before it has a place, it is a dead letter.
+pub(crate) struct Stalled {
+    core: Arc<Core>,
+    group: GroupRef,
+    inbox: usize,
+    delivery: Option<Delivery>,
+    overdue: Arc<AtomicBool>,
+}
+
+impl Core {
+    pub(crate) fn new(address: Address, limits: Limits, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            address: Arc::new(address),
+            pending: Pending::new(limits.pending_max),
+            letters: Letters::new(limits.dead_letters_max),
+            limits,
+            runtime,
+            born: Instant::now(),
+            table: ArcSwap::from_pointee(Snapshot::default()),
+            router: OnceLock::new(),
+            phase: AtomicU8::new(Phase::Running as u8),
+            settled: watch::Sender::new(false),
+            unrouted: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
+            groups: Mutex::default(),
+        })
+    }
+
+    // ---- the table -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn set_router(&self, router: Addr<RouterActor>) {
+        assert!(self.router.set(router).is_ok(), "a node has one router");
+    }
+
+    /// Makes `snapshot` what publishers read.
+    pub(crate) fn show(&self, snapshot: Snapshot<GroupRef>) {
+        self.table.store(Arc::new(snapshot));
+    }
+
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot<GroupRef>>> {
+        self.table.load()
+    }
+
+    pub(crate) async fn change(&self, change: Change) -> Result<(), DeclareError> {
+        let router = self.router.get().ok_or(DeclareError::Stopping)?;
+        router.send(change).await.map_err(|_| DeclareError::Stopping)?
+    }
+
+    /// Withdraws a group without waiting for it: for `Drop`.
+    #[expect(clippy::disallowed_methods, reason = "one message a dropped subscription, which carries no load")]
+    pub(crate) fn withdraw_soon(&self, group: u64) {
+        if let Some(router) = self.router.get() {
+            router.do_send(Change { withdraw: vec![group], ..Change::default() });
+        }
+    }
+
+    pub(crate) async fn declare(&self, descriptor: DescriptorRef) -> Result<(), DeclareError> {
+        self.change(Change { declare: vec![descriptor], ..Change::default() }).await
+    }
+
+    /// The descriptor of a declared event.
+    pub(crate) fn descriptor(&self, name: &str) -> Result<DescriptorRef, DeclareError> {
+        let snapshot = self.snapshot();
+        let descriptor = snapshot.entry_by_name(name).and_then(|entry| entry.descriptor());
+        descriptor.cloned().ok_or_else(|| DeclareError::UnknownEvent(name.to_owned()))
+    }
+
+    // ---- life ------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Running,
+            1 => Phase::Stopping,
+            _ => Phase::Stopped,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// Says that everybody who answers events on this node is in the table: from now on, nobody there means nobody.
+    pub(crate) fn settle(&self) {
+        self.settled.send_replace(true);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    pub(crate) async fn settled(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+    }
+
+    // ---- groups ----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_group(&self, group: &GroupRef) {
+        self.groups.lock().living.insert(group.id(), Arc::clone(group));
+    }
+
+    /// Ends a closed group: whatever still waits in it ends with `reason`.
+    pub(crate) fn remove_group(self: &Arc<Self>, group: &GroupRef, reason: Reason, detail: &str) -> usize {
+        let discarded = self.empty_group(group, reason, detail);
+        let mut groups = self.groups.lock();
+        if groups.living.remove(&group.id()).is_some() {
+            groups.leaving.push(Arc::clone(group));
+        }
+        discarded
+    }
+
+    pub(crate) fn empty_group(self: &Arc<Self>, group: &GroupRef, reason: Reason, detail: &str) -> usize {
+        let mut discarded = 0;
+        for inbox in 0..group.inboxes() {
+            while let Some(delivery) = group.inbox(inbox).evict() {
+                self.discard(group, delivery, reason, detail);
+                discarded += 1;
+            }
+        }
+        discarded
+    }
+
+    pub(crate) fn groups(&self) -> Vec<GroupRef> {
+        let mut groups: Vec<_> = self.groups.lock().living.values().cloned().collect();
+        groups.sort_by_key(|group| group.id());
+        groups
+    }
+
+    pub(crate) fn account(&self) -> Account {
+        let mut groups = self.groups.lock();
+        let Groups { living, leaving, left } = &mut *groups;
+        let mut total = Account::default();
+        leaving.retain(|group| {
+            let account = group.account();
+            let ended = account.is_balanced() && account.in_hand == 0 && account.queued == 0;
+            if ended {
+                *left += account
+            } else {
+                total += account
+            }
+            !ended
+        });
+        total += *left;
+        for group in living.values() {
+            total += group.account();
+        }
+        total
+    }
+
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.unrouted.load(Ordering::Relaxed)
+    }
+
+    // ---- notifications ---------------------------------------------------------------------------------------------
+
+    /// The head of a new event.
+    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Arc<Address>) -> Head {
+        let mut head = Head::new(descriptor, Arc::clone(origin));
+        if head.id.sequence() & (TIMED_ONE_IN - 1) == 0 {
+            head.stamped = Some(Instant::now());
+        }
+        head
+    }
+
+    /// Whether any group might want this event, so that it is worth making; counts it when not.
+    pub(crate) fn is_wanted(&self, descriptor: &DescriptorRef) -> bool {
+        let wanted = match self.snapshot().entry(descriptor) {
+            Some(entry) => !entry.is_unwanted() || !is_known(entry, descriptor),
+            None => true,
+        };
+        if !wanted {
+            self.unrouted.fetch_add(1, Ordering::Relaxed);
+        }
+        wanted
+    }
+
+    /// Gives a notification to every group that wants it, as far as that goes without waiting.
+    pub(crate) fn push(self: &Arc<Self>, envelope: Envelope) -> Pushed {
+        let snapshot = self.snapshot();
+        let Some(entry) = snapshot.entry(&envelope.head().descriptor) else { return Pushed::Undeclared(envelope) };
+        if !is_known(entry, &envelope.head().descriptor) {
+            return Pushed::Undeclared(envelope);
+        }
+        self.push_to(entry, envelope)
+    }
+
+    pub(crate) fn push_to(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
+        let mut receipt = Receipt { id: envelope.id(), deliveries: 0 };
+        let mut push = Push { core: self, stalled: Vec::new(), displaced: Vec::new(), receipt: &mut receipt };
+        // One behind, so that the last group takes the envelope itself and not another count of it.
+        let mut last: Option<&Route<GroupRef>> = None;
+        entry.for_each(&envelope, |route| {
+            if let Some(route) = last.replace(route) {
+                push.offer(route, envelope.clone());
+            }
+        });
+        match last {
+            Some(route) => push.offer(route, envelope),
+            None => {
+                self.unrouted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let Push { stalled, displaced, .. } = push;
+        self.bury_displaced(displaced);
+        if stalled.is_empty() { Pushed::Done(receipt) } else { Pushed::Waits(receipt, stalled) }
+    }
+
+    pub(crate) fn drop_newest(self: &Arc<Self>, group: &Group, delivery: Delivery) {
+        self.discard(group, delivery, Reason::DroppedNewest, "the inbox was full");
+    }
+
+    pub(crate) fn bury_displaced(self: &Arc<Self>, displaced: Displaced) {
+        for (group, delivery) in displaced {
+            self.discard(&group, delivery, Reason::DroppedOldest, "a newer event took its place");
+        }
+    }
+
+    /// Waits for room in all these inboxes at once, at most until `limit`. A line is of one inbox and keeps its order.
+    pub(crate) async fn wait_for_room(
+        self: &Arc<Self>,
+        mut receipt: Receipt,
+        lines: Vec<Vec<Stalled>>,
+        limit: Instant,
+        worker: Option<&Arc<WorkerStatus>>,
+    ) -> Result<Receipt, PublishError> {
+        let began = Instant::now();
+        let mut firsts = lines.iter().filter_map(|line| line.first());
+        let event = firsts.next().and_then(|first| first.delivery.as_ref()).map(|d| d.envelope.name().clone());
+        let groups: Vec<_> = lines.iter().filter_map(|line| Some(Arc::clone(&line.first()?.group))).collect();
+        let waits = Waits::register(self, worker, groups.iter().map(|group| &**group));
+        let mut names: Vec<_> = groups.iter().map(|group| Some(group.name().clone())).collect();
+        let overdue = Arc::new(AtomicBool::new(false));
+        let placed = AtomicU32::new(0);
+        let mut waiting: FuturesUnordered<_> = lines
+            .into_iter()
+            .filter(|line| !line.is_empty())
+            .enumerate()
+            .map(|(number, mut line)| {
+                line.iter_mut().for_each(|stalled| stalled.overdue = Arc::clone(&overdue));
+                let placed = &placed;
+                async move {
+                    for mut stalled in line {
+                        placed.fetch_add(u32::from(stalled.wait().await), Ordering::Relaxed);
+                    }
+                    number
+                }
+            })
+            .collect();
+        let mut timer = std::pin::pin!(self.sleep_until(limit));
+        loop {
+            tokio::select! {
+                biased;
+                done = waiting.next() => match done {
+                    Some(number) => names[number] = None,
+                    None => break,
+                },
+                () = &mut timer => break,
+            }
+        }
+        receipt.deliveries += placed.load(Ordering::Relaxed);
+        if waiting.is_empty() {
+            return Ok(receipt);
+        }
+        overdue.store(true, Ordering::Relaxed);
+        drop(waiting);
+        let wait =
+            WaitEnded { waited: began.elapsed(), groups: names.into_iter().flatten().collect(), cycle: waits.cycle() };
+        match event {
+            Some(event) => Err(PublishError::Overloaded { event, wait: Box::new(wait), receipt }),
+            None => Ok(receipt),
+        }
+    }
+
+    /// A timer of the node's runtime, so that a bus works outside a tokio runtime too.
+    pub(crate) fn sleep_until(&self, instant: Instant) -> tokio::time::Sleep {
+        let _runtime = self.runtime.enter();
+        tokio::time::sleep_until(instant.into())
+    }
+
+    /// Publishes an event of edri itself. It never waits: a group without room misses it.
+    pub(crate) fn announce<E: Notification>(self: &Arc<Self>, event: E) {
+        let snapshot = self.snapshot();
+        let descriptor = DescriptorRef::of::<E>();
+        let pattern_entry;
+        let entry = match snapshot.entry(&descriptor) {
+            Some(entry) => &**entry,
+            None => {
+                pattern_entry = snapshot.undeclared_entry(descriptor.name());
+                &pattern_entry
+            }
+        };
+        if entry.is_unwanted() {
+            return;
+        }
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        let head = Head::new(descriptor, Arc::clone(&self.address));
+        let envelope = Envelope::from(Envelope::typed(head, event));
+        let mut displaced = Vec::new();
+        entry.for_each(&envelope, |route| {
+            let delivery = Delivery::new(envelope.clone(), route.handler, ReplyTo::None);
+            match route.target.offer(delivery, &mut displaced) {
+                Offered::Taken | Offered::Gone(_) => {}
+                Offered::Full(group, ..) => group.miss(),
+                Offered::Dropped(delivery) => self.drop_newest(&route.target, delivery),
+            }
+        });
+        self.bury_displaced(displaced);
+    }
+
+    // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// Ends a delivery that will not be handled: a notification becomes a dead letter, a requester gets an error. The
+    /// group counts it.
+    pub(crate) fn discard(self: &Arc<Self>, group: &Group, delivery: Delivery, reason: Reason, detail: &str) {
+        if let Some(ticket) = delivery.ticket() {
+            let error = reason.request_error(&delivery.envelope, detail);
+            let ended =
+                if self.pending.complete(ticket, Err(error)).is_ok() { Ended::Failed } else { Ended::Cancelled };
+            group.count(ended);
+            return;
+        }
+        group.count(Ended::DeadLettered);
+        if delivery.envelope.name() == DeadLettered::descriptor().name() {
+            // No dead letter begets another.
+            return;
+        }
+        let letter = Arc::new(DeadLetter {
+            number: self.letters.number(),
+            at: SystemTime::now(),
+            group: group.name().clone(),
+            reason,
+            detail: detail.to_owned(),
+            attempts: delivery.attempts,
+            handler: delivery.handler,
+            group_id: group.id(),
+            envelope: delivery.envelope,
+        });
+        tracing::debug!(event = %letter.envelope.name(), id = %letter.envelope.id(), group = %letter.group,
+            reason = ?letter.reason, detail, "dead letter {}", letter.number);
+        self.letters.keep(Arc::clone(&letter));
+        self.announce(DeadLettered {
+            number: letter.number,
+            node: self.address.node.to_string(),
+            event: letter.envelope.name().to_string(),
+            event_id: letter.envelope.id().to_string(),
+            group: letter.group.to_string(),
+            reason,
+            detail: letter.detail.clone(),
+            attempts: letter.attempts,
+        });
+    }
+
+    pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        self.pending.complete(ticket, outcome).is_ok()
+    }
+}
+
+/// Whether the table knows the event by this descriptor, or by one that it may travel with.
+pub(crate) fn is_known(entry: &Entry<GroupRef>, descriptor: &DescriptorRef) -> bool {
+    entry.descriptor().is_some_and(|known| known.same(descriptor))
+}
+
+/// One event being given to its groups.
+struct Push<'a> {
+    core: &'a Arc<Core>,
+    stalled: Vec<Stalled>,
+    displaced: Displaced,
+    receipt: &'a mut Receipt,
+}
+
+impl Push<'_> {
+    fn offer(&mut self, route: &Route<GroupRef>, envelope: Envelope) {
+        let delivery = Delivery::new(envelope, route.handler, ReplyTo::None);
+        match route.target.offer(delivery, &mut self.displaced) {
+            Offered::Taken => self.receipt.deliveries += 1,
+            Offered::Gone(_) => {}
+            Offered::Full(group, inbox, delivery) => {
+                self.stalled.push(Stalled::new(self.core, group, inbox, delivery));
+            }
+            Offered::Dropped(delivery) => {
+                self.core.drop_newest(&route.target, delivery);
+            }
+        }
+    }
+}
+
+impl Stalled {
+    pub(crate) fn new(core: &Arc<Core>, group: GroupRef, inbox: usize, delivery: Delivery) -> Self {
+        let overdue = Arc::default();
+        Self { core: Arc::clone(core), group, inbox, delivery: Some(delivery), overdue }
+    }
+
+    /// Waits until the delivery has its place; false when the group ended without a successor: nobody is there to
+    /// deliver to, as if the event had been sent a moment later.
+    pub(crate) async fn wait(&mut self) -> bool {
+        loop {
+            let group = Arc::clone(&self.group);
+            let claimed = group.inbox(self.inbox).claim().await;
+            let Some(delivery) = self.delivery.take() else { return true };
+            match (claimed, group.successor()) {
+                (Ok(place), _) => {
+                    place.fill(delivery);
+                    return true;
+                }
+                (Err(_), Some(successor)) => {
+                    self.inbox = successor.inbox_for(&delivery.envelope);
+                    self.group = Arc::clone(successor);
+                    self.delivery = Some(delivery);
+                }
+                (Err(_), None) => return false,
+            }
+        }
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let Some(delivery) = self.delivery.take() else { return };
+        self.group.reject();
+        let (reason, detail) = if self.overdue.load(Ordering::Relaxed) {
+            (Reason::Overloaded, "the inbox stayed full until its publisher's wait ended")
+        } else {
+            (Reason::Abandoned, "its publisher stopped waiting for room")
+        };
+        self.core.discard(&self.group, delivery, reason, detail);
+    }
+}
+
+/// What a worker's handler waits for, while it waits; so that a wait that ends can name the circle it was part of.
+pub(crate) struct Waits<'a> {
+    core: &'a Core,
+    worker: Option<&'a WorkerStatus>,
+    for_whom: Vec<ManagerName>,
+}
+
+impl<'a> Waits<'a> {
+    pub(crate) fn register<'g>(
+        core: &'a Core,
+        worker: Option<&'a Arc<WorkerStatus>>,
+        groups: impl Iterator<Item = &'g Group>,
+    ) -> Self {
+        let Some(worker) = worker else { return Self { core, worker: None, for_whom: Vec::new() } };
+        let for_whom: Vec<_> = groups.filter_map(|group| group.name().manager().cloned()).collect();
+        worker.waits_for.lock().extend(for_whom.iter().cloned());
+        Self { core, worker: Some(worker), for_whom }
+    }
+
+    /// The managers from the first waited for back to it, when they wait for one another in a circle.
+    pub(crate) fn cycle(&self) -> Vec<ManagerName> {
+        if self.worker.is_none() {
+            return Vec::new();
+        }
+        let mut waits: HashMap<ManagerName, Vec<ManagerName>> = HashMap::new();
+        for group in self.core.groups() {
+            let Some(manager) = group.name().manager() else { continue };
+            let for_whom = waits.entry(manager.clone()).or_default();
+            for worker in group.workers() {
+                for_whom.extend(worker.waits_for.lock().iter().cloned());
+            }
+        }
+        self.for_whom.iter().find_map(|start| circle(&waits, start)).unwrap_or_default()
+    }
+}
+
+/// A circle through `start`, found depth first.
+fn circle(waits: &HashMap<ManagerName, Vec<ManagerName>>, start: &ManagerName) -> Option<Vec<ManagerName>> {
+    let mut path = vec![start.clone()];
+    let mut seen = vec![start];
+    let mut todo = vec![waits.get(start)?.iter()];
+    while let Some(next) = todo.last_mut() {
+        match next.next() {
+            Some(manager) if manager == start => return Some(path),
+            Some(manager) if seen.contains(&manager) => {}
+            Some(manager) => {
+                seen.push(manager);
+                path.push(manager.clone());
+                todo.push(waits.get(manager).map_or(&[][..], Vec::as_slice).iter());
+            }
+            None => {
+                todo.pop();
+                path.pop();
+            }
+        }
+    }
+    None
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let Some(worker) = self.worker else { return };
+        let mut waits = worker.waits_for.lock();
+        for manager in &self.for_whom {
+            if let Some(position) = waits.iter().position(|other| other == manager) {
+                waits.swap_remove(position);
+            }
+        }
+    }
+}
+
+impl AsRef<Pending> for Core {
+    fn as_ref(&self) -> &Pending {
+        &self.pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circle_of_waits_is_found_whoever_else_waits() {
+        let name = |text: &str| ManagerName::new(text).expect("valid");
+        let waits: HashMap<_, _> = [("a", vec!["x", "b"]), ("b", vec!["c"]), ("c", vec!["x", "a"]), ("x", vec!["y"])]
+            .into_iter()
+            .map(|(manager, others)| (name(manager), others.into_iter().map(name).collect()))
+            .collect();
+        assert_eq!(circle(&waits, &name("a")), Some(vec![name("a"), name("b"), name("c")]));
+        assert_eq!(circle(&waits, &name("x")), None);
+        assert_eq!(circle(&waits, &name("unknown")), None);
+    }
+}

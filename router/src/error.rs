@@ -1,0 +1,247 @@
+//! What can go wrong on the way, one type an operation. Every error has a stable code; `docs/OPERATIONS.md` has a
+//! paragraph for each.
+
+use std::fmt;
+use std::time::Duration;
+
+use edri_events::{CodecError, EventName, Failure, HeadersError, Incompatible, Kind, ManagerName, NameError};
+
+use crate::Receipt;
+
+/// Why a notification was not, or not wholly, delivered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Some groups had no room until the wait ended. To the others the event was delivered; to these it is
+    /// dead-lettered.
+    #[error("no room for `{event}` in time: {wait}")]
+    Overloaded {
+        /// The event.
+        event: EventName,
+        /// Who had no room.
+        wait: Box<WaitEnded>,
+        /// What was delivered all the same.
+        receipt: Receipt,
+    },
+    /// The event cannot be sent under this name.
+    #[error(transparent)]
+    Declare(#[from] DeclareError),
+    /// The payload or its key cannot be read.
+    #[error("payload of `{event}`: {source}")]
+    Payload {
+        /// The event.
+        event: EventName,
+        /// What the codec says.
+        source: CodecError,
+    },
+    /// The node is stopping and takes no new work.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a notification could not be delivered at once; the event comes back.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum TryPublishError<E> {
+    /// A group has no room.
+    #[error("{group} has no room")]
+    Full {
+        /// The event, delivered to nobody.
+        event: E,
+        /// The first group without room.
+        group: GroupName,
+    },
+    /// The event cannot be sent at all.
+    #[error("{source}")]
+    Refused {
+        /// The event, delivered to nobody.
+        event: E,
+        /// Why.
+        source: PublishError,
+    },
+}
+
+impl<E> fmt::Debug for TryPublishError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<E> TryPublishError<E> {
+    /// The event that was not sent.
+    pub fn into_event(self) -> E {
+        match self {
+            Self::Full { event, .. } | Self::Refused { event, .. } => event,
+        }
+    }
+}
+
+/// Why a request has no response, or a tunnel no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Nobody answers this event, and the view is settled: nobody who might is still on his way.
+    #[error("nobody handles `{0}`")]
+    NoHandler(EventName),
+    /// Those who answer had no room before the deadline, or too many requests are open.
+    #[error("overloaded: {0}")]
+    Overloaded(Box<WaitEnded>),
+    /// No response before the deadline.
+    #[error("timed out: {0}")]
+    TimedOut(Box<WaitEnded>),
+    /// The worker that had the event panicked, was stopped, or let go of it without a response.
+    #[error("worker lost: {0}")]
+    WorkerLost(String),
+    /// The handler failed. The code is the handler's own.
+    #[error("{0}")]
+    Failed(Failure),
+    /// The event or its response is not what the other side understands.
+    #[error("payload: {0}")]
+    Payload(#[from] CodecError),
+    /// The event cannot be sent under this name.
+    #[error(transparent)]
+    Declare(#[from] DeclareError),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl RequestError {
+    /// The stable code: `no_handler`, `overloaded`, `timed_out`, `worker_lost`, `invalid_payload`, `name_taken`,
+    /// `unknown_event`, `wrong_kind`, `stopping`, or the handler's own.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NoHandler(_) => "no_handler",
+            Self::Overloaded(_) => "overloaded",
+            Self::TimedOut(_) => "timed_out",
+            Self::WorkerLost(_) => "worker_lost",
+            Self::Failed(failure) => failure.code(),
+            Self::Payload(_) => "invalid_payload",
+            Self::Declare(error) => error.code(),
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Why an event cannot travel under its name.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeclareError {
+    /// The name is known with another kind, key or Rust type.
+    #[error(transparent)]
+    NameTaken(#[from] Incompatible),
+    /// An untyped verb named an event that nobody has declared.
+    #[error("event `{0}` is not declared: declare it with `bus.declare(..)`, or start what declares it")]
+    UnknownEvent(String),
+    /// The verb does not fit the event's kind.
+    #[error("`{event}` is a {kind}: {advice}")]
+    WrongKind {
+        /// The event.
+        event: EventName,
+        /// What it is.
+        kind: Kind,
+        /// Which verb fits.
+        advice: &'static str,
+    },
+    /// The text is no name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A header is too many or too long.
+    #[error(transparent)]
+    Headers(#[from] HeadersError),
+    /// The node knows as many names, or holds as many subscriptions, as it may.
+    #[error("the node holds its limit of {limit} {what}")]
+    Limit {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The node has stopped.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl DeclareError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NameTaken(_) => "name_taken",
+            Self::UnknownEvent(_) => "unknown_event",
+            Self::WrongKind { .. } => "wrong_kind",
+            Self::Name(_) => "invalid_name",
+            Self::Headers(_) => "invalid_headers",
+            Self::Limit { .. } => "overloaded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// A wait that ended without what it waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitEnded {
+    /// How long it lasted.
+    pub waited: Duration,
+    /// What was waited for.
+    pub groups: Vec<GroupName>,
+    /// Managers that wait for one another in a circle, when that is why: each for the next, the last for the first.
+    pub cycle: Vec<ManagerName>,
+}
+
+impl fmt::Display for WaitEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "waited {:?}", self.waited)?;
+        for (number, group) in self.groups.iter().enumerate() {
+            write!(f, "{} {group}", if number == 0 { " for" } else { "," })?;
+        }
+        if let Some(first) = self.cycle.first() {
+            f.write_str("; these wait for one another: ")?;
+            for manager in &self.cycle {
+                write!(f, "{manager} → ")?;
+            }
+            write!(f, "{first}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a group is called: its manager's name, or the number of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GroupName {
+    /// The workers of this manager.
+    Manager(ManagerName),
+    /// A subscription of the program around the node.
+    Subscription(u64),
+}
+
+impl GroupName {
+    /// The manager's name, unless the group is a subscription.
+    #[must_use]
+    pub fn manager(&self) -> Option<&ManagerName> {
+        match self {
+            Self::Manager(name) => Some(name),
+            Self::Subscription(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manager(name) => write!(f, "manager `{name}`"),
+            Self::Subscription(number) => write!(f, "subscription {number}"),
+        }
+    }
+}
+
+impl serde::Serialize for GroupName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Manager(name) => serializer.serialize_str(name),
+            Self::Subscription(number) => serializer.collect_str(&format_args!("subscription.{number}")),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Who hears an event: the route table, the inboxes and the [`Bus`].
+//!
+//! Control is done by an actor, data takes no detour. The Router actor is the only writer of the route table; publishers
+//! read an immutable snapshot of it behind an atomic pointer and put events straight into the inboxes of the groups that
+//! want them, waiting where there is no room. What comes back to a requester goes through the pending table, where a late
+//! answer finds nobody.
+//!
+//! This crate promises that every delivery it accepted is accounted for: handled, failed, dead-lettered, cancelled, or
+//! still there ([`Account`]). It does not know what a worker is, only that somebody takes deliveries out of an inbox and
+//! says how they ended.
+
+mod account;
+mod actor;
+mod bus;
+mod control;
+mod core;
+mod delivery;
+mod error;
+mod group;
+mod letters;
+mod limits;
+mod pending;
+mod queue;
+mod request;
+mod router;
+mod shards;
+mod subscribe;
+pub mod system;
+mod table;
+mod timing;
+mod topology;
+mod tunnel;
+mod untyped;
+
+pub use account::Account;
+pub use bus::{Bus, Options, Receipt, ResendError};
+pub use control::Control;
+pub use core::Phase;
+pub use delivery::{Delivery, Offer, ReplyTo};
+pub use error::{DeclareError, GroupName, PublishError, RequestError, TryPublishError, WaitEnded};
+pub use group::{
+    Ended, Group, GroupOptions, GroupRef, Health, InboxConsumer, ManagerState, Overflow, Spread, Tally, WorkerState,
+    WorkerStatus,
+};
+pub use letters::{DeadLetter, Reason};
+pub use limits::{
+    EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
+};
+pub use pending::{Outcome, Ticket};
+pub use request::{Answer, Answers, Deferred, Reply};
+pub use router::{Joining, Router};
+pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
+pub use table::Predicate;
+pub use timing::Quantiles;
+pub use topology::{GroupView, Topology, WorkerView};
+pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
+pub use untyped::Untyped;

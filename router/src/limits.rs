@@ -1,0 +1,39 @@
+//! Every bound of a node, in one place.
+
+use std::time::Duration;
+
+/// The most distinct event names a node knows.
+pub const EVENT_NAMES_MAX: usize = 1 << 20;
+/// The most subscriptions a node holds.
+pub const SUBSCRIPTIONS_MAX: usize = 1 << 21;
+/// The most places an inbox may have.
+pub const INBOX_CAPACITY_MAX: usize = 1 << 20;
+/// The places of an inbox when nothing is said.
+pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
+/// The most worker instances of one manager.
+pub const INSTANCES_MAX: usize = 4096;
+/// The most figures one worker may report.
+pub const FIGURES_MAX: usize = 64;
+/// One event in so many has its way timed.
+pub(crate) const TIMED_ONE_IN: u64 = 128;
+
+const _: () = assert!(INBOX_CAPACITY_DEFAULT <= INBOX_CAPACITY_MAX);
+const _: () = assert!(TIMED_ONE_IN.is_power_of_two());
+
+/// The bounds of a node that its owner may choose.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How long a publisher waits for room when nothing else ends its wait. Default 30 s.
+    pub publish_wait: Duration,
+    /// The most requests and tunnels open at once; one more is refused with `overloaded`. Default 65,536.
+    pub pending_max: usize,
+    /// How many dead letters are kept to be looked at and resent; the oldest make room. Default 1,024.
+    pub dead_letters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { publish_wait: Duration::from_secs(30), pending_max: 65_536, dead_letters_max: 1024 }
+    }
+}

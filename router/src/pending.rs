@@ -1,0 +1,386 @@
+//! The pending table: requests and tunnels that wait for their outcome.
+//!
+//! A [`Ticket`] names a slot and its generation. Whoever answers needs nothing else, and an answer that comes after the
+//! requester is gone meets another generation: it finds nobody. Deadlines need no timer a request: every slot keeps its
+//! own, and one sweeper a node sleeps until the earliest that was ever set (see `Core::sweep`).
+
+use std::cell::Cell;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use edri_events::Value;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::RequestError;
+
+/// What a requester gets.
+pub type Outcome = Result<Value, RequestError>;
+
+/// Where an outcome is to go; a number that only its node can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    slot: u32,
+    generation: u32,
+}
+
+const SHARDS: usize = 8;
+const CHUNK: usize = 256;
+const CHUNKS: usize = 4096;
+
+/// No deadline is set.
+const NEVER: u64 = u64::MAX;
+
+pub(crate) struct Pending {
+    shards: [Shard; SHARDS],
+    open: AtomicUsize,
+    open_max: usize,
+    late: AtomicU64,
+    born: Instant,
+    /// When the sweeper wakes next, in milliseconds since `born`.
+    sweep_at: AtomicU64,
+    sweeper: Notify,
+}
+
+/// A part of the slots, so that requesters on several threads do not contend for the free list.
+struct Shard {
+    // Held for a push or a pop. The latest freed is used first: it is still in a cache.
+    free: Mutex<Free>,
+    chunks: [OnceLock<Box<[Slot; CHUNK]>>; CHUNKS / SHARDS],
+}
+
+#[derive(Default)]
+struct Free {
+    slots: Vec<u32>,
+    used: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    // Held to look at or move the outcome; requester, worker and sweeper meet here.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    generation: u32,
+    phase: Phase,
+    deadline: Option<Instant>,
+    requester: Option<Waker>,
+    worker: Option<Waker>,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Free,
+    Waiting,
+    Done(Outcome),
+}
+
+thread_local! {
+    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
+
+fn shard_of_thread() -> usize {
+    SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
+            shard.set(NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        shard.get()
+    })
+}
+
+impl Pending {
+    pub(crate) fn new(open_max: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Shard {
+                free: Mutex::default(),
+                chunks: [const { OnceLock::new() }; CHUNKS / SHARDS],
+            }),
+            open: AtomicUsize::new(0),
+            // Each shard must be able to hold them all: threads are not spread evenly.
+            open_max: open_max.min(CHUNK * CHUNKS / SHARDS),
+            late: AtomicU64::new(0),
+            born: Instant::now(),
+            sweep_at: AtomicU64::new(NEVER),
+            sweeper: Notify::new(),
+        }
+    }
+
+    /// How many requests and tunnels wait.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many outcomes came when nobody waited for them any more.
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Opens a slot; `None` when as many are open as may be.
+    pub(crate) fn insert(&self, deadline: Option<Instant>) -> Option<Ticket> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let shard_index = shard_of_thread();
+        let shard = &self.shards[shard_index];
+        let index = {
+            let mut free = shard.free.lock();
+            free.slots.pop().unwrap_or_else(|| {
+                free.used += 1;
+                free.used - 1
+            })
+        };
+        shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
+        let slot = index * SHARDS as u32 + shard_index as u32;
+        let mut state = self.slot(slot).state.lock();
+        state.phase = Phase::Waiting;
+        state.deadline = deadline;
+        let ticket = Ticket { slot, generation: state.generation };
+        drop(state);
+        if let Some(deadline) = deadline {
+            self.sweep_by(deadline);
+        }
+        Some(ticket)
+    }
+
+    /// Gives the requester its outcome. When nobody waits for it any more it is counted as late and given back.
+    pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) -> Result<(), Outcome> {
+        let mut state = self.slot(ticket.slot).state.lock();
+        if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
+            drop(state);
+            self.late.fetch_add(1, Ordering::Relaxed);
+            return Err(outcome);
+        }
+        state.phase = Phase::Done(outcome);
+        let requester = state.requester.take();
+        drop(state);
+        if let Some(requester) = requester {
+            requester.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether somebody still waits for this outcome.
+    pub(crate) fn is_wanted(&self, ticket: Ticket) -> bool {
+        let state = self.slot(ticket.slot).state.lock();
+        state.generation == ticket.generation && matches!(state.phase, Phase::Waiting)
+    }
+
+    /// Ready once nobody waits for this outcome any more.
+    pub(crate) fn poll_unwanted(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.slot(ticket.slot).state.lock();
+        if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
+            return Poll::Ready(());
+        }
+        register(&mut state.worker, cx);
+        Poll::Pending
+    }
+
+    /// Ready with the outcome, once. The slot is free afterwards.
+    pub(crate) fn poll_outcome(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.slot(ticket.slot).state.lock();
+        debug_assert_eq!(state.generation, ticket.generation, "an outcome is taken once");
+        if matches!(state.phase, Phase::Done(_)) {
+            let Phase::Done(outcome) = std::mem::take(&mut state.phase) else { unreachable!("looked at above") };
+            self.free(ticket, state);
+            return Poll::Ready(outcome);
+        }
+        register(&mut state.requester, cx);
+        Poll::Pending
+    }
+
+    /// The requester waits no more.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let mut state = self.slot(ticket.slot).state.lock();
+        if state.generation == ticket.generation {
+            state.phase = Phase::Free;
+            self.free(ticket, state);
+        }
+    }
+
+    /// Frees the slot: whoever still holds its ticket meets another generation from now on.
+    fn free(&self, ticket: Ticket, mut state: parking_lot::MutexGuard<'_, State>) {
+        state.generation = state.generation.wrapping_add(1);
+        state.deadline = None;
+        state.requester = None;
+        let worker = state.worker.take();
+        drop(state);
+        if let Some(worker) = worker {
+            worker.wake();
+        }
+        let (index, shard) = (ticket.slot / SHARDS as u32, ticket.slot as usize % SHARDS);
+        self.shards[shard].free.lock().slots.push(index);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn slot(&self, slot: u32) -> &Slot {
+        let (index, shard) = (slot as usize / SHARDS, slot as usize % SHARDS);
+        let chunk = self.shards[shard].chunks[index / CHUNK].get();
+        &chunk.expect("a ticket is of a slot that was opened")[index % CHUNK]
+    }
+
+    /// Makes sure that the sweeper wakes by `deadline`.
+    fn sweep_by(&self, deadline: Instant) {
+        let due = millis(deadline.saturating_duration_since(self.born));
+        if due < self.sweep_at.load(Ordering::Relaxed) {
+            self.sweep_at.fetch_min(due, Ordering::SeqCst);
+            self.sweeper.notify_one();
+        }
+    }
+
+    /// Ends the requests whose deadline has passed, for ever. Runs as one task of the node.
+    pub(crate) async fn run_sweeper(&self) {
+        loop {
+            let due = self.sweep_at.load(Ordering::SeqCst);
+            let earlier = self.sweeper.notified();
+            if due == NEVER {
+                earlier.await;
+                continue;
+            }
+            let due = self.born + Duration::from_millis(due);
+            if tokio::time::timeout_at(due.into(), earlier).await.is_err() {
+                self.sweep_at.store(NEVER, Ordering::SeqCst);
+                if let Some(next) = self.sweep(Instant::now()) {
+                    self.sweep_at.fetch_min(millis(next.saturating_duration_since(self.born)), Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// Ends the requests whose deadline has passed and returns the earliest of the others.
+    fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for shard in &self.shards {
+            let slots = shard.chunks.iter().map_while(OnceLock::get).flat_map(|chunk| chunk.iter());
+            for slot in slots {
+                let mut state = slot.state.lock();
+                let Some(deadline) = state.deadline else { continue };
+                if !matches!(state.phase, Phase::Waiting) {
+                    continue;
+                }
+                if deadline > now {
+                    next = Some(next.map_or(deadline, |next| next.min(deadline)));
+                    continue;
+                }
+                state.phase = Phase::Done(Err(RequestError::TimedOut(Box::default())));
+                let wakers = [state.requester.take(), state.worker.take()];
+                drop(state);
+                wakers.into_iter().flatten().for_each(Waker::wake);
+            }
+        }
+        next
+    }
+}
+
+/// Whole milliseconds, rounded up: a deadline is never early.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER - 1)
+}
+
+fn register(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *place = Some(cx.waker().clone()),
+    }
+}
+
+/// An outcome to wait for. Dropping it cancels the request.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Waiting<P: Deref<Target: AsRef<Pending>> + Unpin> {
+    pending: P,
+    ticket: Option<Ticket>,
+}
+
+impl<P: Deref<Target: AsRef<Pending>> + Unpin> Waiting<P> {
+    pub(crate) fn new(pending: P, ticket: Ticket) -> Self {
+        Self { pending, ticket: Some(ticket) }
+    }
+}
+
+impl<P: Deref<Target: AsRef<Pending>> + Unpin> Future for Waiting<P> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let ticket = self.ticket.expect("polled after its outcome was taken");
+        let outcome = (*self.pending).as_ref().poll_outcome(ticket, cx);
+        if outcome.is_ready() {
+            self.ticket = None;
+        }
+        outcome
+    }
+}
+
+impl<P: Deref<Target: AsRef<Pending>> + Unpin> Drop for Waiting<P> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            (*self.pending).as_ref().cancel(ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use edri_events::Value;
+    use futures_util::FutureExt;
+    use futures_util::task::noop_waker;
+
+    use super::*;
+
+    impl AsRef<Pending> for Pending {
+        fn as_ref(&self) -> &Pending {
+            self
+        }
+    }
+
+    #[test]
+    fn a_late_outcome_finds_nobody_and_is_counted() {
+        let pending = Arc::new(Pending::new(10));
+        let first = pending.insert(None).expect("room");
+        drop(Waiting::new(Arc::clone(&pending), first));
+        let second = pending.insert(None).expect("room");
+        assert_eq!(first.slot, second.slot, "the slot is used again");
+        assert!(!pending.is_wanted(first));
+        assert!(pending.complete(first, Ok(Value::typed(1_u8))).is_err());
+        assert_eq!(pending.late(), 1);
+        assert!(pending.complete(second, Ok(Value::typed(2_u8))).is_ok());
+        let outcome = Waiting::new(Arc::clone(&pending), second).now_or_never().expect("done");
+        assert_eq!(outcome.expect("answered").take::<u8>().expect("a u8"), 2);
+        assert_eq!(pending.open(), 0);
+    }
+
+    #[test]
+    fn no_more_are_open_than_may_be() {
+        let pending = Pending::new(2);
+        let first = pending.insert(None).expect("room");
+        assert!(pending.insert(None).is_some());
+        assert!(pending.insert(None).is_none());
+        pending.cancel(first);
+        assert!(pending.insert(None).is_some());
+    }
+
+    #[test]
+    fn a_sweep_ends_what_is_due_and_names_the_next() {
+        let pending = Pending::new(10);
+        let now = Instant::now();
+        let due = pending.insert(Some(now)).expect("room");
+        let later = now + Duration::from_secs(5);
+        let waits = pending.insert(Some(later)).expect("room");
+        assert_eq!(pending.sweep(now), Some(later));
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(matches!(pending.poll_outcome(due, &mut cx), Poll::Ready(Err(RequestError::TimedOut(_)))));
+        assert!(pending.poll_outcome(waits, &mut cx).is_pending());
+    }
+}

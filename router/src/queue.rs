@@ -1,0 +1,607 @@
+//! The bounded queue of an inbox: many producers, many consumers, places that are claimed before they are filled.
+//!
+//! ```text
+//!   claimed ── places ever taken by producers ──┐
+//!                                               ├─ claimed − released ≤ capacity, always
+//!   released ─ places ever given back ──────────┘
+//!
+//!   producer: claim a place → fill it            consumer: take an item → give the place back
+//!             (waits in line when there is none)            (in batches, at the latest when it would wait)
+//! ```
+//!
+//! Claiming apart from filling is what lets one event take its places in several inboxes or in none. Since a claim
+//! precedes every push, the lock-free ring below never refuses one. Producers that wait are served in the order they
+//! came, and nobody overtakes them. The two short locks guard the lists of those who sleep; nobody takes one while
+//! there is room and work.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll};
+
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+/// The most places a consumer keeps back before it returns them together.
+const RELEASE_BATCH_MAX: usize = 32;
+/// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
+const KEPT_BACK: usize = 4;
+
+/// Lowest bit of `claimed`: the queue is closed. The count is above it.
+const CLOSED: u64 = 1;
+const ONE: u64 = 2;
+
+/// Why no place could be claimed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Every place is taken, or others wait already.
+    Full,
+    /// The queue takes nothing any more.
+    Closed,
+}
+
+/// The queue takes nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+pub(crate) struct Queue<T> {
+    items: ArrayQueue<T>,
+    consumers: AtomicIsize,
+    release_batch: AtomicU64,
+    claimed: CachePadded<AtomicU64>,
+    released: CachePadded<AtomicU64>,
+    sleepers: Sleepers,
+    waiters: Waiters,
+}
+
+/// Consumers that found nothing, the latest last: it is woken first, its caches are warm.
+#[derive(Default)]
+struct Sleepers {
+    count: AtomicUsize,
+    list: Mutex<Vec<Arc<Sleeper>>>,
+}
+
+#[derive(Default)]
+struct Sleeper {
+    listed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Producers that found no room, in the order they came.
+#[derive(Default)]
+struct Waiters {
+    count: AtomicUsize,
+    line: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+#[derive(Default)]
+struct Waiter {
+    state: AtomicU8,
+    waker: AtomicWaker,
+}
+
+const WAITING: u8 = 0;
+const GRANTED: u8 = 1;
+const REFUSED: u8 = 2;
+
+impl<T> Queue<T> {
+    /// A queue of `capacity` places.
+    ///
+    /// # Panics
+    ///
+    /// When `capacity` is zero: the builders of managers and subscriptions refuse it before.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            items: ArrayQueue::new(capacity),
+            consumers: AtomicIsize::new(0),
+            release_batch: AtomicU64::new(1),
+            claimed: CachePadded::default(),
+            released: CachePadded::default(),
+            sleepers: Sleepers::default(),
+            waiters: Waiters::default(),
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.items.capacity()
+    }
+
+    /// How many items wait.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// How many places were ever claimed and not given back unfilled: the items that were ever accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.claimed.load(Ordering::Relaxed) / ONE
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Claims a place at once, unless others wait for one.
+    pub(crate) fn try_claim(&self) -> Result<Place<'_, T>, Refused> {
+        if self.waiters.count.load(Ordering::Relaxed) != 0 && !self.is_closed() {
+            return Err(Refused::Full);
+        }
+        self.claim_past_waiters(1).map(|_| Place { queue: self })
+    }
+
+    /// Claims between one and `most` places at once and fills them with what `items` gives.
+    pub(crate) fn try_fill(&self, items: &mut impl ExactSizeIterator<Item = T>) -> Result<(), Refused> {
+        if self.waiters.count.load(Ordering::Relaxed) != 0 && !self.is_closed() {
+            return Err(Refused::Full);
+        }
+        let count = self.claim_past_waiters(items.len() as u64)?;
+        for item in items.take(count as usize) {
+            self.push(item);
+        }
+        self.wake_consumer();
+        Ok(())
+    }
+
+    fn claim_past_waiters(&self, most: u64) -> Result<u64, Refused> {
+        let mut claimed = self.claimed.load(Ordering::Relaxed);
+        loop {
+            if claimed & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            // Acquire: the consumer has left the place before we may fill it again.
+            let taken = (claimed / ONE).saturating_sub(self.released.load(Ordering::Acquire));
+            let count = most.min((self.items.capacity() as u64).saturating_sub(taken));
+            if count == 0 {
+                return Err(Refused::Full);
+            }
+            match self.claimed.compare_exchange_weak(
+                claimed,
+                claimed + count * ONE,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(count),
+                Err(now) => claimed = now,
+            }
+        }
+    }
+
+    /// Claims a place, waiting in line for it. Dropping the future leaves the line; a place granted to it goes to the
+    /// next.
+    pub(crate) fn claim(&self) -> Claim<'_, T> {
+        Claim { queue: self, waiter: None }
+    }
+
+    fn push(&self, item: T) {
+        assert!(self.items.push(item).is_ok(), "a claimed place is free");
+    }
+
+    fn wake_consumer(&self) {
+        // Orders the push before the look at the sleepers; the consumer does the reverse.
+        fence(Ordering::SeqCst);
+        if self.sleepers.count.load(Ordering::Relaxed) != 0 {
+            self.sleepers.wake_one();
+        }
+    }
+
+    fn release(&self, places: u64) {
+        if places == 0 {
+            return;
+        }
+        self.released.fetch_add(places, Ordering::Release);
+        self.after_release();
+    }
+
+    fn unclaim(&self) {
+        self.claimed.fetch_sub(ONE, Ordering::Release);
+        self.after_release();
+    }
+
+    fn after_release(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiters.count.load(Ordering::Relaxed) != 0 {
+            self.grant();
+        }
+        if self.is_closed() {
+            // The last place given back is what the consumers of a closed queue wait for.
+            self.sleepers.wake_all();
+        }
+    }
+
+    /// Gives free places to those first in line.
+    fn grant(&self) {
+        let mut line = self.waiters.line.lock();
+        while let Some(waiter) = line.front() {
+            let state = match self.claim_past_waiters(1) {
+                Ok(_) => GRANTED,
+                Err(Refused::Closed) => REFUSED,
+                Err(Refused::Full) => break,
+            };
+            waiter.state.store(state, Ordering::Release);
+            waiter.waker.wake();
+            line.pop_front();
+        }
+        self.waiters.count.store(line.len(), Ordering::Relaxed);
+    }
+
+    /// Takes no more items. Those who wait for a place are refused, what is queued can still be taken.
+    pub(crate) fn close(&self) {
+        self.claimed.fetch_or(CLOSED, Ordering::AcqRel);
+        self.grant();
+        self.sleepers.wake_all();
+    }
+
+    /// Takes the oldest item out of order of the consumers: for a policy that makes room.
+    pub(crate) fn evict(&self) -> Option<T> {
+        let item = self.items.pop()?;
+        self.release(1);
+        Some(item)
+    }
+
+    fn count_consumers(&self, more: isize) {
+        let consumers = self.consumers.fetch_add(more, Ordering::Relaxed) + more;
+        let share = self.items.capacity() / KEPT_BACK / consumers.max(1).unsigned_abs();
+        let batch = share.clamp(1, RELEASE_BATCH_MAX);
+        self.release_batch.store(batch as u64, Ordering::Relaxed);
+    }
+
+    fn is_finished(&self) -> bool {
+        let claimed = self.claimed.load(Ordering::Acquire);
+        claimed & CLOSED != 0 && claimed / ONE == self.released.load(Ordering::Acquire)
+    }
+}
+
+impl Sleepers {
+    fn wake_one(&self) {
+        let sleeper = {
+            let mut list = self.list.lock();
+            let sleeper = list.pop();
+            if let Some(sleeper) = &sleeper {
+                sleeper.listed.store(false, Ordering::Relaxed);
+            }
+            self.count.store(list.len(), Ordering::Relaxed);
+            sleeper
+        };
+        if let Some(sleeper) = sleeper {
+            sleeper.waker.wake();
+        }
+    }
+
+    fn wake_all(&self) {
+        let sleepers = {
+            let mut list = self.list.lock();
+            self.count.store(0, Ordering::Relaxed);
+            for sleeper in list.iter() {
+                sleeper.listed.store(false, Ordering::Relaxed);
+            }
+            std::mem::take(&mut *list)
+        };
+        for sleeper in sleepers {
+            sleeper.waker.wake();
+        }
+    }
+
+    fn enlist(&self, sleeper: &Arc<Sleeper>) {
+        let mut list = self.list.lock();
+        if !sleeper.listed.swap(true, Ordering::Relaxed) {
+            list.push(Arc::clone(sleeper));
+            self.count.store(list.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn delist(&self, sleeper: &Arc<Sleeper>) {
+        if !sleeper.listed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut list = self.list.lock();
+        if sleeper.listed.swap(false, Ordering::Relaxed) {
+            list.retain(|other| !Arc::ptr_eq(other, sleeper));
+            self.count.store(list.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A claimed place: fill it, or drop it to give it back.
+#[must_use]
+pub(crate) struct Place<'a, T> {
+    queue: &'a Queue<T>,
+}
+
+impl<T> Place<'_, T> {
+    pub(crate) fn fill(self, item: T) {
+        self.queue.push(item);
+        self.queue.wake_consumer();
+        std::mem::forget(self);
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
+    fn drop(&mut self) {
+        self.queue.unclaim();
+    }
+}
+
+/// Waits for a place; see [`Queue::claim`].
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Claim<'a, T> {
+    queue: &'a Queue<T>,
+    waiter: Option<Arc<Waiter>>,
+}
+
+impl<'a, T> Future for Claim<'a, T> {
+    type Output = Result<Place<'a, T>, Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let queue = self.queue;
+        let waiter = match &self.waiter {
+            Some(waiter) => {
+                waiter.waker.register(cx.waker());
+                Arc::clone(waiter)
+            }
+            None => {
+                match queue.try_claim() {
+                    Ok(place) => return Poll::Ready(Ok(place)),
+                    Err(Refused::Closed) => return Poll::Ready(Err(Closed)),
+                    Err(Refused::Full) => {}
+                }
+                let waiter = Arc::new(Waiter::default());
+                waiter.waker.register(cx.waker());
+                {
+                    let mut line = queue.waiters.line.lock();
+                    line.push_back(Arc::clone(&waiter));
+                    queue.waiters.count.store(line.len(), Ordering::Relaxed);
+                }
+                self.waiter = Some(Arc::clone(&waiter));
+                // A place may have been given back, or the queue closed, before we stood in line.
+                fence(Ordering::SeqCst);
+                queue.grant();
+                waiter
+            }
+        };
+        match waiter.state.load(Ordering::Acquire) {
+            WAITING => Poll::Pending,
+            state => {
+                self.waiter = None;
+                Poll::Ready(if state == GRANTED { Ok(Place { queue }) } else { Err(Closed) })
+            }
+        }
+    }
+}
+
+impl<T> Drop for Claim<'_, T> {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        {
+            let mut line = self.queue.waiters.line.lock();
+            line.retain(|other| !Arc::ptr_eq(other, &waiter));
+            self.queue.waiters.count.store(line.len(), Ordering::Relaxed);
+        }
+        // Only read once out of line: before, a place could still be granted.
+        if waiter.state.load(Ordering::Acquire) == GRANTED {
+            self.queue.unclaim();
+        }
+    }
+}
+
+/// Takes items out of a queue.
+pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
+    queue: Q,
+    sleeper: Arc<Sleeper>,
+    slept: bool,
+    unreleased: u64,
+}
+
+impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
+    pub(crate) fn new(queue: Q) -> Self {
+        queue.count_consumers(1);
+        Self { queue, sleeper: Arc::default(), slept: false, unreleased: 0 }
+    }
+
+    /// Takes the next item if there is one.
+    pub(crate) fn try_next(&mut self) -> Option<T> {
+        let item = self.queue.items.pop()?;
+        self.unreleased += 1;
+        if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed) {
+            self.give_back();
+        }
+        if self.slept {
+            self.wake_up();
+        }
+        Some(item)
+    }
+
+    /// Takes the next item, waiting for it; `None` once the queue is closed and empty. Cancel safe.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if let Some(item) = self.try_next() {
+            return Poll::Ready(Some(item));
+        }
+        self.give_back();
+        self.sleeper.waker.register(cx.waker());
+        self.queue.sleepers.enlist(&self.sleeper);
+        self.slept = true;
+        // Orders the enlisting before the second look; a producer does the reverse.
+        fence(Ordering::SeqCst);
+        if let Some(item) = self.try_next() {
+            return Poll::Ready(Some(item));
+        }
+        if self.queue.is_finished() {
+            self.wake_up();
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+
+    /// Gives the places of the taken items back to the producers. Called before anything that may last.
+    pub(crate) fn give_back(&mut self) {
+        self.queue.release(std::mem::take(&mut self.unreleased));
+    }
+
+    /// Leaves the sleepers. The wake-up may have been meant for an item other than the one taken, so it is passed on.
+    fn wake_up(&mut self) {
+        self.slept = false;
+        self.queue.sleepers.delist(&self.sleeper);
+        if !self.queue.items.is_empty() {
+            self.queue.sleepers.wake_one();
+        }
+    }
+}
+
+impl<T, Q: Deref<Target = Queue<T>>> Drop for Consumer<T, Q> {
+    fn drop(&mut self) {
+        self.give_back();
+        self.wake_up();
+        self.queue.count_consumers(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn fill(queue: &Queue<u64>, item: u64) -> Result<(), Refused> {
+        queue.try_claim().map(|place| place.fill(item))
+    }
+
+    #[test]
+    fn a_queue_holds_its_capacity_and_not_one_more() {
+        for capacity in [1, 2, 3, 4, 64] {
+            let queue = Queue::new(capacity);
+            let mut accepted = 0;
+            while fill(&queue, accepted).is_ok() {
+                accepted += 1;
+            }
+            assert_eq!(accepted, capacity as u64);
+            assert_eq!(queue.len(), capacity);
+        }
+    }
+
+    #[test]
+    fn a_place_given_back_unfilled_is_free_again_and_was_never_accepted() {
+        let queue = Queue::new(1);
+        let place = queue.try_claim().expect("empty");
+        assert_eq!(fill(&queue, 1), Err(Refused::Full));
+        drop(place);
+        assert_eq!(queue.accepted(), 0);
+        assert_eq!(fill(&queue, 1), Ok(()));
+        assert_eq!(queue.accepted(), 1);
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_the_order_they_came_and_nobody_overtakes() {
+        let queue = Queue::new(1);
+        fill(&queue, 0).expect("empty");
+        let mut waker = Context::from_waker(std::task::Waker::noop());
+        let mut first = Box::pin(queue.claim());
+        let mut second = Box::pin(queue.claim());
+        assert!(first.as_mut().poll(&mut waker).is_pending());
+        assert!(second.as_mut().poll(&mut waker).is_pending());
+        assert_eq!(queue.evict(), Some(0));
+        assert_eq!(fill(&queue, 9), Err(Refused::Full), "the free place belongs to the first in line");
+        assert!(second.as_mut().poll(&mut waker).is_pending());
+        match first.as_mut().poll(&mut waker) {
+            Poll::Ready(Ok(place)) => place.fill(1),
+            _ => panic!("the first in line has its place"),
+        }
+        assert_eq!(queue.evict(), Some(1));
+        drop(second);
+        assert_eq!(fill(&queue, 2), Ok(()), "a place granted to one who left goes on");
+    }
+
+    #[test]
+    fn closing_refuses_producers_and_leaves_what_is_queued() {
+        let queue = Queue::new(1);
+        fill(&queue, 7).expect("empty");
+        let mut waker = Context::from_waker(std::task::Waker::noop());
+        let mut waiting = Box::pin(queue.claim());
+        assert!(waiting.as_mut().poll(&mut waker).is_pending());
+        queue.close();
+        assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Closed))));
+        let mut consumer = Consumer::new(&queue);
+        assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(Some(7)));
+        assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_closed_queue_is_not_finished_while_a_place_is_being_filled() {
+        let queue = Queue::new(2);
+        let place = queue.try_claim().expect("empty");
+        queue.close();
+        let mut consumer = Consumer::new(&queue);
+        assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), None);
+        place.fill(3);
+        assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(Some(3)));
+        assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
+    }
+
+    /// Everything that is sent arrives once, whoever sleeps, waits or gives up; a lost wake-up would hang here.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_item() {
+        const PRODUCERS: u64 = 4;
+        const EACH: u64 = 30_000;
+        for capacity in [1, 3, 64] {
+            let queue = Arc::new(Queue::new(capacity));
+            let sum = Arc::new(AtomicU64::new(0));
+            let count = Arc::new(AtomicU64::new(0));
+            let consumers: Vec<_> = (0..3)
+                .map(|_| {
+                    let (queue, sum, count) = (Arc::clone(&queue), Arc::clone(&sum), Arc::clone(&count));
+                    tokio::spawn(async move {
+                        let mut consumer = Consumer::new(queue);
+                        while let Some(item) = poll_fn(|cx| consumer.poll_next(cx)).await {
+                            sum.fetch_add(item, Ordering::Relaxed);
+                            count.fetch_add(1, Ordering::Relaxed);
+                            if item % 7 == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let producers: Vec<_> = (0..PRODUCERS)
+                .map(|producer| {
+                    let queue = Arc::clone(&queue);
+                    tokio::spawn(async move {
+                        for number in 0..EACH {
+                            let item = producer * EACH + number;
+                            if item % 11 == 0 {
+                                // Gives up at its first wait, then waits properly.
+                                if let Some(Ok(place)) = queue.claim().now_or_never() {
+                                    place.fill(item);
+                                    continue;
+                                }
+                            }
+                            queue.claim().await.expect("open").fill(item);
+                            if item % 97 == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for producer in producers {
+                timeout(LIMIT, producer).await.expect("producers end").expect("no panic");
+            }
+            queue.close();
+            for consumer in consumers {
+                timeout(LIMIT, consumer).await.expect("consumers end").expect("no panic");
+            }
+            let total = PRODUCERS * EACH;
+            assert_eq!(count.load(Ordering::Relaxed), total);
+            assert_eq!(sum.load(Ordering::Relaxed), total * (total - 1) / 2);
+            assert_eq!(queue.accepted(), total);
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! Requests: one worker answers, or one of each manager that can.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use edri_events::{Data, DescriptorRef, Envelope, Event, ManagerName, REQUEST_TIMEOUT_DEFAULT, Request, Value};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+
+use crate::bus::{Bus, Options};
+use crate::core::{Core, Waits, is_known};
+use crate::delivery::{Delivery, ReplyTo};
+use crate::group::{GroupRef, ManagerState, Offered};
+use crate::pending::{Outcome, Ticket, Waiting};
+use crate::table::Route;
+use crate::{PublishError, RequestError, WaitEnded};
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum To<'a> {
+    /// Whoever answers, with room before load.
+    Any,
+    /// This manager.
+    Manager(&'a str),
+}
+
+impl Bus {
+    /// Sends a request and waits for its response.
+    ///
+    /// One worker gets it: of the managers that answer this event, one whose inbox has room, the least loaded first.
+    /// While a manager that answers is starting or restarting the request waits for it. It ends at its deadline: the
+    /// event's time-out (30 s unless declared), or the deadline of the event being handled if that is earlier.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; its [`code`](RequestError::code) is stable.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the request: queued, it never runs; a running handler sees it in its context.
+    pub async fn request<E: Request>(&self, event: E) -> Result<E::Output, RequestError> {
+        self.request_with(event, &Options::default()).await
+    }
+
+    /// As [`Bus::request`], with something to say beside the payload.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`].
+    pub async fn request_with<E: Request>(&self, event: E, options: &Options) -> Result<E::Output, RequestError> {
+        Ok(self.ask(self.request_envelope(event, options)?, To::Any).await?.take()?)
+    }
+
+    /// Sends a request to the manager of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when that manager is not there or does not answer this event.
+    pub async fn request_to<E: Request>(&self, manager: &str, event: E) -> Result<E::Output, RequestError> {
+        let envelope = self.request_envelope(event, &Options::default())?;
+        Ok(self.ask(envelope, To::Manager(manager)).await?.take()?)
+    }
+
+    /// Sends a request to every manager that answers it, one worker of each, and streams the answers as they come: until
+    /// all have answered, the deadline has passed, or the stream is dropped, which cancels what is still open.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NoHandler`] when nobody answers this event; otherwise each answer has its own.
+    pub async fn request_all<E: Request>(&self, event: E) -> Result<Answers<E::Output>, RequestError> {
+        let envelope = self.request_envelope(event, &Options::default())?;
+        let answers = self.ask_all(envelope).await?;
+        Ok(Answers { open: answers, take: |value| value.take().map_err(RequestError::from) })
+    }
+
+    pub(crate) fn request_envelope<E: Event>(&self, event: E, options: &Options) -> Result<Envelope, RequestError> {
+        let mut head = self.head(DescriptorRef::of::<E>(), options).map_err(not_sent)?;
+        let deadline = head.deadline.unwrap_or_else(|| Instant::now() + REQUEST_TIMEOUT_DEFAULT);
+        head.deadline = Some(self.within_deadline(deadline));
+        Ok(Envelope::typed(head, event).into())
+    }
+
+    /// Asks one worker.
+    pub(crate) async fn ask(&self, envelope: Envelope, to: To<'_>) -> Outcome {
+        let deadline = envelope.head().deadline;
+        let (waiting, group) = self.place(envelope, to, deadline, ReplyTo::Response).await?;
+        self.outcome(waiting, &group).await
+    }
+
+    /// Waits for the outcome of what `group` has.
+    pub(crate) async fn outcome(&self, waiting: Waiting<Arc<Core>>, group: &GroupRef) -> Outcome {
+        let Some(worker) = &self.worker else {
+            let began = Instant::now();
+            let outcome = waiting.await;
+            return outcome.map_err(|error| explain(error, began.elapsed(), group, Vec::new));
+        };
+        let began = Instant::now();
+        let waits = Waits::register(&self.core, Some(worker), std::iter::once(&**group));
+        let outcome = waiting.await;
+        outcome.map_err(|error| explain(error, began.elapsed(), group, || waits.cycle()))
+    }
+
+    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`.
+    pub(crate) async fn place(
+        &self,
+        envelope: Envelope,
+        to: To<'_>,
+        deadline: Option<Instant>,
+        reply: impl FnOnce(Ticket) -> ReplyTo,
+    ) -> Result<(Waiting<Arc<Core>>, GroupRef), RequestError> {
+        let Some(ticket) = self.core.pending.insert(deadline) else {
+            return Err(RequestError::Overloaded(Box::default()));
+        };
+        let waiting = Waiting::new(Arc::clone(&self.core), ticket);
+        let delivery = Delivery::new(envelope, 0, reply(ticket));
+        let group = match self.offer_one(delivery, to) {
+            Placed::Taken(group) => group,
+            // What follows is rare; boxed, it does not weigh on every requester's future.
+            Placed::No(delivery) => Box::pin(self.place_slowly(delivery, to)).await?,
+        };
+        Ok((waiting, group))
+    }
+
+    /// Gives the delivery to the best group that has room.
+    fn offer_one(&self, mut delivery: Delivery, to: To<'_>) -> Placed {
+        let snapshot = self.core.snapshot();
+        let descriptor = &delivery.envelope.head().descriptor;
+        let Some(entry) = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor)) else {
+            return Placed::No(delivery);
+        };
+        let mut only = None;
+        let mut others = Vec::new();
+        entry.for_each(&delivery.envelope, |route| {
+            if to.takes(route) {
+                if let Some(route) = only.replace(route) {
+                    others.push(route);
+                }
+            }
+        });
+        let Some(mut best) = only else { return Placed::No(delivery) };
+        if !others.is_empty() {
+            let score = |group: &GroupRef| (group.room_for(&delivery.envelope) == 0, group.load());
+            others.push(best);
+            best = others.into_iter().min_by_key(|route| score(&route.target)).unwrap_or(best);
+        }
+        delivery.handler = best.handler;
+        let mut displaced = Vec::new();
+        let placed = match best.target.offer(delivery, &mut displaced) {
+            Offered::Taken => Placed::Taken(Arc::clone(&best.target)),
+            Offered::Gone(delivery) | Offered::Full(_, _, delivery) => Placed::No(delivery),
+            Offered::Dropped(delivery) => {
+                // Answers the requester, who is about to look.
+                self.core.drop_newest(&best.target, delivery);
+                Placed::Taken(Arc::clone(&best.target))
+            }
+        };
+        self.core.bury_displaced(displaced);
+        placed
+    }
+
+    /// Waits for whatever was missing: the declaration, somebody who answers, or room.
+    async fn place_slowly(&self, delivery: Delivery, to: To<'_>) -> Result<GroupRef, RequestError> {
+        let began = Instant::now();
+        let name = delivery.envelope.name().clone();
+        let limit = delivery.envelope.head().deadline.unwrap_or_else(|| began + REQUEST_TIMEOUT_DEFAULT);
+        self.core.declare(delivery.envelope.head().descriptor.clone()).await?;
+        let mut full = Vec::new();
+        let place = self.place_by(delivery, to, &mut full);
+        match with_limit(&self.core, limit, place).await {
+            Some(placed) => placed,
+            None if full.is_empty() => Err(RequestError::NoHandler(name)),
+            None => {
+                let waits = Waits::register(&self.core, self.worker.as_ref(), full.iter().map(|group| &**group));
+                Err(RequestError::Overloaded(Box::new(WaitEnded {
+                    waited: began.elapsed(),
+                    groups: full.iter().map(|group| group.name().clone()).collect(),
+                    cycle: waits.cycle(),
+                })))
+            }
+        }
+    }
+
+    /// Places the delivery however long it takes. `full` names the groups waited for.
+    async fn place_by(
+        &self,
+        mut delivery: Delivery,
+        to: To<'_>,
+        full: &mut Vec<GroupRef>,
+    ) -> Result<GroupRef, RequestError> {
+        loop {
+            let mut candidates = Vec::new();
+            if let Some(entry) = self.core.snapshot().entry(&delivery.envelope.head().descriptor) {
+                entry.for_each(&delivery.envelope, |route| {
+                    if to.takes(route) {
+                        candidates.push((Arc::clone(&route.target), route.handler));
+                    }
+                });
+            }
+            full.clear();
+            if candidates.is_empty() {
+                if self.core.is_settled() {
+                    return Err(RequestError::NoHandler(delivery.envelope.name().clone()));
+                }
+                self.core.settled().await;
+                continue;
+            }
+            full.extend(candidates.iter().map(|(group, _)| Arc::clone(group)));
+            let waits = Waits::register(&self.core, self.worker.as_ref(), candidates.iter().map(|(group, _)| &**group));
+            let mut claims: FuturesUnordered<_> = candidates
+                .iter()
+                .map(|(group, handler)| {
+                    let inbox = group.inbox_for(&delivery.envelope);
+                    async move { (group, handler, group.inbox(inbox).claim().await) }
+                })
+                .collect();
+            let mut placed = None;
+            while let Some((group, handler, claimed)) = claims.next().await {
+                if let Ok(place) = claimed {
+                    placed = Some((group, handler, place));
+                    break;
+                }
+            }
+            if let Some((group, handler, place)) = placed {
+                delivery.handler = *handler;
+                place.fill(delivery);
+                return Ok(Arc::clone(group));
+            }
+            // Every candidate has closed; the table will say who takes their place.
+            drop(claims);
+            drop(waits);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<FuturesUnordered<OpenAnswer>, RequestError> {
+        let descriptor = envelope.head().descriptor.clone();
+        if !self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor)) {
+            self.core.declare(descriptor.clone()).await?;
+        }
+        let limit = envelope.head().deadline.unwrap_or_else(Instant::now);
+        if !self.core.is_settled() {
+            // Ends at the deadline, with whoever is there by then.
+            with_limit(&self.core, limit, self.core.settled()).await;
+        }
+        let mut managers = Vec::new();
+        if let Some(entry) = self.core.snapshot().entry(&descriptor) {
+            entry.for_each(&envelope, |route| {
+                if let (true, Some(name)) = (To::Any.takes(route), route.target.name().manager()) {
+                    managers.push(name.clone());
+                }
+            });
+        }
+        if managers.is_empty() {
+            return Err(RequestError::NoHandler(descriptor.name().clone()));
+        }
+        let ask_one = |manager: ManagerName| {
+            let (bus, envelope) = (self.clone(), envelope.clone());
+            let answer: OpenAnswer = Box::pin(async move {
+                let outcome = bus.ask(envelope, To::Manager(&manager)).await;
+                (manager, outcome)
+            });
+            answer
+        };
+        Ok(managers.into_iter().map(ask_one).collect())
+    }
+}
+
+enum Placed {
+    Taken(GroupRef),
+    No(Delivery),
+}
+
+impl To<'_> {
+    fn takes(&self, route: &Route<GroupRef>) -> bool {
+        let Some(name) = route.target.name().manager() else { return false };
+        let answers = route.exact && route.target.state() != ManagerState::Failed;
+        match self {
+            Self::Any => answers,
+            Self::Manager(wanted) => answers && *name == **wanted,
+        }
+    }
+}
+
+/// Runs `future` until `limit`.
+async fn with_limit<F: Future>(core: &Core, limit: Instant, future: F) -> Option<F::Output> {
+    let mut timer = std::pin::pin!(core.sleep_until(limit));
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = &mut timer => None,
+    }
+}
+
+/// Says what was waited for where the one who ended the wait could not know.
+fn explain(
+    error: RequestError,
+    waited: Duration,
+    group: &GroupRef,
+    cycle: impl FnOnce() -> Vec<ManagerName>,
+) -> RequestError {
+    let fill = |mut wait: Box<WaitEnded>, cycle| {
+        *wait = WaitEnded { waited, groups: vec![group.name().clone()], cycle };
+        wait
+    };
+    match error {
+        RequestError::TimedOut(wait) if wait.groups.is_empty() => RequestError::TimedOut(fill(wait, cycle())),
+        RequestError::Overloaded(wait) if wait.groups.is_empty() => RequestError::Overloaded(fill(wait, Vec::new())),
+        other => other,
+    }
+}
+
+pub(crate) fn not_sent(error: PublishError) -> RequestError {
+    match error {
+        PublishError::Declare(error) => RequestError::Declare(error),
+        PublishError::Payload { source, .. } => RequestError::Payload(source),
+        PublishError::Overloaded { wait, .. } => RequestError::Overloaded(wait),
+        PublishError::Stopping => RequestError::Stopping,
+    }
+}
+
+pub(crate) type OpenAnswer = BoxFuture<'static, (ManagerName, Outcome)>;
+
+/// One manager's answer to a request that all were sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Answer<T> {
+    /// Who answered.
+    pub manager: ManagerName,
+    /// What.
+    pub result: Result<T, RequestError>,
+}
+
+/// The answers to a request that every manager was sent, as they come. Dropping it cancels what is still open.
+#[must_use = "dropping the answers cancels the request"]
+pub struct Answers<T> {
+    pub(crate) open: FuturesUnordered<OpenAnswer>,
+    pub(crate) take: fn(Value) -> Result<T, RequestError>,
+}
+
+impl<T> Answers<T> {
+    /// How many have not answered yet.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The next answer; `None` once all have answered or failed. Cancel safe.
+    pub async fn next(&mut self) -> Option<Answer<T>> {
+        StreamExt::next(self).await
+    }
+
+    /// The first `count` that succeeded, or as many as there were. What is still open then is cancelled.
+    pub async fn wanted(mut self, count: usize) -> Vec<T> {
+        let mut wanted = Vec::new();
+        while wanted.len() < count {
+            match self.next().await {
+                Some(answer) => wanted.extend(answer.result),
+                None => break,
+            }
+        }
+        wanted
+    }
+}
+
+impl<T> Stream for Answers<T> {
+    type Item = Answer<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer<T>>> {
+        let take = self.take;
+        self.open
+            .poll_next_unpin(cx)
+            .map(|answer| answer.map(|(manager, outcome)| Answer { manager, result: outcome.and_then(take) }))
+    }
+}
+
+impl<T> std::fmt::Debug for Answers<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answers").field("open", &self.open.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a worker took with it to answer later; dropping it tells the requester `worker_lost`.
+#[must_use = "dropping a reply tells the requester that the worker was lost"]
+pub struct Reply<T: Data> {
+    deferred: Deferred,
+    value: std::marker::PhantomData<fn(T)>,
+}
+
+/// A reply below the types.
+#[doc(hidden)]
+pub struct Deferred {
+    core: Arc<Core>,
+    group: GroupRef,
+    ticket: Option<Ticket>,
+}
+
+impl Deferred {
+    pub(crate) fn new(core: Arc<Core>, group: GroupRef, ticket: Ticket) -> Self {
+        group.deferred(true);
+        Self { core, group, ticket: Some(ticket) }
+    }
+
+    /// Gives the requester its outcome; whether it still waited.
+    pub fn send(mut self, outcome: Outcome) -> bool {
+        self.settle(outcome)
+    }
+
+    fn settle(&mut self, outcome: Outcome) -> bool {
+        let Some(ticket) = self.ticket.take() else { return false };
+        let ended = if outcome.is_ok() { crate::group::Ended::Handled } else { crate::group::Ended::Failed };
+        let wanted = self.core.complete(ticket, outcome);
+        self.group.count(ended);
+        self.group.deferred(false);
+        wanted
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        self.settle(Err(RequestError::WorkerLost("the reply was dropped without an answer".to_owned())));
+    }
+}
+
+impl<T: Data> Reply<T> {
+    #[doc(hidden)]
+    pub fn new(deferred: Deferred) -> Self {
+        Self { deferred, value: std::marker::PhantomData }
+    }
+
+    /// Answers the requester; whether it still waited.
+    pub fn send(self, result: Result<T, edri_events::Failure>) -> bool {
+        self.deferred.send(result.map(Value::typed).map_err(RequestError::Failed))
+    }
+
+    /// Whether the requester still waits.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.deferred.ticket.is_some_and(|ticket| self.deferred.core.pending.is_wanted(ticket))
+    }
+}
+
+impl<T: Data> std::fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("group", self.deferred.group.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! The router of a node, for those who run it: managers, connectors, gateways.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use edri_events::{Address, DescriptorRef, Incarnation, NodeName, Notification};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::actor::{Change, RouterActor};
+use crate::bus::Bus;
+use crate::control::Control;
+use crate::core::{Core, Phase};
+use crate::delivery::Delivery;
+use crate::group::{Group, GroupRef};
+use crate::letters::Reason;
+use crate::limits::Limits;
+use crate::pending::{Outcome, Ticket};
+use crate::request::Deferred;
+use crate::subscribe::Selection;
+use crate::system::NodeChanged;
+use crate::{Account, DeclareError};
+
+/// The router of one node: what a [`Bus`] sends through, with the powers that only the node's own parts need.
+#[derive(Clone)]
+pub struct Router {
+    core: Arc<Core>,
+    _sweeper: Arc<Sweeper>,
+}
+
+struct Sweeper(AbortHandle);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A group and what it wants.
+#[derive(Debug)]
+pub struct Joining {
+    /// The group.
+    pub group: GroupRef,
+    /// The events its handlers take, to be declared with it.
+    pub events: Vec<DescriptorRef>,
+    /// What it is given.
+    pub selections: Vec<Selection>,
+}
+
+impl Router {
+    /// Starts a router: its actor on `control`, its one timer task on `runtime`.
+    #[must_use]
+    pub fn start(node: NodeName, limits: Limits, control: &Control, runtime: &Handle) -> Self {
+        let address = Address { node, incarnation: Incarnation::random(), manager: None };
+        let core = Core::new(address, limits, runtime.clone());
+        core.set_router(RouterActor::start(Arc::clone(&core), control.arbiter()));
+        let swept = Arc::clone(&core);
+        let sweeper = runtime.spawn(async move { swept.pending.run_sweeper().await });
+        Self { core, _sweeper: Arc::new(Sweeper(sweeper.abort_handle())) }
+    }
+
+    /// A handle to send through.
+    #[must_use]
+    pub fn bus(&self) -> Bus {
+        Bus::new(Arc::clone(&self.core))
+    }
+
+    /// The runtime that the node's tasks run on.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.core.runtime
+    }
+
+    /// Takes groups into the table and others out of it, in one step: no event sees half of it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`] when an event's name is taken or a limit is reached; the table is unchanged then.
+    pub async fn change(&self, join: Vec<Joining>, leave: &[GroupRef]) -> Result<(), DeclareError> {
+        for joining in &join {
+            self.core.add_group(&joining.group);
+        }
+        let mut change = Change { withdraw: leave.iter().map(|group| group.id()).collect(), ..Change::default() };
+        let mut joined = Vec::new();
+        for joining in join {
+            joined.push(Arc::clone(&joining.group));
+            change.declare.extend(joining.events);
+            change.subscribe.push((joining.group, joining.selections));
+        }
+        let changed = self.core.change(change).await;
+        if changed.is_err() {
+            for group in &joined {
+                group.close(None);
+                self.core.remove_group(group, Reason::Stopped, "its manager could not join");
+            }
+        }
+        changed
+    }
+
+    /// Ends what waits in a closed group with `reason`; returns how many those were.
+    pub fn empty(&self, group: &GroupRef, reason: Reason, detail: &str) -> usize {
+        self.core.empty_group(group, reason, detail)
+    }
+
+    /// Ends a closed group whose workers are gone, and what still waits in it; returns how many those were.
+    pub fn remove(&self, group: &GroupRef, reason: Reason, detail: &str) -> usize {
+        self.core.remove_group(group, reason, detail)
+    }
+
+    /// The groups of the node.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupRef> {
+        self.core.groups()
+    }
+
+    /// What became of all deliveries.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.core.account()
+    }
+
+    /// Says that everybody who answers events here is in the table: from now on, nobody there means nobody.
+    pub fn settle(&self) {
+        self.core.settle();
+    }
+
+    /// What part of its life the node is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.core.phase()
+    }
+
+    /// Begins another part of the node's life, and says so.
+    pub fn set_phase(&self, phase: Phase) {
+        self.core.set_phase(phase);
+        self.announce(NodeChanged {
+            node: self.core.address.node.to_string(),
+            incarnation: self.core.address.incarnation.to_string(),
+            state: match phase {
+                Phase::Running => "running",
+                Phase::Stopping => "stopping",
+                Phase::Stopped => "stopped",
+            }
+            .to_owned(),
+        });
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.core.address.node
+    }
+
+    /// Publishes an event of edri itself; it never waits.
+    pub fn announce<E: Notification>(&self, event: E) {
+        self.core.announce(event);
+    }
+
+    /// Ends a delivery that will not be handled: a notification becomes a dead letter, a requester gets an error. The
+    /// group counts it.
+    pub fn discard(&self, group: &Group, delivery: Delivery, reason: Reason, detail: &str) {
+        self.core.discard(group, delivery, reason, detail);
+    }
+
+    /// Gives a requester its outcome; whether it still waited.
+    pub fn complete(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        self.core.complete(ticket, outcome)
+    }
+
+    /// Whether a requester still waits.
+    #[must_use]
+    pub fn is_wanted(&self, ticket: Ticket) -> bool {
+        self.core.pending.is_wanted(ticket)
+    }
+
+    /// Ready once the requester waits no more.
+    pub fn poll_unwanted(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
+        self.core.pending.poll_unwanted(ticket, cx)
+    }
+
+    /// Lets a worker answer later; the group counts the delivery once it does.
+    #[must_use]
+    pub fn defer(&self, group: &GroupRef, ticket: Ticket) -> Deferred {
+        Deferred::new(Arc::clone(&self.core), Arc::clone(group), ticket)
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("node", &self.core.address.node).finish_non_exhaustive()
+    }
+}

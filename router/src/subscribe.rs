@@ -1,0 +1,332 @@
+//! Subscriptions of the program around the node: events as streams.
+
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use edri_events::{DescriptorRef, Envelope, Notification, Pattern};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{Stream, StreamExt};
+
+use crate::actor::Change;
+use crate::bus::Bus;
+use crate::core::Core;
+use crate::group::{Ended, Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
+use crate::letters::Reason;
+use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
+use crate::table::Predicate;
+use crate::{DeclareError, GroupName};
+
+/// Which events somebody wants.
+#[derive(Clone)]
+pub struct Selection {
+    /// By name.
+    pub pattern: Pattern,
+    /// Only those with this key.
+    pub key: Option<Arc<str>>,
+    /// Only those that this function wants. It runs where the event is published.
+    pub predicate: Option<Predicate>,
+    /// Which of the group's handlers gets them.
+    pub handler: u32,
+}
+
+impl Selection {
+    /// Every event whose name `pattern` selects, for the group's first handler.
+    #[must_use]
+    pub fn new(pattern: Pattern) -> Self {
+        Self { pattern, key: None, predicate: None, handler: 0 }
+    }
+}
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selection")
+            .field("pattern", &self.pattern)
+            .field("key", &self.key)
+            .field("filtered", &self.predicate.is_some())
+            .field("handler", &self.handler)
+            .finish()
+    }
+}
+
+static NEXT_SUBSCRIPTION: AtomicU64 = AtomicU64::new(1);
+
+/// A subscription to be; `.await` makes it one.
+#[must_use = "a subscription begins when it is awaited"]
+pub struct Subscribe<S> {
+    bus: Bus,
+    declare: Option<DescriptorRef>,
+    selection: Result<Selection, DeclareError>,
+    capacity: usize,
+    overflow: Overflow,
+    stream: PhantomData<fn() -> S>,
+}
+
+impl<S> Subscribe<S> {
+    pub(crate) fn new(bus: Bus, declare: Option<DescriptorRef>, pattern: Result<Pattern, DeclareError>) -> Self {
+        Self {
+            bus,
+            declare,
+            selection: pattern.map(Selection::new),
+            capacity: INBOX_CAPACITY_DEFAULT,
+            overflow: Overflow::Wait,
+            stream: PhantomData,
+        }
+    }
+
+    /// Only events with this key.
+    pub fn key(mut self, key: &str) -> Self {
+        if let Ok(selection) = &mut self.selection {
+            selection.key = Some(key.into());
+        }
+        self
+    }
+
+    /// The places of the subscription's inbox, at least one.
+    pub fn capacity(mut self, places: usize) -> Self {
+        self.capacity = places.clamp(1, INBOX_CAPACITY_MAX);
+        self
+    }
+
+    /// What happens when the inbox is full. By default publishers wait, so a subscription that is not read holds them
+    /// up.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+        if let Ok(selection) = &mut self.selection {
+            // It runs in the publisher: its panic must not become the publisher's.
+            selection.predicate = Some(Arc::new(move |envelope: &Envelope| {
+                catch_unwind(AssertUnwindSafe(|| wants(envelope))).unwrap_or_else(|_| {
+                    tracing::error!(event = %envelope.name(), "a subscription's filter panicked; the event is left out");
+                    false
+                })
+            }));
+        }
+        self
+    }
+
+    async fn start(self) -> Result<RawSubscription, DeclareError> {
+        let selection = self.selection?;
+        let number = NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed);
+        let group = Group::new(GroupOptions {
+            name: GroupName::Subscription(number),
+            spread: Spread::Compete,
+            capacity: self.capacity,
+            overflow: self.overflow,
+        });
+        let core = self.bus.core;
+        // From here on, dropping ends it, also while the router is being told.
+        let subscription = RawSubscription { consumer: group.consume(0), core: Arc::clone(&core), group };
+        core.add_group(&subscription.group);
+        core.change(Change {
+            declare: self.declare.into_iter().collect(),
+            subscribe: vec![(Arc::clone(&subscription.group), vec![selection])],
+            withdraw: Vec::new(),
+        })
+        .await?;
+        Ok(subscription)
+    }
+}
+
+impl<E: Notification> Subscribe<Subscription<E>> {
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    pub fn filter(self, wants: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate(move |envelope| envelope.payload::<E>().is_ok_and(&wants))
+    }
+}
+
+impl Subscribe<UntypedSubscription> {
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    pub fn filter(self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate(wants)
+    }
+}
+
+impl<E: Notification> IntoFuture for Subscribe<Subscription<E>> {
+    type Output = Result<Subscription<E>, DeclareError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { Ok(Subscription { raw: self.start().await?, event: PhantomData }) })
+    }
+}
+
+impl IntoFuture for Subscribe<UntypedSubscription> {
+    type Output = Result<UntypedSubscription, DeclareError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { Ok(UntypedSubscription { raw: self.start().await? }) })
+    }
+}
+
+/// A group with one inbox and no worker: whoever holds it is the worker.
+struct RawSubscription {
+    core: Arc<Core>,
+    group: GroupRef,
+    consumer: InboxConsumer,
+}
+
+impl RawSubscription {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Envelope>> {
+        loop {
+            let Some(delivery) = std::task::ready!(self.consumer.poll_next(cx)) else { return Poll::Ready(None) };
+            self.consumer.give_back();
+            if delivery.envelope.head().deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.core.discard(&self.group, delivery, Reason::Expired, "its time to live ended in the inbox");
+                continue;
+            }
+            self.group.count(Ended::Handled);
+            return Poll::Ready(Some(delivery.envelope));
+        }
+    }
+}
+
+impl Drop for RawSubscription {
+    /// What was not read is cancelled, and publishers that wait for room go on without this subscription.
+    fn drop(&mut self) {
+        self.group.close(None);
+        self.core.withdraw_soon(self.group.id());
+        while let Some(delivery) = self.consumer.try_next() {
+            drop(delivery);
+            self.group.count(Ended::Cancelled);
+        }
+        self.core.remove_group(&self.group, Reason::Stopped, "the subscription ended");
+    }
+}
+
+/// The events of type `E` as a stream. Dropping it ends the subscription.
+#[must_use = "dropping a subscription ends it"]
+pub struct Subscription<E> {
+    raw: RawSubscription,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<E: Notification> Subscription<E> {
+    /// The next event; `None` once the node has stopped and everything was read. Cancel safe.
+    pub async fn next(&mut self) -> Option<Received<E>> {
+        StreamExt::next(self).await
+    }
+
+    /// How many events were left out because there was no room and the sender could not wait.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.raw.group.missed()
+    }
+}
+
+impl<E: Notification> Stream for Subscription<E> {
+    type Item = Received<E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received<E>>> {
+        loop {
+            let Some(envelope) = std::task::ready!(self.raw.poll_next(cx)) else { return Poll::Ready(None) };
+            match envelope.payload::<E>() {
+                Ok(_) => return Poll::Ready(Some(Received { envelope, event: PhantomData })),
+                Err(error) => {
+                    tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                    self.raw.group.miss();
+                }
+            }
+        }
+    }
+}
+
+/// An event that came through a subscription; it can be used as the event itself.
+#[derive(Clone)]
+pub struct Received<E> {
+    envelope: Envelope,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<E: Notification> Received<E> {
+    /// The event with its id, origin, headers and trace.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+}
+
+impl<E: Notification> Deref for Received<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        self.envelope.payload().expect("looked at when it was received")
+    }
+}
+
+impl<E: Notification + std::fmt::Debug> std::fmt::Debug for Received<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// Events selected by name as a stream. Dropping it ends the subscription.
+#[must_use = "dropping a subscription ends it"]
+pub struct UntypedSubscription {
+    raw: RawSubscription,
+}
+
+impl UntypedSubscription {
+    /// The next event; `None` once the node has stopped and everything was read. Cancel safe.
+    pub async fn next(&mut self) -> Option<Envelope> {
+        StreamExt::next(self).await
+    }
+
+    /// How many events were left out because there was no room and the sender could not wait.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.raw.group.missed()
+    }
+}
+
+impl Stream for UntypedSubscription {
+    type Item = Envelope;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Envelope>> {
+        self.raw.poll_next(cx)
+    }
+}
+
+impl<E> std::fmt::Debug for Subscription<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("group", &self.raw.group.name().to_string()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for UntypedSubscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UntypedSubscription").field("group", &self.raw.group.name().to_string()).finish_non_exhaustive()
+    }
+}
+
+impl<S> std::fmt::Debug for Subscribe<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscribe").field("selection", &self.selection).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Subscribes to the events of type `E`.
+    ///
+    /// ```no_run
+    /// # async fn f<E: edri_events::Notification>(bus: edri_router::Bus) -> Result<(), edri_router::DeclareError> {
+    /// let mut events = bus.subscribe::<E>().key("north").capacity(256).await?;
+    /// while let Some(event) = events.next().await {}
+    /// # Ok(()) }
+    /// ```
+    pub fn subscribe<E: Notification>(&self) -> Subscribe<Subscription<E>> {
+        let descriptor = DescriptorRef::of::<E>();
+        let pattern = descriptor.name().clone().into();
+        Subscribe::new(self.clone(), Some(descriptor), Ok(pattern))
+    }
+}

@@ -1,0 +1,155 @@
+//! What a node is doing, to be looked at.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use edri_events::{Incarnation, NodeName};
+use serde::Serialize;
+
+use crate::core::{Core, Phase};
+use crate::group::{Group, Health, ManagerState, Overflow, WorkerState, WorkerStatus};
+use crate::timing::{Quantiles, Timing};
+use crate::{Account, GroupName};
+
+/// What a node is doing at one moment. Numbers are read one after another while events go on.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Topology {
+    /// The node.
+    pub node: NodeName,
+    /// This life of its process.
+    pub incarnation: Incarnation,
+    /// What part of its life it is in.
+    pub phase: Phase,
+    /// How long it has lived, in seconds.
+    pub uptime_s: f64,
+    /// What became of all deliveries, of groups that have ended too.
+    pub account: Account,
+    /// Events that nobody was interested in.
+    pub unrouted: u64,
+    /// Requests and tunnels that are open.
+    pub pending: usize,
+    /// Answers that came when nobody waited any more.
+    pub late_answers: u64,
+    /// Dead letters there ever were.
+    pub dead_letters: u64,
+    /// Event names known.
+    pub events: usize,
+    /// The managers, oldest first.
+    pub managers: Vec<GroupView>,
+    /// The subscriptions, oldest first.
+    pub subscriptions: Vec<GroupView>,
+}
+
+/// A manager or subscription at one moment.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct GroupView {
+    /// Its name.
+    pub name: GroupName,
+    /// Its state.
+    pub state: ManagerState,
+    /// The places of each inbox.
+    pub capacity: usize,
+    /// How many events wait in each inbox.
+    pub depths: Vec<usize>,
+    /// What happens when an inbox is full.
+    pub overflow: Overflow,
+    /// What became of its deliveries.
+    pub account: Account,
+    /// State events it missed because it had no room.
+    pub missed: u64,
+    /// How long timed events waited in the inbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<Quantiles>,
+    /// How long handlers of timed events took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handling: Option<Quantiles>,
+    /// Its worker instances.
+    pub workers: Vec<WorkerView>,
+}
+
+/// A worker instance at one moment.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct WorkerView {
+    /// Which instance, from 0.
+    pub instance: usize,
+    /// Its state.
+    pub state: WorkerState,
+    /// How often it was restarted.
+    pub restarts: u32,
+    /// Threads of this instance that did not return from their handler and were replaced.
+    pub stuck: u32,
+    /// How many events it has in its hands.
+    pub in_hand: usize,
+    /// What it says of its health.
+    pub health: Health,
+    /// Figures of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+    /// Why it was lost the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl Topology {
+    pub(crate) fn of(core: &Core) -> Self {
+        let (managers, subscriptions) =
+            core.groups().iter().map(|group| GroupView::of(group)).partition(|view| view.name.manager().is_some());
+        Self {
+            node: core.address.node.clone(),
+            incarnation: core.address.incarnation,
+            phase: core.phase(),
+            uptime_s: core.born.elapsed().as_secs_f64(),
+            account: core.account(),
+            unrouted: core.unrouted(),
+            pending: core.pending.open(),
+            late_answers: core.pending.late(),
+            dead_letters: core.letters.total(),
+            events: core.snapshot().descriptors().count(),
+            managers,
+            subscriptions,
+        }
+    }
+
+    /// The manager of this name.
+    #[must_use]
+    pub fn manager(&self, name: &str) -> Option<&GroupView> {
+        self.managers.iter().find(|view| view.name.manager().is_some_and(|manager| *manager == *name))
+    }
+}
+
+impl GroupView {
+    fn of(group: &Group) -> Self {
+        let workers = group.workers();
+        Self {
+            name: group.name().clone(),
+            state: group.state(),
+            capacity: group.capacity(),
+            depths: group.depths(),
+            overflow: group.overflow(),
+            account: group.account(),
+            missed: group.missed(),
+            queued: Timing::quantiles(workers.iter().map(|worker| &worker.queued)),
+            handling: Timing::quantiles(workers.iter().map(|worker| &worker.handling)),
+            workers: workers.iter().map(|worker| WorkerView::of(worker)).collect(),
+        }
+    }
+}
+
+impl WorkerView {
+    fn of(worker: &WorkerStatus) -> Self {
+        let report = worker.report.lock().clone();
+        Self {
+            instance: worker.index,
+            state: worker.state(),
+            restarts: worker.restarts.load(Ordering::Relaxed),
+            stuck: worker.stuck.load(Ordering::Relaxed),
+            in_hand: worker.in_hand.load(Ordering::Relaxed),
+            health: report.health,
+            figures: report.figures,
+            last_error: report.last_error,
+        }
+    }
+}

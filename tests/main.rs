@@ -1,0 +1,3 @@
+//! Scenarios that cross crates: each module holds promises of `docs/SEMANTICS.md`, each test is named after its own.
+
+mod support;

@@ -1,0 +1,20 @@
+//! Who does it: the traits that users implement, the [`Context`] their handlers get, and the hosts that run them.
+//!
+//! A worker instance has one owner, its host, and handles one event at a time unless its handlers say `&self`. The host
+//! takes deliveries out of its group's inbox, calls the handler and says how each delivery ended; a panic, a time limit
+//! and a stop end the instance, never the delivery's account. What to do about a lost instance is the manager's decision:
+//! the host only says how it ended ([`Exit`]).
+
+mod context;
+mod host;
+mod instance;
+mod policy;
+mod shared;
+mod thread;
+mod worker;
+
+pub use context::Context;
+pub use host::{Exit, Host, Seat, Signals};
+pub use instance::{Blueprint, Factory, HandlerError, Outcome};
+pub use policy::{Backoff, Placement, Policy, Retry};
+pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

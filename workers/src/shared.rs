@@ -1,0 +1,199 @@
+//! Serving an inbox: one event at a time, or several when handlers take `&self`.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use edri_router::{Delivery, Reason};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+
+use crate::host::{Called, Desk, Exit, Next, Seat, Timer, begin, finish, may_try_again, set, settle, time_limit_text};
+use crate::instance::Instance;
+
+/// What a running call, or the pause before the next one, comes to.
+enum Progress {
+    /// The handler has ended.
+    Ended { delivery: Delivery, called: Called, deferred: Arc<AtomicBool>, timer: Timer },
+    /// The pause before the next try is over.
+    Rested(Delivery),
+    /// The instance was told to end during such a pause.
+    Interrupted(Delivery),
+}
+
+/// Serves the inbox until it is closed and empty (`None`), or the instance ends before.
+pub(crate) async fn serve(
+    desk: &mut Desk,
+    instance: &mut Box<dyn Instance>,
+    resume: Option<Delivery>,
+    mut kill: Pin<&mut impl Future<Output = ()>>,
+) -> Option<Exit> {
+    let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
+    let mut next = resume;
+    loop {
+        // Lets other tasks of the runtime have their turn under load.
+        tokio::task::consume_budget().await;
+        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.consumer.try_next()).flatten()) {
+            Some(delivery) => delivery,
+            None if beside.calls.is_empty() => {
+                if let Some(exit) = beside.lost.take() {
+                    return Some(exit);
+                }
+                let taken = tokio::select! {
+                    biased;
+                    taken = desk.consumer.next() => taken,
+                    () = &mut kill => return Some(Exit::Killed),
+                };
+                match taken {
+                    Some(delivery) => delivery,
+                    None => return None,
+                }
+            }
+            None => {
+                desk.consumer.give_back();
+                tokio::select! {
+                    biased;
+                    Some(progress) = beside.calls.next() => {
+                        next = beside.end(desk, progress);
+                        continue;
+                    }
+                    taken = desk.consumer.next(), if beside.may_take(desk) => match taken {
+                        Some(delivery) => delivery,
+                        // Closed: what is running ends first.
+                        None => {
+                            if let Some(progress) = beside.calls.next().await {
+                                next = beside.end(desk, progress);
+                            }
+                            continue;
+                        }
+                    },
+                }
+            }
+        };
+        if instance.is_concurrent(delivery.handler) {
+            beside.begin(desk, instance, delivery);
+            continue;
+        }
+        // The handler wants the instance for itself.
+        while let Some(progress) = beside.calls.next().await {
+            if let Some(again) = beside.end(desk, progress) {
+                beside.begin(desk, instance, again);
+            }
+        }
+        if let Some(mut exit) = beside.lost.take() {
+            // The event was taken but not begun, so the next instance gets it as it is.
+            desk.seat.status.set_in_hand(1);
+            match &mut exit {
+                Exit::Lost { resume: resume @ None, .. } => *resume = Some(delivery),
+                _ => desk.seat.router.discard(&desk.seat.group, delivery, Reason::WorkerLost, "its worker was lost"),
+            }
+            return Some(exit);
+        }
+        if let Some(exit) = desk.handle(instance, delivery, kill.as_mut()).await {
+            return Some(exit);
+        }
+    }
+}
+
+/// The calls of concurrent handlers that are running.
+struct Beside {
+    calls: FuturesUnordered<BoxFuture<'static, Progress>>,
+    /// How the instance is to end once they have.
+    lost: Option<Exit>,
+}
+
+impl Beside {
+    fn may_take(&self, desk: &Desk) -> bool {
+        self.lost.is_none() && self.calls.len() < desk.seat.policy.concurrency
+    }
+
+    fn begin(&mut self, desk: &mut Desk, instance: &mut Box<dyn Instance>, mut delivery: Delivery) {
+        if !begin(&desk.seat, &mut delivery) {
+            desk.seat.status.set_in_hand(self.calls.len());
+            return;
+        }
+        let mut cx = desk.cx.another();
+        cx.begin(&mut delivery);
+        let deferred = cx.deferral();
+        let timer = Timer::start(&delivery);
+        let handling = instance.handle_beside(delivery.handler, delivery.envelope.clone(), cx);
+        let (limit, kill) = (desk.seat.policy.time_limit, desk.seat.signals.kill.clone());
+        self.calls.push(Box::pin(async move {
+            let called = finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await;
+            Progress::Ended { delivery, called, deferred, timer }
+        }));
+        desk.seat.status.set_in_hand(self.calls.len());
+    }
+
+    /// Settles what has ended; returns a delivery that is to be tried again now.
+    fn end(&mut self, desk: &mut Desk, progress: Progress) -> Option<Delivery> {
+        let seat = &desk.seat;
+        let again = match progress {
+            Progress::Rested(delivery) => Some(delivery),
+            Progress::Interrupted(delivery) => {
+                let detail = "its worker was stopped between retries";
+                seat.router.discard(&seat.group, delivery, Reason::Stopped, detail);
+                self.lost.get_or_insert(Exit::Killed);
+                None
+            }
+            Progress::Ended { delivery, called, deferred, timer } => {
+                timer.stop(&seat.status);
+                self.settle(seat, delivery, called, &deferred)
+            }
+        };
+        let again = match (&mut self.lost, again) {
+            (None, again) => again,
+            (Some(_), None) => None,
+            // The next instance gets the event; it can resume one, and of several the others have had their try.
+            (Some(Exit::Lost { resume: resume @ None, .. }), Some(delivery)) => {
+                *resume = Some(delivery);
+                None
+            }
+            (Some(_), Some(delivery)) => {
+                seat.router.discard(&seat.group, delivery, Reason::WorkerLost, "its worker was lost");
+                None
+            }
+        };
+        let resumed = matches!(self.lost, Some(Exit::Lost { resume: Some(_), .. }));
+        seat.status.set_in_hand(self.calls.len() + usize::from(resumed || again.is_some()));
+        again
+    }
+
+    fn settle(&mut self, seat: &Seat, delivery: Delivery, called: Called, deferred: &AtomicBool) -> Option<Delivery> {
+        if let (Called::TimeLimit(limit), false) = (&called, deferred.load(Ordering::Relaxed)) {
+            // The instance only lent itself: a handler that takes too long is dropped, and the others go on.
+            return may_try_again(seat, delivery, Reason::TimeLimit, &time_limit_text(*limit));
+        }
+        match settle(seat, delivery, called, deferred) {
+            Next::Settled => None,
+            Next::Again(delivery, pause) => {
+                self.calls.push(Box::pin(rest(delivery, pause, seat.signals.kill.clone())));
+                None
+            }
+            Next::End(Exit::Lost { reason, detail, resume }) => {
+                if self.lost.is_some() {
+                    return resume;
+                }
+                self.lost = Some(Exit::Lost { reason, detail, resume });
+                None
+            }
+            Next::End(exit) => {
+                self.lost = Some(exit);
+                None
+            }
+        }
+    }
+}
+
+/// The pause before another try.
+async fn rest(delivery: Delivery, pause: Duration, kill: watch::Receiver<bool>) -> Progress {
+    tokio::select! {
+        biased;
+        () = set(kill) => Progress::Interrupted(delivery),
+        () = tokio::time::sleep(pause) => Progress::Rested(delivery),
+    }
+}
