@@ -83,3 +83,12 @@ pub mod prelude {
         Options, Overflow, Placement, Restart, Retry, Worker, data, event,
     };
 }
+
+/// The code in the README and the guide compiles and does what they say.
+#[cfg(doctest)]
+mod texts {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/guide.md")]
+    struct Guide;
+}

@@ -165,7 +165,10 @@ impl Bus {
         let began = Instant::now();
         let name = delivery.envelope.name().clone();
         let limit = delivery.envelope.head().deadline.unwrap_or_else(|| began + REQUEST_TIMEOUT_DEFAULT);
-        self.core.declare(delivery.envelope.head().descriptor.clone()).await?;
+        let descriptor = delivery.envelope.head().descriptor.clone();
+        if !self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor)) {
+            self.core.declare(descriptor).await?;
+        }
         let mut full = Vec::new();
         let place = self.place_by(delivery, to, &mut full);
         match with_limit(&self.core, limit, place).await {

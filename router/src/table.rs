@@ -338,3 +338,6 @@ impl<T: Target + fmt::Debug> fmt::Debug for Subscription<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use edri_router::{
     Accepted, Bus, Deferred, Delivery, GroupRef, Health, Offer, OpenedTunnel, PublishError, Receipt, Reply, ReplyTo,
     RequestError, Router, Ticket, TryPublishError, WorkerStatus,
 };
+use parking_lot::Mutex;
 
 /// The surroundings of a handler: the bus, the event in hand, and the worker itself.
 ///
@@ -31,7 +32,8 @@ pub struct Context {
 struct Hand {
     envelope: Envelope,
     ticket: Option<Ticket>,
-    offer: Option<Box<dyn Offer>>,
+    /// Never locked: the lock only makes the context `Sync`, so that handlers can hold on to it across an `await`.
+    offer: Mutex<Option<Box<dyn Offer>>>,
     attempt: u32,
     redelivered: bool,
 }
@@ -68,10 +70,10 @@ impl Context {
         self.hand = Some(Hand {
             envelope: delivery.envelope.clone(),
             ticket: delivery.ticket(),
-            offer: match &mut delivery.reply {
+            offer: Mutex::new(match &mut delivery.reply {
                 ReplyTo::Tunnel(_, offer) => offer.take(),
                 _ => None,
-            },
+            }),
             attempt: delivery.attempts,
             redelivered: delivery.redelivered,
         });
@@ -266,7 +268,7 @@ impl Context {
     }
 
     fn offer(&mut self) -> Result<Box<dyn Offer>, Failure> {
-        let offer = self.hand.as_mut().and_then(|hand| hand.offer.take());
+        let offer = self.hand.as_mut().and_then(|hand| hand.offer.get_mut().take());
         offer.ok_or_else(|| Failure::new("nothing_to_accept", "there is no tunnel, or it was accepted already"))
     }
 
@@ -312,6 +314,12 @@ impl Context {
         self.status.report_figure(name, value);
     }
 }
+
+// Handlers are futures that move between threads and hold a reference to their context.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Context>();
+};
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -73,8 +73,7 @@ mod tests {
     fn findings(dir: &str, uses: &[(&str, bool)]) -> Vec<super::Finding> {
         let uses = uses.iter().map(|&(dir, dev)| Use { dir: dir.to_owned(), dev }).collect();
         let mut repo = Repo::default();
-        let package =
-            Package { name: format!("edri-{dir}"), dir: dir.to_owned(), uses, ..Package::default() };
+        let package = Package { name: format!("edri-{dir}"), dir: dir.to_owned(), uses, ..Package::default() };
         repo.workspace.packages.push(package);
         check(&repo)
     }
@@ -111,13 +110,8 @@ mod tests {
     fn a_library_opens_with_what_it_is_for() {
         let mut repo = Repo::of(&[("router/src/lib.rs", "mod a;\n")]);
         let root = "router/src/lib.rs".to_owned();
-        repo.workspace.packages.push(Package {
-            name: "edri-router".into(),
-            dir: "router".into(),
-            by_default: true,
-            targets: vec![Target { name: "edri_router".into(), kind: "lib".into(), root }],
-            uses: Vec::new(),
-        });
+        let targets = vec![Target { kind: "lib".into(), root, ..Target::default() }];
+        repo.workspace.packages.push(Package { dir: "router".into(), targets, ..Package::default() });
         expect(
             &check(&repo),
             &["router/src/lib.rs:1: a library opens with `//!`: what it is for and what it promises"],

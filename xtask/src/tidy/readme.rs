@@ -111,14 +111,8 @@ mod tests {
         let readme = format!("# edri\n\n```sh\ncargo test\n{commands}\n```\n");
         let mut repo = Repo::of(&[("README.md", &readme), ("scripts/x.py", ""), (".ci/run", "")]);
         for (name, kind, by_default) in [("examples", "example", true), ("bench", "bench", false)] {
-            let target = Target { name: "quakes".into(), kind: kind.into(), root: String::new() };
-            let package = Package {
-                name: format!("edri-{name}"),
-                dir: name.into(),
-                by_default,
-                targets: vec![target],
-                uses: vec![],
-            };
+            let targets = vec![Target { name: "quakes".into(), kind: kind.into(), ..Target::default() }];
+            let package = Package { name: format!("edri-{name}"), by_default, targets, ..Package::default() };
             repo.workspace.packages.push(package);
         }
         repo
