@@ -1,1 +1,109 @@
-fn main() {}
+//! edri side by side with raw primitives, on one machine, in one run.
+//!
+//! `cargo run --release -p edri-bench -- local` prints a table of ratios: ours ÷ reference in throughput, so more is
+//! better and 1 is as good as the reference. What is compared with what, and how, is in `docs/BENCHMARKS.md`.
+//!
+//! It promises pairs, not absolute figures: the machine is shared, so every figure of ours stands next to one of the
+//! reference taken within the same second. None of it is a test with a time limit; `--enforce` makes a missed budget the
+//! exit code for those who want it.
+
+mod allocator;
+mod case;
+mod event;
+mod harness;
+mod idle;
+mod local;
+mod pinned;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::case::{Case, Figures, Outcome};
+use crate::harness::Plan;
+use crate::report::Report;
+
+/// What may go wrong: something outside, said in words.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Worker threads of the tokio runtime that both sides run on.
+const RUNTIME_WORKERS: usize = 2;
+
+#[derive(Debug, Parser)]
+#[command(about = "edri side by side with raw primitives")]
+struct Cli {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Debug, Subcommand)]
+enum Suite {
+    /// Within one process: routing, requests, tunnels, subscriptions, and a node at rest.
+    Local(Options),
+    /// A node in a process of its own, to be looked at from outside.
+    #[command(hide = true)]
+    Probe { what: idle::Probe },
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Only the case of this name; when there is none, all whose names begin so.
+    #[arg(long)]
+    case: Option<String>,
+    /// How many pairs to keep, at least 7.
+    #[arg(long, default_value_t = harness::PAIRS_DEFAULT)]
+    pairs: usize,
+    /// Shorter slices: a first look in half a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Everything on one core, where waking a thread costs nearly nothing.
+    #[arg(long)]
+    pinned: bool,
+    /// Exit with an error when a budget is missed.
+    #[arg(long)]
+    enforce: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    match Cli::parse().suite {
+        Suite::Local(options) if options.pinned && !pinned::is_pinned() => pinned::execute_again(),
+        Suite::Local(options) => local(&options),
+        Suite::Probe { what } => runtime()?.block_on(idle::probe(what)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The runtime that everything runs on, ours and the references.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_WORKERS).enable_all().build()?)
+}
+
+fn local(options: &Options) -> Result<ExitCode> {
+    let plan = Plan::new(options.pairs, options.quick);
+    let cases = case::select(local::CASES.iter().chain(idle::CASES), options.case.as_deref());
+    if cases.is_empty() {
+        let names: Vec<_> = local::CASES.iter().chain(idle::CASES).map(|case| case.name).collect();
+        return Err(format!("there is no such case; there are {}", names.join(", ")).into());
+    }
+    let mut report = Report::begin(options.json);
+    for case in cases {
+        report.add(&measure(case, &plan)?);
+        if case.one_in_flight && !pinned::is_pinned() {
+            report.add(&pinned::measure(case, &plan)?);
+        }
+    }
+    let missed = report.end();
+    Ok(if options.enforce && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs a case in a runtime of its own, so that no case inherits the tasks or threads of another.
+fn measure(case: &Case, plan: &Plan) -> Result<Outcome> {
+    let runtime = runtime()?;
+    // Spawned, so that the one who sends sits on a worker of the runtime like everybody else.
+    let measured: Figures = runtime.block_on(async { tokio::spawn((case.run)(plan.clone())).await })??;
+    let name = if pinned::is_pinned() { format!("{}.pinned", case.name) } else { case.name.to_owned() };
+    Ok(Outcome::new(name, case, measured))
+}

@@ -50,10 +50,11 @@ impl Drop for Control {
     /// Ends the actors and waits for their thread, which does no more than they ask of it.
     fn drop(&mut self) {
         self.system.stop();
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            if thread.join().is_err() {
-                tracing::error!("an actor panicked");
-            }
+        let here = std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != here)
+            && thread.join().is_err()
+        {
+            tracing::error!("an actor panicked");
         }
     }
 }

@@ -298,8 +298,9 @@ impl Core {
         worker: Option<&Arc<WorkerStatus>>,
     ) -> Result<Receipt, PublishError> {
         let began = Instant::now();
-        let mut firsts = lines.iter().filter_map(|line| line.first());
-        let event = firsts.next().and_then(|first| first.delivery.as_ref()).map(|d| d.envelope.name().clone());
+        // In one expression: a borrow of `lines` that outlived it would make the future of every publisher `!Send`.
+        let first = lines.iter().find_map(|line| line.first()?.delivery.as_ref());
+        let event = first.map(|delivery| delivery.envelope.name().clone());
         let groups: Vec<_> = lines.iter().filter_map(|line| Some(Arc::clone(&line.first()?.group))).collect();
         let waits = Waits::register(self, worker, groups.iter().map(|group| &**group));
         let mut names: Vec<_> = groups.iter().map(|group| Some(group.name().clone())).collect();

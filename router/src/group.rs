@@ -601,6 +601,11 @@ impl InboxConsumer {
         self.consumer.try_next()
     }
 
+    /// Takes nothing for a while although it was polled: gives places back, and a wake-up that was meant for it to another.
+    pub fn stand_down(&mut self) {
+        self.consumer.stand_down();
+    }
+
     /// Lets publishers have the places of what was taken. Taken places are given back together for speed, at the latest
     /// when the inbox is found empty; call this before anything that may last.
     pub fn give_back(&mut self) {

@@ -440,6 +440,15 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
         self.queue.release(std::mem::take(&mut self.unreleased));
     }
 
+    /// Leaves the sleepers without having taken anything: for a consumer that was polled and will not be again soon. A
+    /// wake-up that was meant for it goes to another.
+    pub(crate) fn stand_down(&mut self) {
+        self.give_back();
+        if self.slept {
+            self.wake_up();
+        }
+    }
+
     /// Leaves the sleepers. The wake-up may have been meant for an item other than the one taken, so it is passed on.
     fn wake_up(&mut self) {
         self.slept = false;
@@ -452,8 +461,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
 
 impl<T, Q: Deref<Target = Queue<T>>> Drop for Consumer<T, Q> {
     fn drop(&mut self) {
-        self.give_back();
-        self.wake_up();
+        self.stand_down();
         self.queue.count_consumers(-1);
     }
 }
@@ -546,6 +554,30 @@ mod tests {
         assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
     }
 
+    #[test]
+    fn a_consumer_that_stands_down_passes_its_wake_up_on() {
+        let queue = Queue::new(4);
+        let (mut busy, mut idle) = (Consumer::new(&queue), Consumer::new(&queue));
+        let woken = Arc::new(Count::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        assert!(idle.poll_next(&mut Context::from_waker(&waker)).is_pending());
+        assert!(busy.poll_next(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        fill(&queue, 1).expect("empty");
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "the latest sleeper is woken first");
+        busy.stand_down();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert_eq!(idle.try_next(), Some(1));
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Everything that is sent arrives once, whoever sleeps, waits or gives up; a lost wake-up would hang here.
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
     async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_item() {
@@ -563,7 +595,7 @@ mod tests {
                         while let Some(item) = poll_fn(|cx| consumer.poll_next(cx)).await {
                             sum.fetch_add(item, Ordering::Relaxed);
                             count.fetch_add(1, Ordering::Relaxed);
-                            if item % 7 == 0 {
+                            if item.is_multiple_of(7) {
                                 tokio::task::yield_now().await;
                             }
                         }
@@ -576,7 +608,7 @@ mod tests {
                     tokio::spawn(async move {
                         for number in 0..EACH {
                             let item = producer * EACH + number;
-                            if item % 11 == 0 {
+                            if item.is_multiple_of(11) {
                                 // Gives up at its first wait, then waits properly.
                                 if let Some(Ok(place)) = queue.claim().now_or_never() {
                                     place.fill(item);
@@ -584,7 +616,7 @@ mod tests {
                                 }
                             }
                             queue.claim().await.expect("open").fill(item);
-                            if item % 97 == 0 {
+                            if item.is_multiple_of(97) {
                                 tokio::task::yield_now().await;
                             }
                         }

@@ -134,9 +134,7 @@ impl Bus {
         let mut others = Vec::new();
         entry.for_each(&delivery.envelope, |route| {
             if to.takes(route) {
-                if let Some(route) = only.replace(route) {
-                    others.push(route);
-                }
+                others.extend(only.replace(route));
             }
         });
         let Some(mut best) = only else { return Placed::No(delivery) };

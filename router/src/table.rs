@@ -52,11 +52,14 @@ pub(crate) struct Route<T> {
     predicate: Option<Predicate>,
 }
 
+/// The routes of those who want one key.
+type ByKey<T> = Shards<Arc<str>, Arc<[Route<T>]>>;
+
 /// What is known of one event name.
 pub(crate) struct Entry<T> {
     descriptor: Option<DescriptorRef>,
     plain: Vec<Route<T>>,
-    keyed: Option<Shards<Arc<str>, Arc<[Route<T>]>>>,
+    keyed: Option<ByKey<T>>,
     /// A target stands here more than once, so events must be checked for having reached it already.
     overlapping: bool,
 }
@@ -191,7 +194,7 @@ impl<T: Target> Table<T> {
             let Some(entry) = self.view.names.get(hash, &name) else { continue };
             let mut entry = entry.with_descriptor(entry.descriptor.clone());
             entry.remove(id, subscriptions.iter().filter_map(|subscription| subscription.key.as_ref()));
-            if entry.is_empty() {
+            if entry.is_needless() {
                 self.view.names.remove(hash, &name);
             } else {
                 self.view.names.insert(hash, name, Arc::new(entry));
@@ -247,24 +250,26 @@ impl<T: Target> Entry<T> {
     }
 
     /// Calls `each` once for every target that wants this event.
+    ///
+    /// Of several routes that lead to one target, one that it asked for by name goes before one by pattern, for only
+    /// the former answers requests; then one for every key before one for a single key.
     pub(crate) fn for_each<'a>(&'a self, envelope: &Envelope, mut each: impl FnMut(&'a Route<T>)) {
+        let keyed = self.keyed.as_ref().and_then(|keyed| {
+            envelope.with_key(|key| key.and_then(|key| keyed.get(key_hash(key), key))).map(|routes| &routes[..])
+        });
+        let keyed = keyed.unwrap_or_default();
+        if !self.overlapping {
+            self.plain.iter().filter(|route| route.wants(envelope)).for_each(&mut each);
+            keyed.iter().filter(|route| route.wants(envelope)).for_each(&mut each);
+            return;
+        }
+        let by = |exact: bool| self.plain.iter().chain(keyed).filter(move |route| route.exact == exact);
         let mut reached = Vec::new();
-        let mut offer = |route: &'a Route<T>| {
-            if !route.wants(envelope) {
-                return;
-            }
-            if self.overlapping {
-                if reached.contains(&route.target.id()) {
-                    return;
-                }
+        for route in by(true).chain(by(false)) {
+            if !reached.contains(&route.target.id()) && route.wants(envelope) {
                 reached.push(route.target.id());
+                each(route);
             }
-            each(route);
-        };
-        self.plain.iter().for_each(&mut offer);
-        if let Some(keyed) = &self.keyed {
-            let routes = envelope.with_key(|key| key.and_then(|key| keyed.get(key_hash(key), key)));
-            routes.into_iter().flat_map(|routes| routes.iter()).for_each(&mut offer);
         }
     }
 
@@ -273,8 +278,10 @@ impl<T: Target> Entry<T> {
         self.plain.is_empty() && self.keyed.is_none()
     }
 
-    fn is_empty(&self) -> bool {
-        self.descriptor.is_none() && self.is_unwanted()
+    /// Whether the name would be found the same without this entry: nobody declared it or asked for it by name.
+    fn is_needless(&self) -> bool {
+        let mut keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());
+        self.descriptor.is_none() && !self.plain.iter().any(|route| route.exact) && !keyed.any(|route| route.exact)
     }
 
     fn with_descriptor(&self, descriptor: Option<DescriptorRef>) -> Self {

@@ -40,6 +40,8 @@ pub trait Instance: Send {
 type Exclusive<W> = for<'a> fn(&'a mut W, &'a Envelope, &'a mut Context) -> BoxFuture<'a, Outcome>;
 type Beside<W> = fn(Arc<W>, Envelope, Context) -> BoxFuture<'static, Outcome>;
 
+type Share<W> = fn(W, Arc<[Handler<W>]>) -> Box<dyn Instance>;
+
 enum Handler<W> {
     Exclusive(Exclusive<W>),
     Beside(Beside<W>),
@@ -51,7 +53,7 @@ pub struct Blueprint<W> {
     events: Vec<DescriptorRef>,
     selections: Vec<Selection>,
     /// Set with the first concurrent handler: only those need the worker to be shared, and only they have it `Sync`.
-    share: Option<fn(W, Arc<[Handler<W>]>) -> Box<dyn Instance>>,
+    share: Option<Share<W>>,
 }
 
 impl<W: Worker> Default for Blueprint<W> {

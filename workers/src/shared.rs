@@ -54,7 +54,11 @@ pub(crate) async fn serve(
                 }
             }
             None => {
-                desk.consumer.give_back();
+                if beside.may_take(desk) {
+                    desk.consumer.give_back();
+                } else {
+                    desk.consumer.stand_down();
+                }
                 tokio::select! {
                     biased;
                     Some(progress) = beside.calls.next() => {

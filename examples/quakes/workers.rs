@@ -1,0 +1,195 @@
+//! Who does the work. Each worker is a struct of its own state, which nobody else touches.
+//!
+//! ```text
+//!  catalogue.upload ─▶ Reader ─▶ quake.recorded ─┬─▶ Counter × 4, each with networks of its own
+//!                                                ├─▶ Alarm ─▶ quake.alert ─▶ Bulletin
+//!                                                └─▶ Seismologist, on a thread
+//! ```
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use edri::prelude::*;
+use tokio::time::sleep;
+
+use crate::catalogue;
+use crate::events::{
+    Alerts, CountMagnitudes, FitMagnitudes, ListAlerts, NetworkSummary, Progress, QuakeAlert, QuakeRecorded, Replayed,
+    SummariseNetwork, UploadCatalogue,
+};
+use crate::statistics::{self, GutenbergRichter, Histogram};
+
+/// From which magnitude on a quake is worth an alert.
+pub(crate) const ALERT_MAGNITUDE: f64 = 4.5;
+/// How many of the strongest quakes the bulletin lists.
+const BULLETIN_LENGTH: usize = 5;
+/// How often the uploader hears how far its catalogue is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// The largest catalogue that is taken.
+const CATALOGUE_BYTES_MAX: usize = 256 << 20;
+/// So that every run draws the same catalogues.
+const SEED: u64 = 2018;
+
+/// Reads an uploaded catalogue and publishes its quakes.
+#[derive(Default)]
+pub(crate) struct Reader;
+
+impl Worker for Reader {}
+
+impl Handle<UploadCatalogue> for Reader {
+    async fn handle(&mut self, upload: &UploadCatalogue, cx: &mut Context) -> Result<Replayed, Failure> {
+        let mut tunnel = cx.accept::<UploadCatalogue>()?;
+        let quakes = catalogue::parse(&receive(&mut tunnel).await?)?;
+        tracing::info!(quakes = quakes.len(), "read a catalogue");
+
+        let of = quakes.len() as u64 * u64::from(upload.repeat);
+        let mut replayed = Replayed { quakes: 0, networks: Default::default(), first_ms: None, last_ms: None };
+        let began = Instant::now();
+        let mut told = began;
+        for quake in catalogue::replay(&quakes, upload.repeat) {
+            let first_ms = *replayed.first_ms.get_or_insert(quake.time_ms);
+            let due = upload
+                .speed
+                .map(|speed| began + Duration::from_millis(quake.time_ms.abs_diff(first_ms)).div_f64(speed));
+            loop {
+                let now = Instant::now();
+                if now >= told + PROGRESS_INTERVAL {
+                    // Fails once the uploader is gone, which ends the replay.
+                    tunnel.send(Progress { recorded: replayed.quakes, of }).await?;
+                    told = now;
+                }
+                match due {
+                    Some(due) if due > now => sleep((due - now).min(PROGRESS_INTERVAL)).await,
+                    _ => break,
+                }
+            }
+            replayed.quakes += 1;
+            replayed.last_ms = Some(quake.time_ms);
+            if !replayed.networks.contains(&quake.network) {
+                replayed.networks.insert(quake.network.clone());
+            }
+            // Waits while an inbox is full, so the slowest worker sets the pace and memory stays flat.
+            cx.publish(quake).await?;
+        }
+        Ok(replayed)
+    }
+}
+
+async fn receive(tunnel: &mut Accepted<Bytes, Progress>) -> Result<BytesMut, Failure> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = tunnel.recv().await? {
+        if bytes.len() + chunk.len() > CATALOGUE_BYTES_MAX {
+            return Err(Failure::new("too_large", format!("a catalogue has at most {CATALOGUE_BYTES_MAX} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Counts the quakes of those networks whose key leads to this instance.
+#[derive(Default)]
+pub(crate) struct Counter {
+    networks: HashMap<String, NetworkSummary>,
+}
+
+impl Worker for Counter {}
+
+impl Handle<QuakeRecorded> for Counter {
+    async fn handle(&mut self, quake: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
+        let network = self.networks.entry(quake.network.clone()).or_default();
+        network.count += 1;
+        if quake.magnitude > network.largest {
+            network.largest = quake.magnitude;
+            network.place = Some(quake.place.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Handle<SummariseNetwork> for Counter {
+    async fn handle(&mut self, ask: &SummariseNetwork, _: &mut Context) -> Result<NetworkSummary, Failure> {
+        let summary = self.networks.get(&ask.network).cloned();
+        summary.ok_or_else(|| Failure::new("unknown_network", format!("`{}` has recorded nothing", ask.network)))
+    }
+}
+
+/// Raises an alert for every strong quake.
+#[derive(Default)]
+pub(crate) struct Alarm;
+
+impl Worker for Alarm {}
+
+impl Handle<QuakeRecorded> for Alarm {
+    async fn handle(&mut self, quake: &QuakeRecorded, cx: &mut Context) -> Result<(), Failure> {
+        if let Some(magnitude) = quake.magnitude.filter(|magnitude| *magnitude >= ALERT_MAGNITUDE) {
+            let QuakeRecorded { id, place, time_ms, .. } = quake.clone();
+            // Published through the context, the alert names the quake as its cause and continues its trace.
+            cx.publish(QuakeAlert { id, magnitude, place, time_ms }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the strongest of all alerts.
+#[derive(Default)]
+pub(crate) struct Bulletin {
+    alerts: Alerts,
+}
+
+impl Worker for Bulletin {}
+
+impl Handle<QuakeAlert> for Bulletin {
+    async fn handle(&mut self, alert: &QuakeAlert, _: &mut Context) -> Result<(), Failure> {
+        let Alerts { count, strongest } = &mut self.alerts;
+        *count += 1;
+        let rank = strongest.partition_point(|other| other.magnitude >= alert.magnitude);
+        strongest.insert(rank, alert.clone());
+        strongest.truncate(BULLETIN_LENGTH);
+        Ok(())
+    }
+}
+
+impl Handle<ListAlerts> for Bulletin {
+    async fn handle(&mut self, _: &ListAlerts, _: &mut Context) -> Result<Alerts, Failure> {
+        Ok(self.alerts.clone())
+    }
+}
+
+/// Studies the magnitudes. Its arithmetic takes a while, so it runs on a thread, where that holds up nobody.
+#[derive(Default)]
+pub(crate) struct Seismologist {
+    all: Histogram,
+    natural: Histogram,
+    networks: HashMap<String, Histogram>,
+}
+
+impl Worker for Seismologist {}
+
+impl Handle<QuakeRecorded> for Seismologist {
+    async fn handle(&mut self, quake: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
+        let Some(magnitude) = quake.magnitude else { return Ok(()) };
+        self.all.add(magnitude);
+        if quake.natural {
+            self.natural.add(magnitude);
+            self.networks.entry(quake.network.clone()).or_default().add(magnitude);
+        }
+        Ok(())
+    }
+}
+
+impl Handle<CountMagnitudes> for Seismologist {
+    async fn handle(&mut self, _: &CountMagnitudes, _: &mut Context) -> Result<Histogram, Failure> {
+        Ok(self.all.clone())
+    }
+}
+
+impl Handle<FitMagnitudes> for Seismologist {
+    async fn handle(&mut self, ask: &FitMagnitudes, _: &mut Context) -> Result<Option<GutenbergRichter>, Failure> {
+        let histogram = match &ask.network {
+            None => Some(&self.natural),
+            Some(network) => self.networks.get(network),
+        };
+        Ok(histogram.and_then(|histogram| statistics::fit(histogram, SEED)))
+    }
+}
