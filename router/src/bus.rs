@@ -191,13 +191,29 @@ impl Bus {
     ///
     /// As [`Bus::publish`].
     pub async fn publish_with<E: Notification>(&self, event: E, options: &Options) -> Result<Receipt, PublishError> {
-        let descriptor = DescriptorRef::of::<E>();
-        if !self.core.is_wanted(&descriptor) {
-            self.check_open()?;
-            return Ok(Receipt { id: EventId::next(), deliveries: 0 });
+        match self.push_typed(event, options)? {
+            Pushed::Done(receipt) => Ok(receipt),
+            // What follows is rare; boxed, it does not weigh on every publisher's future.
+            slow => Box::pin(self.send_slowly(slow)).await,
         }
-        let head = self.head(descriptor, options)?;
-        self.send(Envelope::typed(head, event).into()).await
+    }
+
+    /// Gives an event to every group that wants it, as far as that goes without waiting.
+    fn push_typed<E: Notification>(&self, event: E, options: &Options) -> Result<Pushed, PublishError> {
+        let descriptor = DescriptorRef::of::<E>();
+        let snapshot = self.core.snapshot();
+        let entry = snapshot.entry(&descriptor).filter(|entry| is_known(entry, &descriptor));
+        if entry.is_some_and(|entry| entry.is_unwanted()) {
+            // Nobody to make an envelope for.
+            self.check_open()?;
+            self.core.unrouted.fetch_add(1, Ordering::Relaxed);
+            return Ok(Pushed::Done(Receipt { id: EventId::next(), deliveries: 0 }));
+        }
+        let envelope = Envelope::typed(self.head(descriptor, options)?, event).into();
+        Ok(match entry {
+            Some(entry) => self.core.push_to(entry, envelope),
+            None => Pushed::Undeclared(envelope),
+        })
     }
 
     /// Publishes a notification only if every interested group has room for it, without waiting.
@@ -327,11 +343,10 @@ impl Bus {
         self.cause.and_then(|cause| cause.deadline).map_or(deadline, |own| own.min(deadline))
     }
 
-    /// Publishes an envelope, typed or not.
+    /// Publishes an envelope without a Rust type.
     pub(crate) async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
         match self.core.push(envelope) {
             Pushed::Done(receipt) => Ok(receipt),
-            // What follows is rare; boxed, it does not weigh on every publisher's future.
             slow => Box::pin(self.send_slowly(slow)).await,
         }
     }

@@ -236,18 +236,6 @@ impl Core {
         head
     }
 
-    /// Whether any group might want this event, so that it is worth making; counts it when not.
-    pub(crate) fn is_wanted(&self, descriptor: &DescriptorRef) -> bool {
-        let wanted = match self.snapshot().entry(descriptor) {
-            Some(entry) => !entry.is_unwanted() || !is_known(entry, descriptor),
-            None => true,
-        };
-        if !wanted {
-            self.unrouted.fetch_add(1, Ordering::Relaxed);
-        }
-        wanted
-    }
-
     /// Gives a notification to every group that wants it, as far as that goes without waiting.
     pub(crate) fn push(self: &Arc<Self>, envelope: Envelope) -> Pushed {
         let snapshot = self.snapshot();
