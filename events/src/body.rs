@@ -172,7 +172,7 @@ trait Erased: Any + Send + Sync {
 
 impl<T: Data> Erased for T {
     fn encode(&self, encoding: Encoding) -> Result<Body, CodecError> {
-        Body::encode(encoding, self)
+        Ok(Body { bytes: Data::encode(self, encoding)?, encoding })
     }
 
     fn type_name(&self) -> &'static str {
@@ -201,7 +201,7 @@ impl Value {
                     Err(_) => Err(CodecError::Type { wanted: std::any::type_name::<T>(), found }),
                 }
             }
-            Inner::Encoded(body) => body.decode(),
+            Inner::Encoded(body) => T::decode(body.encoding, &body.bytes),
         }
     }
 

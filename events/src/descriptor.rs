@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, EventName, NameError, Notification, Request, Tunnel, key_hash};
+use crate::{Data, Event, EventName, NameError, Notification, Request, Tunnel, key_hash};
 
 /// How long a request may take when its event does not say.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -122,7 +122,7 @@ impl Descriptor {
     pub fn request<E: Request>(declaration: TypedDeclaration) -> Self {
         Self::typed::<E>(Kind::Request, declaration, || Schemas {
             event: schemars::schema_for!(E),
-            output: Some(schemars::schema_for!(E::Output)),
+            output: Some(E::Output::schema()),
             ..Schemas::default()
         })
     }
@@ -132,7 +132,7 @@ impl Descriptor {
     pub fn tunnel<E: Tunnel>(declaration: TypedDeclaration) -> Self {
         Self::typed::<E>(Kind::Tunnel, declaration, || Schemas {
             event: schemars::schema_for!(E),
-            output: Some(schemars::schema_for!(E::Output)),
+            output: Some(E::Output::schema()),
             up: Some(schemars::schema_for!(E::Up)),
             down: Some(schemars::schema_for!(E::Down)),
         })

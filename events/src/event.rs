@@ -1,32 +1,63 @@
 //! The traits of typed events. The macros [`event`](crate::event) and [`data`](crate::data) implement them.
 
 use bytes::Bytes;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Descriptor;
+use crate::{CodecError, Descriptor, Encoding};
 
 /// What can be carried: an event's response, an item of a tunnel, a final result.
 ///
 /// Implemented for every type that can be written, read and described; [`data`](crate::data) makes a struct or enum one.
+// What it takes stands on the implementation alone: as supertraits, each of them would be an error of its own where a
+// type is no `Data`, and none would say what to do about it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be carried by edri",
     label = "put `#[edri::data]` on the declaration of `{Self}`",
     note = "a response, an item of a tunnel and a final result must be `Serialize + Deserialize + JsonSchema + Send + \
             Sync + 'static`"
 )]
-pub trait Data: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {}
+pub trait Data: Sized + Send + Sync + 'static {
+    /// Writes the value.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Encode`] when it cannot be written in this encoding.
+    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError>;
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when `bytes` are none.
+    fn decode(encoding: Encoding, bytes: &[u8]) -> Result<Self, CodecError>;
+
+    /// The JSON Schema of the type.
+    fn schema() -> Schema;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static> Data for T {}
+impl<T: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static> Data for T {
+    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
+        encoding.encode(self)
+    }
+
+    fn decode(encoding: Encoding, bytes: &[u8]) -> Result<Self, CodecError> {
+        encoding.decode(bytes)
+    }
+
+    fn schema() -> Schema {
+        schemars::schema_for!(T)
+    }
+}
 
 /// A typed event. Declared with [`event`](crate::event), never implemented by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "put `#[edri::event(...)]` on the declaration of `{Self}`"
 )]
-pub trait Event: Data {
+pub trait Event: Data + Serialize + DeserializeOwned + JsonSchema {
     /// What the handler gives back: nothing for a notification, the response of a request, the final result of a tunnel.
     type Output: Data;
 
@@ -76,7 +107,7 @@ pub trait Tunnel: Event {
     message = "`{Self}` cannot be an item of a tunnel",
     label = "put `#[edri::data]` on the declaration of `{Self}`"
 )]
-pub trait Item: Data {
+pub trait Item: Data + Serialize + DeserializeOwned + JsonSchema {
     /// How many bytes of credit the item takes: about what it occupies in memory.
     fn weight(&self) -> usize {
         size_of_val(self)

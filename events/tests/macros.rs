@@ -184,7 +184,7 @@ mod with_derives_of_the_users {
     #[test]
     fn none_is_doubled_and_none_is_missing() {
         fn is_data<T: Data>(value: T, expect: &str) {
-            assert_eq!(serde_json::to_string(&value).expect("encodes"), expect);
+            assert_eq!(value.encode(super::Encoding::Json).expect("encodes"), expect);
         }
         is_data(Writes { home_region: "a".to_owned() }, r#"{"homeRegion":"a"}"#);
         is_data(WritesAndReads(1), "1");

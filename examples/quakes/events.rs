@@ -1,11 +1,11 @@
-//! What is said in this program: a tunnel, two notifications and four requests, with what they carry.
+//! What is said in this program: a tunnel, two notifications and three requests, with what they carry.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use edri::prelude::*;
 
-use crate::statistics::{GutenbergRichter, Histogram};
+use crate::statistics::Study;
 
 /// Asks for a catalogue to be read and replayed. The opener sends the bytes of a GeoJSON file.
 #[event(tunnel, name = "catalogue.upload", up = Bytes, down = Progress, result = Replayed)]
@@ -25,6 +25,7 @@ pub(crate) struct Progress {
 
 /// What a replay has published.
 #[data]
+#[derive(Default)]
 pub(crate) struct Replayed {
     pub(crate) quakes: u64,
     pub(crate) networks: BTreeSet<String>,
@@ -39,7 +40,7 @@ pub(crate) struct QuakeRecorded {
     /// The network's code: `ci` is Southern California, `us` the whole world.
     pub(crate) network: String,
     pub(crate) id: String,
-    /// Not every quake has one, and the smallest are below zero.
+    /// Not every quake has one, and those of the smallest are below zero.
     pub(crate) magnitude: Option<f64>,
     pub(crate) place: String,
     /// Milliseconds since 1970, UTC.
@@ -48,7 +49,7 @@ pub(crate) struct QuakeRecorded {
     pub(crate) natural: bool,
 }
 
-/// A quake was strong enough to be felt widely.
+/// A quake was so strong that people should know.
 #[event(notification, name = "quake.alert")]
 #[derive(Debug, Clone)]
 pub(crate) struct QuakeAlert {
@@ -58,7 +59,7 @@ pub(crate) struct QuakeAlert {
     pub(crate) time_ms: i64,
 }
 
-/// What one network has recorded.
+/// What has this network recorded?
 #[event(request, name = "network.summarise", key = network, response = NetworkSummary)]
 pub(crate) struct SummariseNetwork {
     pub(crate) network: String,
@@ -68,12 +69,13 @@ pub(crate) struct SummariseNetwork {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NetworkSummary {
     pub(crate) count: u64,
-    /// The largest magnitude, and where it was.
+    /// The largest magnitude.
     pub(crate) largest: Option<f64>,
+    /// Where that was.
     pub(crate) place: Option<String>,
 }
 
-/// How many alerts there were, and the strongest of them.
+/// How many alerts were there, and which quakes were the strongest?
 #[event(request, name = "alerts.list", response = Alerts)]
 pub(crate) struct ListAlerts {}
 
@@ -84,13 +86,6 @@ pub(crate) struct Alerts {
     pub(crate) strongest: Vec<QuakeAlert>,
 }
 
-/// How many quakes there were of each magnitude.
-#[event(request, name = "magnitudes.count", response = Histogram)]
-pub(crate) struct CountMagnitudes {}
-
-/// The law of Gutenberg and Richter, fitted to the natural quakes of one network or of all. No answer when there are too
-/// few.
-#[event(request, name = "magnitudes.fit", response = Option<GutenbergRichter>, timeout = "1m")]
-pub(crate) struct FitMagnitudes {
-    pub(crate) network: Option<String>,
-}
+/// How are the magnitudes distributed?
+#[event(request, name = "magnitudes.study", response = Study, timeout = "1m")]
+pub(crate) struct StudyMagnitudes {}

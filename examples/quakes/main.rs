@@ -9,6 +9,7 @@ mod report;
 mod statistics;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -18,23 +19,21 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use clap::Parser;
 use edri::prelude::*;
-use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::events::{
-    CountMagnitudes, FitMagnitudes, ListAlerts, QuakeAlert, QuakeRecorded, Replayed, SummariseNetwork, UploadCatalogue,
-};
+use crate::events::*;
 use crate::progress::ProgressLine;
-use crate::report::{Findings, Network, Page};
+use crate::report::{Findings, Page};
 use crate::workers::{Alarm, Bulletin, Counter, Reader, Seismologist};
 
-const CHUNK_BYTES: usize = 64 * 1024;
+const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/data/earthquakes.geojson");
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// Replays a week of earthquakes and says what is to be learnt from them.
+/// Replays a week of earthquakes and says what there is to learn from them.
 #[derive(Parser)]
 struct Arguments {
-    /// How many times faster than it happened, 86400 being a day a second [default: as fast as possible]
+    /// Replay so many times faster than it happened: 1 is as it was, 86400 a day a second [default: as fast as possible]
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     speed: Option<f64>,
     /// Replay the catalogue so often, each time a week later
@@ -43,14 +42,14 @@ struct Arguments {
     /// Print one JSON object instead of a page
     #[arg(long)]
     json: bool,
-    /// The catalogue: a GeoJSON feed of the USGS
-    #[arg(long, value_name = "PATH", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/data/earthquakes.geojson"), hide_default_value = true)]
+    /// A catalogue, in the GeoJSON of the USGS feeds [default: that of the example]
+    #[arg(long, value_name = "PATH", default_value = CATALOGUE, hide_default_value = true)]
     file: PathBuf,
 }
 
-fn speed(text: &str) -> Result<f64, String> {
+fn speed(text: &str) -> Result<f64, &'static str> {
     let speed = text.parse().ok().filter(|speed| (0.01..=1e9).contains(speed));
-    speed.ok_or_else(|| "a number from 0.01 to 1e9 is needed, 1 being as it happened".to_owned())
+    speed.ok_or("it is a number from 0.01 to 1e9")
 }
 
 fn main() -> ExitCode {
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Who reads no stderr has the exit code.
+            // The exit code says it too, should nobody read stderr.
             let _ = writeln!(io::stderr(), "quakes: {error}");
             ExitCode::FAILURE
         }
@@ -68,32 +67,22 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let reader = Manager::new("reader").worker(|| Reader).handles::<UploadCatalogue>();
+    let counter = Manager::new("counter").workers(4, Counter::default).keyed();
+    let alarm = Manager::new("alarm").worker(|| Alarm).handles::<QuakeRecorded>();
+    let bulletin = Manager::new("bulletin").worker(Bulletin::default);
+    let seismologist = Manager::new("seismologist").worker(Seismologist::default);
     let app = App::new("observatory")
-        .manager(
-            Manager::new("reader").worker(Reader::default).handles::<UploadCatalogue>().placement(Placement::Thread),
-        )
-        .manager(
-            Manager::new("counter")
-                .workers(4, Counter::default)
-                .keyed()
-                .handles::<QuakeRecorded>()
-                .handles::<SummariseNetwork>(),
-        )
-        .manager(Manager::new("alarm").worker(Alarm::default).handles::<QuakeRecorded>())
-        .manager(Manager::new("bulletin").worker(Bulletin::default).handles::<QuakeAlert>().handles::<ListAlerts>())
-        .manager(
-            Manager::new("seismologist")
-                .worker(Seismologist::default)
-                .handles::<QuakeRecorded>()
-                .handles::<CountMagnitudes>()
-                .handles::<FitMagnitudes>()
-                .placement(Placement::Thread),
-        );
+        .manager(reader.placement(Placement::Thread))
+        .manager(counter.handles::<QuakeRecorded>().handles::<SummariseNetwork>())
+        .manager(alarm)
+        .manager(bulletin.handles::<QuakeAlert>().handles::<ListAlerts>())
+        .manager(seismologist.handles::<QuakeRecorded>().handles::<StudyMagnitudes>().placement(Placement::Thread));
 
-    // Stays empty when a signal ends the program first.
+    // Stays empty when a signal stops the program first.
     let mut outcome = None;
     let slot = &mut outcome;
-    app.run_with(move |node| async move {
+    app.run_with(async move |node: Node| {
         *slot = Some(observe(&node, arguments).await);
         node.shutdown().await;
         Ok(())
@@ -104,7 +93,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Has the catalogue replayed, and asks the workers what they found.
+/// Has the catalogue replayed, then asks the workers what they found.
 async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn Error>> {
     let bus = node.bus();
     let began = Instant::now();
@@ -112,38 +101,24 @@ async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn
     at_rest(bus).await;
     let elapsed = began.elapsed().as_secs_f64();
 
-    // A keyed request goes where the quakes of the network went: to the one counter that knows it.
-    let mut networks = std::collections::BTreeMap::new();
+    // Keyed as the quakes are, each request goes to the one counter that has those of its network.
+    let mut networks = BTreeMap::new();
     for network in replayed.networks {
-        let summary = bus.request(SummariseNetwork { network: network.clone() }).await?;
-        let gutenberg_richter = bus.request(FitMagnitudes { network: Some(network.clone()) }).await?;
-        networks.insert(network, Network { summary, gutenberg_richter });
+        networks.insert(network.clone(), bus.request(SummariseNetwork { network }).await?);
     }
-    let alerts = bus.request(ListAlerts {}).await?;
-    let histogram = bus.request(CountMagnitudes {}).await?;
-    let gutenberg_richter = bus.request(FitMagnitudes { network: None }).await?;
+    let Alerts { count: alerts, strongest } = bus.request(ListAlerts {}).await?;
+    let study = bus.request(StudyMagnitudes {}).await?;
     at_rest(bus).await;
     let topology = node.topology();
-    Ok(Findings {
-        events: replayed.quakes,
-        first_ms: replayed.first_ms,
-        last_ms: replayed.last_ms,
-        networks,
-        alerts: alerts.count,
-        strongest: alerts.strongest,
-        histogram,
-        gutenberg_richter,
-        account: topology.account.into(),
-        managers: topology.managers,
-        elapsed,
-        rate: replayed.quakes as f64 / elapsed,
-    })
+    let Replayed { quakes: events, first_ms, last_ms, .. } = replayed;
+    let (account, managers, rate) = (topology.account.into(), topology.managers, events as f64 / elapsed);
+    Ok(Findings { events, first_ms, last_ms, networks, alerts, strongest, study, account, managers, elapsed, rate })
 }
 
 /// Sends the file through a tunnel and shows how far its replay is.
 async fn upload(node: &Node, arguments: &Arguments) -> Result<Replayed, Box<dyn Error>> {
     let Arguments { repeat, speed, .. } = *arguments;
-    let mut file = File::open(&arguments.file).await?;
+    let mut file = tokio::fs::File::open(&arguments.file).await?;
     let mut tunnel = node.bus().open(UploadCatalogue { repeat, speed }).await?;
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
@@ -161,13 +136,14 @@ async fn upload(node: &Node, arguments: &Arguments) -> Result<Replayed, Box<dyn 
     Ok(tunnel.result().await?)
 }
 
-/// Waits until every delivery has come to its end. The account is read while events go on, so only two that are alike say
-/// that nothing happened between them.
+/// Waits until every delivery has come to its end. Accounts are read while events go on, so only two that are alike, one
+/// after another, say that nothing happened between them.
 async fn at_rest(bus: &Bus) {
     let mut before = None;
     loop {
         let account = bus.account();
-        if account.queued + account.in_hand == 0 && account.is_balanced() && before.replace(account) == Some(account) {
+        let settled = account.is_balanced() && account.queued + account.in_hand == 0;
+        if before.replace(account) == Some(account) && settled {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -185,7 +161,7 @@ fn print(findings: &Findings, json: bool) -> Result<(), Box<dyn Error>> {
         Page { out, colour }.write(findings)?;
     }
     if !findings.account.balanced {
-        return Err("the account of deliveries does not balance: something was lost".into());
+        return Err("the account of deliveries does not balance: some are unaccounted for".into());
     }
     Ok(())
 }

@@ -1,28 +1,28 @@
-//! What was found: as JSON for programs, as tables and bars for people.
+//! What was found: as JSON for programs, as a page for people.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use edri::{Account, GroupView};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::events::{NetworkSummary, QuakeAlert};
-use crate::statistics::{GutenbergRichter, Histogram};
+use crate::statistics::{GutenbergRichter, Study};
 use crate::workers::ALERT_MAGNITUDE;
 
-/// Everything that the program found out. Written as JSON as it stands.
+/// Everything that the program found out. Its JSON has the same shape.
 #[derive(Serialize)]
 pub(crate) struct Findings {
     pub(crate) events: u64,
     pub(crate) first_ms: Option<i64>,
     pub(crate) last_ms: Option<i64>,
-    pub(crate) networks: BTreeMap<String, Network>,
+    pub(crate) networks: BTreeMap<String, NetworkSummary>,
     /// How many there were.
     pub(crate) alerts: u64,
     pub(crate) strongest: Vec<QuakeAlert>,
-    #[serde(serialize_with = "bins")]
-    pub(crate) histogram: Histogram,
-    pub(crate) gutenberg_richter: Option<GutenbergRichter>,
+    #[serde(flatten)]
+    pub(crate) study: Study,
     pub(crate) account: Balance,
     #[serde(skip)]
     pub(crate) managers: Vec<GroupView>,
@@ -30,13 +30,6 @@ pub(crate) struct Findings {
     pub(crate) elapsed: f64,
     /// Quakes a second.
     pub(crate) rate: f64,
-}
-
-#[derive(Serialize)]
-pub(crate) struct Network {
-    #[serde(flatten)]
-    pub(crate) summary: NetworkSummary,
-    pub(crate) gutenberg_richter: Option<GutenbergRichter>,
 }
 
 #[derive(Serialize)]
@@ -52,16 +45,14 @@ impl From<Account> for Balance {
     }
 }
 
-fn bins<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Bin {
-        magnitude: f64,
-        count: u64,
-    }
-    serializer.collect_seq(histogram.bins().map(|(tenths, count)| Bin { magnitude: f64::from(tenths) / 10.0, count }))
-}
+// The colours of a terminal (ECMA-48, select graphic rendition).
+const BOLD: u8 = 1;
+const DIM: u8 = 2;
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const CYAN: u8 = 36;
 
-/// Writes a page of text. With `colour`, headings and bars stand out in a terminal.
+/// A page of text, in colour or without.
 pub(crate) struct Page<W> {
     pub(crate) out: W,
     pub(crate) colour: bool,
@@ -77,109 +68,94 @@ impl<W: Write> Page<W> {
         self.out.flush()
     }
 
-    fn networks(&mut self, findings: &Findings) -> io::Result<()> {
-        let span = match (findings.first_ms, findings.last_ms) {
-            (Some(first), Some(last)) => format!(", {} to {} UTC", date(first), date(last)),
-            _ => String::new(),
-        };
-        self.heading(&format!("{} quakes{span}", grouped(findings.events)))?;
-        self.dim("network      quakes  largest   b ± error     where the largest was")?;
-        let mut networks: Vec<_> = findings.networks.iter().collect();
-        networks.sort_by_key(|(_, network)| std::cmp::Reverse(network.summary.count));
-        for (name, Network { summary, gutenberg_richter }) in networks {
-            let count = grouped(summary.count);
-            let largest = summary.largest.map_or_else(|| "–".to_owned(), |largest| format!("{largest:.1}"));
-            let b = gutenberg_richter.as_ref().map_or_else(|| "–".to_owned(), |law| b(law));
-            let place = summary.place.as_deref().unwrap_or("–");
-            writeln!(self.out, "  {name:<8} {count:>9} {largest:>8}   {b:<13} {place}")?;
+    fn networks(&mut self, Findings { events, first_ms, last_ms, networks, study, .. }: &Findings) -> io::Result<()> {
+        let [first, last] = [first_ms, last_ms].map(|time_ms| time_ms.map_or("never".to_owned(), date));
+        self.line(BOLD, &format!("\n{} quakes, {first} to {last} UTC", grouped(*events)))?;
+        self.line(DIM, "  network      quakes  largest   b ± error     where the largest was")?;
+        let mut networks: Vec<_> = networks.iter().collect();
+        networks.sort_by_key(|(_, network)| Reverse(network.count));
+        for (name, NetworkSummary { count, largest, place }) in networks {
+            let [largest, b] = [largest.map(|largest| format!("{largest:.1}")), study.by_network.get(name).map(b)]
+                .map(|text| text.unwrap_or_else(|| "–".to_owned()));
+            let (count, place) = (grouped(*count), place.as_deref().unwrap_or("–"));
+            writeln!(self.out, "  {name:<8} {count:>10} {largest:>8}   {b:<13} {place}")?;
         }
         Ok(())
     }
 
     fn magnitudes(&mut self, findings: &Findings) -> io::Result<()> {
-        self.heading("Magnitudes")?;
-        // Half a magnitude a row, from the lowest to the highest.
-        let mut rows: BTreeMap<i16, u64> = BTreeMap::new();
-        for (tenths, count) in findings.histogram.bins() {
-            *rows.entry(tenths.div_euclid(5)).or_default() += count;
+        self.line(BOLD, "\nMagnitudes")?;
+        // Half a magnitude a row.
+        let mut rows: BTreeMap<i64, u64> = BTreeMap::new();
+        for bin in &findings.study.histogram {
+            *rows.entry((bin.magnitude * 2.0).floor() as i64).or_default() += bin.count;
         }
         let most = rows.values().copied().max().unwrap_or(1);
-        let (Some((&low, _)), Some((&high, _))) = (rows.first_key_value(), rows.last_key_value()) else {
-            return Ok(());
-        };
-        for row in low..=high {
-            let count = rows.get(&row).copied().unwrap_or(0);
-            let from = f64::from(row) / 2.0;
-            let strong = from >= ALERT_MAGNITUDE;
-            let bar = self.paint(if strong { "31" } else { "36" }, &bar(count as f64 / most as f64));
+        let last = rows.last_key_value().map_or(-1, |(row, _)| *row);
+        for row in rows.first_key_value().map_or(0, |(row, _)| *row)..=last {
+            let (from, count) = (row as f64 / 2.0, rows.get(&row).copied().unwrap_or(0));
+            let colour = if from >= ALERT_MAGNITUDE { RED } else { CYAN };
+            let bar = self.paint(colour, &bar(count as f64 / most as f64));
             writeln!(self.out, "  {from:>4.1} to {:>4.1}  {bar} {}", from + 0.4, grouped(count))?;
         }
         Ok(())
     }
 
     fn alerts(&mut self, findings: &Findings) -> io::Result<()> {
-        let heading = format!("{} alerts, of magnitude {ALERT_MAGNITUDE} or more", grouped(findings.alerts));
-        self.heading(&heading)?;
+        let alerts = grouped(findings.alerts);
+        self.line(BOLD, &format!("\n{alerts} alerts, of magnitude {ALERT_MAGNITUDE} or more; the strongest"))?;
         for QuakeAlert { magnitude, place, time_ms, .. } in &findings.strongest {
-            let magnitude = self.paint("31", &format!("{magnitude:.1}"));
+            let magnitude = self.paint(RED, &format!("{magnitude:.1}"));
             writeln!(self.out, "  {magnitude}  {} UTC  {place}", date(*time_ms))?;
         }
         Ok(())
     }
 
     fn law(&mut self, findings: &Findings) -> io::Result<()> {
-        self.heading("Gutenberg–Richter: log₁₀ N = a − b M")?;
-        let Some(law) = &findings.gutenberg_richter else {
-            return writeln!(self.out, "  too few quakes to fit");
+        self.line(BOLD, "\nGutenberg–Richter: log₁₀ N = a − b M")?;
+        let Some(law) = &findings.study.gutenberg_richter else {
+            return writeln!(self.out, "  too few quakes to tell");
         };
-        let (low, high) = law.b_interval;
-        let (b, count) = (b(law), grouped(law.count));
-        writeln!(self.out, "  a {:.2}, b {b}, by bootstrap {low:.2} to {high:.2} (95 %)", law.a)?;
+        let (count, (low, high)) = (grouped(law.count), law.b_interval);
+        writeln!(self.out, "  a {:.2}, b {}; 95 of 100 bootstrapped b in {low:.2} to {high:.2}", law.a, b(law))?;
         writeln!(
             self.out,
-            "  from the {count} natural quakes of magnitude {:.1}, where the feed is complete, or more",
+            "  from the {count} natural quakes at or above the magnitude of completeness, {:.1}",
             law.mc
         )?;
-        self.dim("The feed joins dense networks with a thin one for the world, which flattens it:")?;
-        self.dim("the b of a single network, in the table above, says more of the Earth.")
+        self.line(DIM, "  The feed joins dense networks with a sparse one for the whole world, which flattens b;")?;
+        self.line(DIM, "  that of a single network, in the table above, says more of the Earth.")
     }
 
     fn deliveries(&mut self, findings: &Findings) -> io::Result<()> {
-        self.heading("Deliveries")?;
-        self.dim("manager      deliveries      handled  failed  dead-lettered  cancelled  open")?;
+        self.line(BOLD, "\nDeliveries")?;
+        self.line(DIM, "  manager      deliveries      handled  failed  dead-lettered  cancelled  open")?;
         for manager in &findings.managers {
-            self.account(&manager.name.manager().map(ToString::to_string).unwrap_or_default(), &manager.account)?;
+            let name = manager.name.manager().map(ToString::to_string);
+            self.account(&name.unwrap_or_default(), &manager.account)?;
         }
         self.account("all", &findings.account.account)?;
-        let balance =
-            if findings.account.balanced { self.paint("32", "balanced") } else { self.paint("31", "not balanced") };
-        let (events, rate) = (grouped(findings.events), grouped(findings.rate as u64));
-        writeln!(self.out, "\n  {balance}; {events} quakes in {:.3} s, {rate} a second", findings.elapsed)
+        let (colour, balance) = if findings.account.balanced { (GREEN, "balanced") } else { (RED, "not balanced") };
+        let (balance, events, rate) =
+            (self.paint(colour, balance), grouped(findings.events), grouped(findings.rate as u64));
+        writeln!(self.out, "\n{balance}: {events} quakes in {:.3} s, {rate} a second", findings.elapsed)
     }
 
     fn account(&mut self, name: &str, account: &Account) -> io::Result<()> {
         let [deliveries, handled] = [account.deliveries, account.handled].map(grouped);
-        let Account { failed, dead_lettered, cancelled, queued, in_hand, .. } = account;
-        let open = queued + in_hand;
-        writeln!(
-            self.out,
-            "  {name:<11} {deliveries:>11}  {handled:>11}  {failed:>6}  {dead_lettered:>13}  {cancelled:>9}  {open:>4}"
-        )
+        let Account { failed, dead_lettered: dead, cancelled, .. } = account;
+        let open = account.queued + account.in_hand;
+        write!(self.out, "  {name:<12} {deliveries:>10}  {handled:>11}")?;
+        writeln!(self.out, "  {failed:>6}  {dead:>13}  {cancelled:>9}  {open:>4}")
     }
 
-    fn heading(&mut self, text: &str) -> io::Result<()> {
-        let text = self.paint("1", text);
-        writeln!(self.out, "\n{text}")
+    fn line(&mut self, colour: u8, text: &str) -> io::Result<()> {
+        let text = self.paint(colour, text);
+        writeln!(self.out, "{text}")
     }
 
-    fn dim(&mut self, text: &str) -> io::Result<()> {
-        let text = self.paint("2", text);
-        writeln!(self.out, "  {text}")
-    }
-
-    /// The text in the colour or weight of this code (ECMA-48, SGR).
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn paint(&self, colour: u8, text: &str) -> String {
+        if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -190,8 +166,7 @@ fn b(law: &GutenbergRichter) -> String {
 /// A bar of at most 40 characters, drawn to an eighth of one.
 fn bar(share: f64) -> String {
     let eighths = (share * 40.0 * 8.0).ceil() as usize;
-    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
-    "█".repeat(eighths / 8) + rest
+    "█".repeat(eighths / 8) + ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]
 }
 
 /// `1707` as `1,707`.
@@ -208,7 +183,7 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// Milliseconds since 1970 as day and minute. The calendar is Hinnant's `civil_from_days` ("chrono-Compatible Low-Level
-/// Date Algorithms", 2014).
+/// Date Algorithms", 2013).
 fn date(time_ms: i64) -> String {
     let minutes = time_ms.div_euclid(60_000);
     let (days, minute) = (minutes.div_euclid(1440) + 719_468, minutes.rem_euclid(1440));
@@ -232,7 +207,6 @@ mod tests {
         check(0, "0");
         check(999, "999");
         check(1_707, "1,707");
-        check(341_400, "341,400");
         check(1_000_000, "1,000,000");
     }
 
@@ -248,9 +222,10 @@ mod tests {
 
     #[test]
     fn a_bar_grows_by_eighths_and_the_least_is_seen() {
-        assert_eq!(bar(0.0), "");
-        assert_eq!(bar(0.0001), "▏");
-        assert_eq!(bar(0.5), "█".repeat(20));
-        assert_eq!(bar(1.0), "█".repeat(40));
+        let check = |share, expect: &str| assert_eq!(bar(share), expect);
+        check(0.0, "");
+        check(0.0001, "▏");
+        check(0.0125, "▌");
+        check(1.0, &"█".repeat(40));
     }
 }

@@ -6,7 +6,7 @@
 //!                                                └─▶ Seismologist, on a thread
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,24 +15,23 @@ use tokio::time::sleep;
 
 use crate::catalogue;
 use crate::events::{
-    Alerts, CountMagnitudes, FitMagnitudes, ListAlerts, NetworkSummary, Progress, QuakeAlert, QuakeRecorded, Replayed,
+    Alerts, ListAlerts, NetworkSummary, Progress, QuakeAlert, QuakeRecorded, Replayed, StudyMagnitudes,
     SummariseNetwork, UploadCatalogue,
 };
-use crate::statistics::{self, GutenbergRichter, Histogram};
+use crate::statistics::{Histogram, Study};
 
-/// From which magnitude on a quake is worth an alert.
+/// From this magnitude on a quake is worth an alert.
 pub(crate) const ALERT_MAGNITUDE: f64 = 4.5;
-/// How many of the strongest quakes the bulletin lists.
-const BULLETIN_LENGTH: usize = 5;
-/// How often the uploader hears how far its catalogue is.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How many of the strongest quakes are listed.
+const STRONGEST_MAX: usize = 5;
 /// The largest catalogue that is taken.
 const CATALOGUE_BYTES_MAX: usize = 256 << 20;
-/// So that every run draws the same catalogues.
+/// How often the uploader hears how far its catalogue is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// So that every run draws the same random numbers.
 const SEED: u64 = 2018;
 
 /// Reads an uploaded catalogue and publishes its quakes.
-#[derive(Default)]
 pub(crate) struct Reader;
 
 impl Worker for Reader {}
@@ -44,14 +43,13 @@ impl Handle<UploadCatalogue> for Reader {
         tracing::info!(quakes = quakes.len(), "read a catalogue");
 
         let of = quakes.len() as u64 * u64::from(upload.repeat);
-        let mut replayed = Replayed { quakes: 0, networks: Default::default(), first_ms: None, last_ms: None };
         let began = Instant::now();
         let mut told = began;
+        let mut replayed = Replayed::default();
         for quake in catalogue::replay(&quakes, upload.repeat) {
             let first_ms = *replayed.first_ms.get_or_insert(quake.time_ms);
-            let due = upload
-                .speed
-                .map(|speed| began + Duration::from_millis(quake.time_ms.abs_diff(first_ms)).div_f64(speed));
+            let since_first = Duration::from_millis(quake.time_ms.abs_diff(first_ms));
+            let due = upload.speed.map(|speed| began + since_first.div_f64(speed));
             loop {
                 let now = Instant::now();
                 if now >= told + PROGRESS_INTERVAL {
@@ -69,7 +67,7 @@ impl Handle<UploadCatalogue> for Reader {
             if !replayed.networks.contains(&quake.network) {
                 replayed.networks.insert(quake.network.clone());
             }
-            // Waits while an inbox is full, so the slowest worker sets the pace and memory stays flat.
+            // Waits while an inbox is full: the slowest worker sets the pace, and memory does not grow.
             cx.publish(quake).await?;
         }
         Ok(replayed)
@@ -108,14 +106,13 @@ impl Handle<QuakeRecorded> for Counter {
 }
 
 impl Handle<SummariseNetwork> for Counter {
-    async fn handle(&mut self, ask: &SummariseNetwork, _: &mut Context) -> Result<NetworkSummary, Failure> {
-        let summary = self.networks.get(&ask.network).cloned();
-        summary.ok_or_else(|| Failure::new("unknown_network", format!("`{}` has recorded nothing", ask.network)))
+    async fn handle(&mut self, asked: &SummariseNetwork, _: &mut Context) -> Result<NetworkSummary, Failure> {
+        let summary = self.networks.get(&asked.network).cloned();
+        summary.ok_or_else(|| Failure::new("unknown_network", format!("`{}` has recorded nothing", asked.network)))
     }
 }
 
 /// Raises an alert for every strong quake.
-#[derive(Default)]
 pub(crate) struct Alarm;
 
 impl Worker for Alarm {}
@@ -131,7 +128,7 @@ impl Handle<QuakeRecorded> for Alarm {
     }
 }
 
-/// Keeps the strongest of all alerts.
+/// Counts the alerts and keeps the strongest.
 #[derive(Default)]
 pub(crate) struct Bulletin {
     alerts: Alerts,
@@ -145,7 +142,7 @@ impl Handle<QuakeAlert> for Bulletin {
         *count += 1;
         let rank = strongest.partition_point(|other| other.magnitude >= alert.magnitude);
         strongest.insert(rank, alert.clone());
-        strongest.truncate(BULLETIN_LENGTH);
+        strongest.truncate(STRONGEST_MAX);
         Ok(())
     }
 }
@@ -156,12 +153,12 @@ impl Handle<ListAlerts> for Bulletin {
     }
 }
 
-/// Studies the magnitudes. Its arithmetic takes a while, so it runs on a thread, where that holds up nobody.
+/// Studies the magnitudes. The arithmetic takes a while, so it runs on a thread, where that holds up nobody.
 #[derive(Default)]
 pub(crate) struct Seismologist {
     all: Histogram,
     natural: Histogram,
-    networks: HashMap<String, Histogram>,
+    natural_by_network: BTreeMap<String, Histogram>,
 }
 
 impl Worker for Seismologist {}
@@ -172,24 +169,17 @@ impl Handle<QuakeRecorded> for Seismologist {
         self.all.add(magnitude);
         if quake.natural {
             self.natural.add(magnitude);
-            self.networks.entry(quake.network.clone()).or_default().add(magnitude);
+            self.natural_by_network.entry(quake.network.clone()).or_default().add(magnitude);
         }
         Ok(())
     }
 }
 
-impl Handle<CountMagnitudes> for Seismologist {
-    async fn handle(&mut self, _: &CountMagnitudes, _: &mut Context) -> Result<Histogram, Failure> {
-        Ok(self.all.clone())
-    }
-}
-
-impl Handle<FitMagnitudes> for Seismologist {
-    async fn handle(&mut self, ask: &FitMagnitudes, _: &mut Context) -> Result<Option<GutenbergRichter>, Failure> {
-        let histogram = match &ask.network {
-            None => Some(&self.natural),
-            Some(network) => self.networks.get(network),
-        };
-        Ok(histogram.and_then(|histogram| statistics::fit(histogram, SEED)))
+impl Handle<StudyMagnitudes> for Seismologist {
+    async fn handle(&mut self, _: &StudyMagnitudes, _: &mut Context) -> Result<Study, Failure> {
+        let networks = self.natural_by_network.iter();
+        let laws = networks.filter_map(|(network, histogram)| Some((network.clone(), histogram.fit(SEED)?)));
+        let by_network = laws.collect();
+        Ok(Study { histogram: self.all.bins(), gutenberg_richter: self.natural.fit(SEED), by_network })
     }
 }

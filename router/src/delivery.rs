@@ -22,6 +22,9 @@ pub struct Delivery {
     pub redelivered: bool,
 }
 
+// Moved into an inbox and out of it for every event: within one cache line.
+const _: () = assert!(size_of::<Delivery>() <= 64);
+
 /// Who waits for what comes of a delivery.
 #[derive(Debug)]
 pub enum ReplyTo {

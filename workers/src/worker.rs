@@ -16,6 +16,11 @@ use crate::Context;
 ///
 /// impl Worker for Counter {}
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a worker",
+    label = "`{Self}` handles events only as a worker",
+    note = "write `impl Worker for {Self} {{}}`; its methods `started` and `stopping` are optional"
+)]
 pub trait Worker: Send + 'static {
     /// Runs before the first event. When it fails, the instance is restarted with back-off.
     ///
@@ -75,6 +80,7 @@ pub trait HandleConcurrent<E: Event>: Worker + Sync {
 /// Handles events by name, without their Rust types.
 #[diagnostic::on_unimplemented(
     message = "worker `{Self}` has no untyped handler",
+    label = "`{Self}` does not handle events by name",
     note = "write `impl HandleAny for {Self} {{ async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> .. }}`"
 )]
 pub trait HandleAny: Worker {
