@@ -106,6 +106,7 @@ impl Prepared {
             spread: if settings.keyed { Spread::ByKey(settings.instances) } else { Spread::Compete },
             capacity: settings.capacity,
             overflow: settings.overflow,
+            handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
         });
         Ok(Self { name, definition, group })
     }

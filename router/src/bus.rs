@@ -279,13 +279,19 @@ impl Bus {
     pub async fn resend(&self, number: u64) -> Result<Receipt, ResendError> {
         let letter = self.core.letters.take(number).ok_or(ResendError::Unknown(number))?;
         let groups = self.core.groups();
-        let same = groups.iter().find(|group| group.id() == letter.group_id);
-        let group = same.or_else(|| groups.iter().find(|group| *group.name() == letter.group));
-        let Some(group) = group else {
-            self.core.letters.keep(Arc::clone(&letter));
-            return Err(ResendError::GroupGone(letter.group.clone()));
+        let same = groups.iter().find(|group| group.id() == letter.group_id).map(|group| (group, letter.handler));
+        let (group, handler) = match same.or_else(|| {
+            // A manager that was replaced meanwhile has handlers of its own.
+            let group = groups.iter().find(|group| *group.name() == letter.group)?;
+            Some((group, group.handler_for(&letter.envelope)?))
+        }) {
+            Some(found) => found,
+            None => {
+                self.core.letters.keep(Arc::clone(&letter));
+                return Err(ResendError::GroupGone(letter.group.clone()));
+            }
         };
-        let mut delivery = Delivery::new(letter.envelope.clone(), letter.handler, ReplyTo::None);
+        let mut delivery = Delivery::new(letter.envelope.clone(), handler, ReplyTo::None);
         delivery.redelivered = letter.attempts > 0;
         let inbox = group.inbox_for(&letter.envelope);
         let stalled = Stalled::new(&self.core, Arc::clone(group), inbox, delivery);
@@ -470,15 +476,19 @@ impl Bus {
                 lossy.push(route);
                 continue;
             }
-            loop {
+            let mut handler = Some(route.handler);
+            while let Some(number) = handler {
                 match group.inbox(group.inbox_for(&envelope)).try_claim() {
                     Ok(place) => {
-                        places.push((place, route.handler));
+                        places.push((place, number));
                         break;
                     }
                     Err(Refused::Full) => return Err(Refusal::Full(Arc::clone(group))),
                     Err(Refused::Closed) => match group.successor() {
-                        Some(successor) => group = successor,
+                        Some(successor) => {
+                            group = successor;
+                            handler = successor.handler_for(&envelope);
+                        }
                         None => break,
                     },
                 }

@@ -459,18 +459,20 @@ impl Stalled {
         loop {
             let group = Arc::clone(&self.group);
             let claimed = group.inbox(self.inbox).claim().await;
-            let Some(delivery) = self.delivery.take() else { return true };
-            match (claimed, group.successor()) {
-                (Ok(place), _) => {
+            let Some(mut delivery) = self.delivery.take() else { return true };
+            match claimed {
+                Ok(place) => {
                     place.fill(delivery);
                     return true;
                 }
-                (Err(_), Some(successor)) => {
-                    self.inbox = successor.inbox_for(&delivery.envelope);
-                    self.group = Arc::clone(successor);
-                    self.delivery = Some(delivery);
-                }
-                (Err(_), None) => return false,
+                Err(_) => match group.hand_over(&mut delivery) {
+                    Some(successor) => {
+                        self.inbox = successor.inbox_for(&delivery.envelope);
+                        self.group = Arc::clone(successor);
+                        self.delivery = Some(delivery);
+                    }
+                    None => return false,
+                },
             }
         }
     }

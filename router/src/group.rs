@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use edri_events::{Envelope, ManagerName, key_hash};
+use edri_events::{Envelope, Kind, ManagerName, Pattern, key_hash};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -296,6 +296,8 @@ pub struct GroupOptions {
     pub capacity: usize,
     /// What happens when there is no room.
     pub overflow: Overflow,
+    /// Which of its handlers takes which events, when it has several.
+    pub handlers: Vec<(Pattern, u32)>,
 }
 
 /// The workers of one manager on one node, or one subscription, as the router sees them.
@@ -307,6 +309,7 @@ pub struct Group {
     inboxes: Box<[Queue<Delivery>]>,
     next: AtomicUsize,
     state: AtomicState,
+    handlers: Vec<(Pattern, u32)>,
     /// Takes over what comes after this group closed, when its manager was replaced.
     successor: OnceLock<GroupRef>,
     /// Deliveries that never had a place.
@@ -365,6 +368,7 @@ impl Group {
             inboxes: (0..inboxes).map(|_| Queue::new(options.capacity)).collect(),
             next: AtomicUsize::new(0),
             state: AtomicState(AtomicU8::new(ManagerState::Starting as u8)),
+            handlers: options.handlers,
             successor: OnceLock::new(),
             rejected: AtomicU64::new(0),
             missed: AtomicU64::new(0),
@@ -488,7 +492,7 @@ impl Group {
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
-    pub(crate) fn offer(self: &Arc<Self>, delivery: Delivery, displaced: &mut Displaced) -> Offered {
+    pub(crate) fn offer(self: &Arc<Self>, mut delivery: Delivery, displaced: &mut Displaced) -> Offered {
         let inbox = self.inbox_for(&delivery.envelope);
         let queue = &self.inboxes[inbox];
         loop {
@@ -499,7 +503,7 @@ impl Group {
                 }
                 Err(Refused::Full) => {}
                 Err(Refused::Closed) => {
-                    return match self.successor.get() {
+                    return match self.hand_over(&mut delivery) {
                         Some(successor) => successor.offer(delivery, displaced),
                         None => Offered::Gone(delivery),
                     };
@@ -534,8 +538,28 @@ impl Group {
         &self.inboxes[inbox]
     }
 
+    /// Which handler takes this event: one that asked for it by name before one that did by pattern.
+    pub(crate) fn handler_for(&self, envelope: &Envelope) -> Option<u32> {
+        let name = envelope.name();
+        let by_name = self.handlers.iter().find(|(pattern, _)| pattern.is_exact() && pattern.matches(name));
+        let by_pattern = || self.handlers.iter().find(|(pattern, _)| pattern.matches(name));
+        let handler = match envelope.head().descriptor.kind() {
+            Kind::Notification => by_name.or_else(by_pattern),
+            Kind::Request | Kind::Tunnel => by_name,
+        };
+        handler.map(|(_, handler)| *handler)
+    }
+
+    /// The group that took this one's place.
     pub(crate) fn successor(&self) -> Option<&GroupRef> {
         self.successor.get()
+    }
+
+    /// Addresses a delivery to the group that took this one's place, if there is one that wants the event.
+    pub(crate) fn hand_over(&self, delivery: &mut Delivery) -> Option<&GroupRef> {
+        let successor = self.successor.get()?;
+        delivery.handler = successor.handler_for(&delivery.envelope)?;
+        Some(successor)
     }
 
     /// Which inbox an event goes to. Without a key the partitions take turns.

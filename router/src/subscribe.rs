@@ -122,6 +122,7 @@ impl<S> Subscribe<S> {
             spread: Spread::Compete,
             capacity: self.capacity,
             overflow: self.overflow,
+            handlers: Vec::new(),
         });
         let core = self.bus.core;
         // From here on, dropping ends it, also while the router is being told.

@@ -21,7 +21,7 @@ use crate::core::Core;
 pub struct Window {
     /// So many items.
     pub items: usize,
-    /// So many bytes, by [`Item::weight`]; an item larger than all of it travels alone.
+    /// So many bytes, by [`Item::weight`](edri_events::Item::weight); an item larger than all of it travels alone.
     pub bytes: usize,
 }
 
