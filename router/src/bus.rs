@@ -270,33 +270,37 @@ impl Bus {
         self.core.letters.list()
     }
 
-    /// Delivers a dead letter again to the group it was for, as a new delivery, and takes it from the list.
+    /// Delivers a dead letter again to the group it was for, or the one that replaced it, as a new delivery, and takes it
+    /// from the list.
     ///
     /// # Errors
     ///
-    /// [`ResendError::Unknown`] when no letter of that number is kept, [`ResendError::GroupGone`] when the group has
-    /// ended, [`ResendError::Publish`] when it had no room in time. The letter is kept then.
+    /// [`ResendError::Unknown`] when no letter of that number is kept; [`ResendError::GroupGone`] when the group has
+    /// ended, or has been replaced by one that does not want the event: the letter is kept then;
+    /// [`ResendError::Publish`] when it had no room in time: the event is a new dead letter then.
     pub async fn resend(&self, number: u64) -> Result<Receipt, ResendError> {
         let letter = self.core.letters.take(number).ok_or(ResendError::Unknown(number))?;
-        let groups = self.core.groups();
-        let same = groups.iter().find(|group| group.id() == letter.group_id).map(|group| (group, letter.handler));
-        let (group, handler) = match same.or_else(|| {
-            // A manager that was replaced meanwhile has handlers of its own.
-            let group = groups.iter().find(|group| *group.name() == letter.group)?;
-            Some((group, group.handler_for(&letter.envelope)?))
-        }) {
-            Some(found) => found,
-            None => {
-                self.core.letters.keep(Arc::clone(&letter));
-                return Err(ResendError::GroupGone(letter.group.clone()));
-            }
+        let gone = || {
+            self.core.letters.keep(Arc::clone(&letter));
+            ResendError::GroupGone(letter.group.clone())
         };
-        let mut delivery = Delivery::new(letter.envelope.clone(), handler, ReplyTo::None);
+        let groups = self.core.groups();
+        let living = groups.iter().find(|group| *group.name() == letter.group && !group.is_closed());
+        let group = living.ok_or_else(gone)?;
+        // A manager that was replaced meanwhile has handlers of its own.
+        let same = group.id() == letter.group_id;
+        let handler = if same { Some(letter.handler) } else { group.handler_for(&letter.envelope) };
+        let mut delivery = Delivery::new(letter.envelope.clone(), handler.ok_or_else(gone)?, ReplyTo::None);
         delivery.redelivered = letter.attempts > 0;
         let inbox = group.inbox_for(&letter.envelope);
         let stalled = Stalled::new(&self.core, Arc::clone(group), inbox, delivery);
         let receipt = Receipt { id: letter.envelope.id(), deliveries: 0 };
-        Ok(self.core.wait_for_room(receipt, vec![vec![stalled]], self.wait_limit(), self.worker.as_ref()).await?)
+        let lines = vec![vec![stalled]];
+        match self.core.wait_for_room(receipt, lines, self.wait_limit(), self.worker.as_ref()).await? {
+            // The group ended while this waited.
+            Receipt { deliveries: 0, .. } => Err(gone()),
+            receipt => Ok(receipt),
+        }
     }
 
     // ---- below the types -------------------------------------------------------------------------------------------

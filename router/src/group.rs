@@ -241,6 +241,12 @@ impl WorkerStatus {
         }
     }
 
+    /// How many threads there are that have not returned from their handler.
+    #[must_use]
+    pub fn stuck_threads(&self) -> usize {
+        self.stuck.load(Ordering::Relaxed) as usize
+    }
+
     /// Sets how many deliveries are in the instance's hands.
     pub fn set_in_hand(&self, count: usize) {
         self.in_hand.store(count, Ordering::Release);
@@ -482,13 +488,18 @@ impl Group {
         account
     }
 
-    /// Whether nothing waits and nothing is in anybody's hands.
+    /// How many deliveries there have been, if nothing waits and nothing is in anybody's hands.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        // The account is read without a lock, so this may be wrong for a moment while an event passes from the inbox
+    pub fn deliveries_if_idle(&self) -> Option<u64> {
+        // The account is read without a lock, so its parts may be wrong for a moment while an event passes from the inbox
         // into a hand; the sum cannot: it balances only once everything that came has ended.
         let account = self.account();
-        account.queued == 0 && account.in_hand == 0 && account.is_balanced()
+        (account.queued == 0 && account.in_hand == 0 && account.is_balanced()).then_some(account.deliveries)
+    }
+
+    /// Whether the group takes no more deliveries.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inboxes[0].is_closed()
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 
 use crate::bus::{Bus, Options};
-use crate::core::{Core, Waits, is_known};
+use crate::core::{Core, Phase, Waits, is_known};
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{GroupRef, ManagerState, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
@@ -191,6 +191,9 @@ impl Bus {
         full: &mut Vec<GroupRef>,
     ) -> Result<GroupRef, RequestError> {
         loop {
+            if self.core.phase() == Phase::Stopped {
+                return Err(RequestError::Stopping);
+            }
             let mut candidates = Vec::new();
             if let Some(entry) = self.core.snapshot().entry(&delivery.envelope.head().descriptor) {
                 entry.for_each(&delivery.envelope, |route| {
