@@ -54,8 +54,8 @@ impl ShutdownReport {
     /// Logs what was left.
     pub(crate) fn log(&self) {
         for drained in &self.unfinished {
-            let Drained { manager, undelivered, stuck, .. } = drained;
-            tracing::warn!(%manager, undelivered, stuck, "stopped before everything was handled");
+            let Drained { manager, undelivered, interrupted, stuck, .. } = drained;
+            tracing::warn!(%manager, undelivered, interrupted, stuck, "stopped before everything was handled");
         }
         tracing::info!(account = ?self.account, took = ?self.took, "stopped");
     }
@@ -237,7 +237,7 @@ impl Node {
         }
         let managers = inner.managers.lock().clone();
         // Managers feed one another, so none is closed before all of them are idle.
-        while Instant::now() < limit && !managers.iter().all(|manager| manager.group().is_idle()) {
+        while Instant::now() < limit && !are_idle(&managers) {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
@@ -258,7 +258,7 @@ impl Node {
                 }
             }
         }
-        let unfinished = drained.into_iter().filter(|drained| drained.undelivered > 0 || drained.stuck > 0).collect();
+        let unfinished = drained.into_iter().filter(|drained| !drained.is_all()).collect();
         let report = Arc::new(ShutdownReport { account: inner.router.account(), unfinished, took: began.elapsed() });
         let control = inner.control.lock().take();
         // Joins a thread that only has to leave its loop; away from the runtime all the same.
@@ -277,12 +277,23 @@ impl Node {
     }
 }
 
+/// Whether all managers are idle at one moment. Each may be when it is looked at while an event goes round behind the
+/// looker's back; but if none has got anything between two looks, all were idle between them.
+fn are_idle(managers: &[ManagerHandle]) -> bool {
+    let look = || managers.iter().map(|manager| manager.group().deliveries_if_idle()).collect::<Option<Vec<_>>>();
+    look().is_some_and(|first| look() == Some(first))
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.router.phase() != Phase::Stopped {
             self.router.set_phase(Phase::Stopped);
             for group in self.router.groups() {
                 group.close(None);
+                // Whoever waits for an answer is told; the holder of a subscription can still read what it has.
+                if group.name().manager().is_some() {
+                    self.router.remove(&group, Reason::Stopped, "its node was dropped");
+                }
             }
         }
     }

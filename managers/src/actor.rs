@@ -29,6 +29,8 @@ pub(crate) struct ManagerActor {
     failure: Option<String>,
     when_started: Vec<oneshot::Sender<Result<(), ManagerError>>>,
     when_drained: Option<oneshot::Sender<Drained>>,
+    /// How many events were in hand when the limit of the drain was reached.
+    interrupted: usize,
     drain_over: bool,
 }
 
@@ -104,6 +106,7 @@ impl ManagerActor {
             failure: None,
             when_started: Vec::new(),
             when_drained: None,
+            interrupted: 0,
             drain_over: false,
         })
     }
@@ -264,17 +267,19 @@ impl ManagerActor {
 
     /// Ends the actor once nobody is left and somebody waits for that.
     fn check_drained(&mut self, ctx: &mut Context<Self>) {
-        let stuck = self.seats.iter().filter(|chair| !matches!(chair.occupied, Occupied::Never)).count();
-        if self.when_drained.is_none() || (stuck > 0 && !self.drain_over) {
+        let occupied = self.seats.iter().filter(|chair| !matches!(chair.occupied, Occupied::Never)).count();
+        if self.when_drained.is_none() || (occupied > 0 && !self.drain_over) {
             return;
         }
+        let stuck = occupied + self.seats.iter().map(|chair| chair.status.stuck_threads()).sum::<usize>();
         let undelivered =
             self.router.remove(&self.group, Reason::Stopped, "its manager stopped before a worker took it");
         if self.failure.is_none() {
             self.set_state(ManagerState::Stopped, None);
         }
         if let Some(tell) = self.when_drained.take() {
-            let _ = tell.send(Drained { manager: self.name.clone(), undelivered, stuck });
+            let interrupted = self.interrupted;
+            let _ = tell.send(Drained { manager: self.name.clone(), undelivered, interrupted, stuck });
         }
         ctx.stop();
     }
@@ -346,6 +351,7 @@ impl Handler<Drain> for ManagerActor {
         self.group.close(message.successor);
         self.when_drained = Some(message.tell);
         ctx.run_later(message.limit, |manager, ctx| {
+            manager.interrupted = manager.group.account().in_hand as usize;
             manager.kill.send_replace(true);
             manager.vacate(Reason::Stopped);
             manager.check_drained(ctx);

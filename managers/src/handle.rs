@@ -73,8 +73,18 @@ pub struct Drained {
     pub manager: ManagerName,
     /// How many events no worker had taken when the limit was reached; they are dead letters, or their requesters know.
     pub undelivered: usize,
-    /// How many workers did not end when they were told to.
+    /// How many events workers had in hand when the limit was reached; most of them are dead letters too.
+    pub interrupted: usize,
+    /// How many workers, or threads that had been replaced, did not end when they were told to.
     pub stuck: usize,
+}
+
+impl Drained {
+    /// Whether all events were finished and all workers ended.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.undelivered == 0 && self.interrupted == 0 && self.stuck == 0
+    }
 }
 
 /// A manager whose group is ready to join the router, and whose workers have not been started.
@@ -198,6 +208,6 @@ impl ManagerHandle {
         let (tell, told) = oneshot::channel();
         // An actor that is gone has nothing left to drain.
         let _ = self.addr.send(Drain { limit, successor, tell }).await;
-        told.await.unwrap_or(Drained { manager: self.name.clone(), undelivered: 0, stuck: 0 })
+        told.await.unwrap_or(Drained { manager: self.name.clone(), undelivered: 0, interrupted: 0, stuck: 0 })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,17 +156,28 @@ pub(crate) async fn run(
         Some(exit) => exit,
         None => Exit::Finished,
     };
-    if matches!(ended, Exit::Finished) {
-        let Desk { cx, .. } = &mut desk;
-        let stopping = AssertUnwindSafe(instance.stopping(cx)).catch_unwind();
-        tokio::select! {
-            biased;
-            stopped = stopping => if let Err(panic) = stopped {
-                let detail = panic_text(&*panic);
-                tracing::error!(manager = %desk.seat.manager, detail, "a worker panicked in `stopping`");
-            },
-            () = &mut kill => return Exit::Killed,
+    let ended = match ended {
+        Exit::Finished => {
+            let Desk { cx, .. } = &mut desk;
+            let stopping = AssertUnwindSafe(instance.stopping(cx)).catch_unwind();
+            tokio::select! {
+                biased;
+                stopped = stopping => {
+                    if let Err(panic) = stopped {
+                        let detail = panic_text(&*panic);
+                        tracing::error!(manager = %desk.seat.manager, detail, "a worker panicked in `stopping`");
+                    }
+                    Exit::Finished
+                }
+                () = &mut kill => Exit::Killed,
+            }
         }
+        lost => lost,
+    };
+    // How the instance ended may carry an event, which a panic here must not take with it.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(instance))) {
+        let detail = panic_text(&*panic);
+        tracing::error!(manager = %desk.seat.manager, detail, "a worker panicked when it was dropped");
     }
     ended
 }

@@ -43,23 +43,30 @@ impl Watched {
         self.inner.hand.lock().take().is_some()
     }
 
-    fn since(&self) -> Option<Instant> {
-        self.inner.hand.lock().as_ref().map(|hand| hand.since)
-    }
-
     fn give_up(&self) -> Option<Delivery> {
         self.inner.hand.lock().take().map(|hand| hand.delivery)
     }
 
-    /// Ready once a handler has been running for longer than `limit`.
-    async fn overdue(&self, limit: Option<Duration>) {
+    /// Takes out what has been in hand for longer than `limit`, once there is such a thing.
+    async fn overdue(&self, limit: Option<Duration>) -> Delivery {
         let Some(limit) = limit else { return std::future::pending().await };
         loop {
             let begun = self.inner.begun.notified();
-            match self.since() {
+            let left = {
+                let mut hand = self.inner.hand.lock();
+                match hand.take() {
+                    None => None,
+                    Some(in_hand) if in_hand.since.elapsed() >= limit => return in_hand.delivery,
+                    Some(in_hand) => {
+                        let left = limit.saturating_sub(in_hand.since.elapsed());
+                        *hand = Some(in_hand);
+                        Some(left)
+                    }
+                }
+            };
+            match left {
                 None => begun.await,
-                Some(since) if since.elapsed() >= limit => return,
-                Some(since) => tokio::time::sleep(limit.saturating_sub(since.elapsed())).await,
+                Some(left) => tokio::time::sleep(left).await,
             }
         }
     }
@@ -112,24 +119,31 @@ async fn watch(seat: Seat, watched: Watched, mut ended: oneshot::Receiver<Exit>)
             detail: "its thread ended without a word".to_owned(),
             resume: None,
         }),
-        () = watched.overdue(limit) => match watched.give_up() {
-            Some(delivery) => {
-                seat.status.stuck(true);
-                give_up(&seat, delivery)
-            }
-            // It came back just now.
-            None => ended.await.unwrap_or(Exit::Finished),
-        },
+        delivery = watched.overdue(limit) => {
+            leave(&seat, &mut ended);
+            give_up(&seat, delivery)
+        }
         () = killed => {
+            let exit = leave(&seat, &mut ended);
             if let Some(delivery) = watched.give_up() {
-                seat.status.stuck(true);
                 let detail = "its thread did not return when it was stopped";
                 seat.router.discard(&seat.group, delivery, Reason::Stopped, detail);
                 seat.status.set_in_hand(0);
             }
-            Exit::Killed
+            exit.unwrap_or(Exit::Killed)
         }
     }
+}
+
+/// Leaves a thread to itself, counted as stuck until it returns; unless it has returned just now.
+fn leave(seat: &Seat, ended: &mut oneshot::Receiver<Exit>) -> Option<Exit> {
+    // From here on its word has come, or it finds nobody to tell and takes itself out of the count.
+    ended.close();
+    let exit = ended.try_recv().ok();
+    if exit.is_none() {
+        seat.status.stuck(true);
+    }
+    exit
 }
 
 fn give_up(seat: &Seat, delivery: Delivery) -> Exit {

@@ -1,0 +1,192 @@
+//! The example `quakes`, run as its users run it: what it says of its file is so, and it ends as it should.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy, and theirs say where all the same")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::LIMIT;
+
+const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quakes/data/earthquakes.geojson");
+
+/// The example, built as this test was. `cargo test` builds both; a test run alone may find an older one, or none.
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).expect("cargo puts tests into <target>/<profile>/deps");
+    let example = profile.join("examples/quakes");
+    let age = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    if age(&example) < age(&test) {
+        let name = profile.file_name().and_then(|name| name.to_str()).unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--example", "quakes", "--profile", if name == "debug" { "dev" } else { name }])
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap())
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status();
+        assert!(built.unwrap().success(), "the example does not build");
+    }
+    example
+});
+
+/// A run of the example. Dropped before its end, it is killed.
+struct Run {
+    child: Child,
+}
+
+impl Run {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(&*EXAMPLE);
+        command.args(arguments).env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap() }
+    }
+
+    /// Waits until a line with `text` is on stderr.
+    fn until_it_says(&mut self, text: &str) {
+        let mut lines = BufReader::new(self.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let text = text.to_owned();
+        let said = within_limit(&format!("stderr to say {text:?}"), move || {
+            let said = lines.any(|line| line.contains(&text));
+            // What follows is read too, or writing it would fail.
+            std::thread::spawn(move || lines.for_each(drop));
+            said
+        });
+        assert!(said, "the example ended before");
+    }
+
+    /// Waits for its end; what it wrote to stdout and, unless it was waited for, to stderr.
+    fn end(mut self) -> (ExitStatus, String, String) {
+        let [stdout, stderr] = [
+            self.child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            self.child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        ]
+        .map(|pipe| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                pipe.map(|mut pipe| pipe.read_to_string(&mut text).unwrap());
+                text
+            })
+        });
+        let texts = within_limit("the example to end", move || [stdout, stderr].map(|text| text.join().unwrap()));
+        let [stdout, stderr] = texts;
+        (self.child.wait().unwrap(), stdout, stderr)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Fails when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs what cannot be interrupted on a thread of its own.
+fn within_limit<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, waited) = sync_channel(1);
+    std::thread::spawn(move || done.send(wait()));
+    waited.recv_timeout(LIMIT).unwrap_or_else(|error| panic!("waited {LIMIT:?} for {what}: {error}"))
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let (status, stdout, stderr) = Run::start(&[&["--json"], arguments].concat()).end();
+    assert!(status.success(), "{status}: {stderr}");
+    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error} in {stdout:?}"))
+}
+
+/// Quakes and largest magnitude by network, and the number of magnitude 4.5 or more, counted here.
+fn count_catalogue() -> (BTreeMap<String, (u64, f64)>, u64) {
+    let catalogue: Value = serde_json::from_slice(&std::fs::read(CATALOGUE).unwrap()).unwrap();
+    let mut networks = BTreeMap::new();
+    let mut strong = 0;
+    for feature in catalogue["features"].as_array().unwrap() {
+        let properties = &feature["properties"];
+        let magnitude = properties["mag"].as_f64().unwrap_or(f64::NEG_INFINITY);
+        let network = properties["net"].as_str().unwrap().to_owned();
+        let (count, largest) = networks.entry(network).or_insert((0, f64::NEG_INFINITY));
+        *count += 1;
+        *largest = magnitude.max(*largest);
+        strong += u64::from(magnitude >= 4.5);
+    }
+    (networks, strong)
+}
+
+fn check_counts(found: &Value, times: u64) {
+    let (networks, strong) = count_catalogue();
+    assert_eq!(found["events"], 1707 * times);
+    assert_eq!(found["alerts"], strong * times);
+    assert_eq!(strong, 85);
+    let found_networks = found["networks"].as_object().unwrap();
+    assert_eq!(found_networks.keys().collect::<Vec<_>>(), networks.keys().collect::<Vec<_>>());
+    for (name, (count, largest)) in networks {
+        assert_eq!(found_networks[&name]["count"], count * times, "{name}");
+        assert_eq!(found_networks[&name]["largest"], largest, "{name}");
+    }
+    let bins = found["histogram"].as_array().unwrap();
+    assert_eq!(bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum::<u64>(), 1707 * times);
+
+    let account = &found["account"];
+    assert_eq!(account["balanced"], true, "{account}");
+    assert_eq!(account["handled"], account["deliveries"], "{account}");
+    // Three groups have every quake, one has every alert; the rest are the upload and the questions.
+    let rest = account["deliveries"].as_u64().unwrap() - (3 * 1707 + 85) * times;
+    assert_eq!(rest, 1 + found_networks.len() as u64 + 2, "{account}");
+}
+
+#[test]
+fn the_example_finds_what_is_in_its_file() {
+    let found = json(&[]);
+    check_counts(&found, 1);
+    // Worked out apart from edri, with Python.
+    let law = &found["gutenberg_richter"];
+    for (name, expect) in [("mc", 1.1), ("count", 934.0), ("b", 0.339_639), ("a", 3.343_950)] {
+        let value = law[name].as_f64().unwrap();
+        assert!((value - expect).abs() < 1e-6, "{name} is {value}, not {expect}");
+    }
+}
+
+#[test]
+fn a_repeated_catalogue_counts_alike() {
+    let found = json(&["--repeat", "3"]);
+    check_counts(&found, 3);
+    let b = found["gutenberg_richter"]["b"].as_f64().unwrap();
+    assert!((b - 0.339_639).abs() < 1e-6, "{b}");
+}
+
+#[test]
+fn a_broken_file_is_refused_by_name() {
+    let whole = std::fs::read_to_string(CATALOGUE).unwrap();
+    let check = |name: &str, content: &str, expect: &str| {
+        let file = format!("{}/{name}.geojson", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::write(&file, content).unwrap();
+        let (status, stdout, stderr) = Run::start(&["--json", "--file", &file]).end();
+        let said = stderr.lines().last().unwrap_or_default();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert_eq!(stdout, "");
+        assert!(said.starts_with(&format!("quakes: {file}: {expect}")), "{said}");
+    };
+    check("truncated", &whole[..600_000], "not_geojson: ");
+    check("broken", &whole.replacen(r#""mag":1.6"#, r#""mag":"1.6""#, 1), "broken_feature: feature 2 (ci37868135): ");
+    let (status, _, stderr) = Run::start(&["--file", "no such file"]).end();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.ends_with("quakes: no such file: No such file or directory (os error 2)\n"), "{stderr}");
+}
+
+#[test]
+fn a_signal_ends_the_example_soon_and_in_good_order() {
+    let mut run = Run::start(&["--json", "--speed", "86400"]);
+    // The replay begins, which lasts a week at a day a second.
+    run.until_it_says("read a catalogue");
+    let told = Instant::now();
+    let pid = run.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (status, stdout, _) = run.end();
+    assert_eq!((status.code(), &*stdout), (Some(0), ""));
+    assert!(told.elapsed() < Duration::from_secs(5), "it took {:?}", told.elapsed());
+}
