@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 
 use edri::Failure;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::events::QuakeRecorded;
@@ -14,58 +13,42 @@ const MAGNITUDES: RangeInclusive<f64> = -5.0..=11.0;
 const TIMES_MS: RangeInclusive<i64> = -5_364_662_400_000..=7_289_654_399_999;
 const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 
-#[derive(Deserialize)]
-struct Collection {
-    r#type: String,
-    features: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Feature {
-    id: String,
-    properties: Properties,
-}
-
-#[derive(Deserialize)]
-struct Properties {
-    net: String,
-    mag: Option<f64>,
-    place: Option<String>,
-    time: i64,
-    r#type: String,
-}
-
-/// Reads a feature collection of the USGS, which has the newest quake first. The oldest comes first here.
+/// Reads a feature collection of the USGS, which has the newest quake first. Here the oldest comes first.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<QuakeRecorded>, Failure> {
-    let collection: Collection = serde_json::from_slice(bytes)
-        .map_err(|error| Failure::new("not_geojson", format!("not a GeoJSON feature collection: {error}")))?;
-    if collection.r#type != "FeatureCollection" {
-        let message = format!("not a GeoJSON feature collection: its type is `{}`", collection.r#type);
-        return Err(Failure::new("not_geojson", message));
-    }
-    let numbered = collection.features.into_iter().zip(1..);
-    let mut quakes = numbered.map(|(value, number)| quake(number, value)).collect::<Result<Vec<_>, _>>()?;
+    let refused = |what: String| Failure::new("not_geojson", format!("no feature collection: {what}"));
+    let collection: Value = serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
+    let features = match (collection["type"].as_str(), collection["features"].as_array()) {
+        (Some("FeatureCollection"), Some(features)) => features,
+        (Some("FeatureCollection"), None) => return Err(refused("it has no `features`".to_owned())),
+        _ => return Err(refused("its `type` is another".to_owned())),
+    };
+    let mut quakes = (1..).zip(features).map(|(number, it)| quake(number, it)).collect::<Result<Vec<_>, _>>()?;
     quakes.sort_by_key(|quake| quake.time_ms);
     Ok(quakes)
 }
 
-fn quake(number: usize, value: Value) -> Result<QuakeRecorded, Failure> {
-    let id = value["id"].as_str().unwrap_or("without an id").to_owned();
-    let broken = |what: String| Failure::new("broken_feature", format!("feature {number} ({id}): {what}"));
-    let Feature { id, properties } = Feature::deserialize(value).map_err(|error| broken(error.to_string()))?;
-    if let Some(magnitude) = properties.mag.filter(|magnitude| !MAGNITUDES.contains(magnitude)) {
-        return Err(broken(format!("no quake has magnitude {magnitude}")));
-    }
-    if !TIMES_MS.contains(&properties.time) {
-        return Err(broken(format!("{} ms since 1970 is not a time of our age", properties.time)));
-    }
+fn quake(number: usize, feature: &Value) -> Result<QuakeRecorded, Failure> {
+    let id = feature["id"].as_str().unwrap_or("without an id");
+    let properties = &feature["properties"];
+    let broken = |field: &str, expected: &str| {
+        let found = &properties[field];
+        let message = format!("feature {number} ({id}): `properties.{field}` is {found}, expected {expected}");
+        Failure::new("broken_feature", message)
+    };
+    let text = |field| properties[field].as_str().ok_or_else(|| broken(field, "a text"));
+    let magnitude = match properties["mag"].as_f64() {
+        None if properties["mag"].is_null() => None,
+        Some(magnitude) if MAGNITUDES.contains(&magnitude) => Some(magnitude),
+        _ => return Err(broken("mag", "the magnitude of a quake")),
+    };
+    let time_ms = properties["time"].as_i64().filter(|time_ms| TIMES_MS.contains(time_ms));
     Ok(QuakeRecorded {
-        network: properties.net,
-        id,
-        magnitude: properties.mag,
-        place: properties.place.unwrap_or_else(|| "unknown place".to_owned()),
-        time_ms: properties.time,
-        natural: properties.r#type == "earthquake",
+        network: text("net")?.to_owned(),
+        id: id.to_owned(),
+        magnitude,
+        place: properties["place"].as_str().unwrap_or("unknown place").to_owned(),
+        time_ms: time_ms.ok_or_else(|| broken("time", "milliseconds since 1970"))?,
+        natural: text("type")? == "earthquake",
     })
 }
 
@@ -121,20 +104,22 @@ mod tests {
             let failure = parse(collection(&[QUAKE, feature]).as_bytes()).unwrap_err();
             assert_eq!((failure.code(), failure.text()), ("broken_feature", expect));
         };
-        check(&QUAKE.replace("time", "tim"), "feature 2 (ci1): missing field `time`");
-        check(&QUAKE.replace("-0.5", "99"), "feature 2 (ci1): no quake has magnitude 99");
-        check(&QUAKE.replace("-0.5", "\"5\""), "feature 2 (ci1): invalid type: string \"5\", expected f64");
+        check(&QUAKE.replace("net", "n"), "feature 2 (ci1): `properties.net` is null, expected a text");
         check(
-            &QUAKE.replace("7", "7e15"),
-            "feature 2 (ci1): invalid type: floating point `7000000000000000.0`, expected i64",
+            &QUAKE.replace("7", "0.5"),
+            "feature 2 (ci1): `properties.time` is 0.5, expected milliseconds since 1970",
         );
-        check("{}", "feature 2 (without an id): missing field `id`");
-        check("7", "feature 2 (without an id): invalid type: integer `7`, expected struct Feature");
+        check(
+            &QUAKE.replace("-0.5", "99"),
+            "feature 2 (ci1): `properties.mag` is 99, expected the magnitude of a quake",
+        );
+        check("7", "feature 2 (without an id): `properties.net` is null, expected a text");
     }
 
     #[test]
     fn what_is_not_geojson_is_refused() {
-        for text in ["", "7", "{", r#"{"type": "Feature"}"#, r#"{"type": "Feature", "features": []}"#] {
+        let no_list = r#"{"type": "FeatureCollection", "features": 7}"#;
+        for text in ["", "7", "{", r#"{"type": "Feature", "features": []}"#, no_list] {
             assert_eq!(parse(text.as_bytes()).unwrap_err().code(), "not_geojson", "{text}");
         }
     }

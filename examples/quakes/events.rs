@@ -19,8 +19,8 @@ pub(crate) struct UploadCatalogue {
 /// How far a replay is.
 #[data]
 pub(crate) struct Progress {
+    /// The quakes published so far.
     pub(crate) recorded: u64,
-    pub(crate) of: u64,
 }
 
 /// What a replay has published.

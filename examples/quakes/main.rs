@@ -25,7 +25,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::events::*;
 use crate::progress::ProgressLine;
 use crate::report::{Findings, Page};
-use crate::workers::{Alarm, Bulletin, Counter, Reader, Seismologist};
+use crate::workers::{Alarm, Analyst, Bulletin, Counter, Reader};
 
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/data/earthquakes.geojson");
 const CHUNK_BYTES: usize = 64 << 10;
@@ -33,8 +33,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Replays a week of earthquakes and says what there is to learn from them.
 #[derive(Parser)]
 struct Arguments {
-    /// Replay so many times faster than it happened: 1 is as it was, 86400 a day a second [default: as fast as possible]
-    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    /// Replay so many times faster than it happened; 86400 is a day a second [default: as fast as possible]
+    #[arg(long, value_name = "FACTOR", value_parser = speed, allow_negative_numbers = true)]
     speed: Option<f64>,
     /// Replay the catalogue so often, each time a week later
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -66,23 +66,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let reader = Manager::new("reader").worker(|| Reader).handles::<UploadCatalogue>();
-    let counter = Manager::new("counter").workers(4, Counter::default).keyed();
+/// The workers and what they handle. Those that compute for a while are on threads, where that holds up nobody.
+fn observatory() -> App {
+    let reader = Manager::new("reader").worker(|| Reader).placement(Placement::Thread).handles::<UploadCatalogue>();
+    let counter = Manager::new("counter")
+        .workers(4, Counter::default)
+        .keyed()
+        .handles::<QuakeRecorded>()
+        .handles::<SummariseNetwork>();
     let alarm = Manager::new("alarm").worker(|| Alarm).handles::<QuakeRecorded>();
-    let bulletin = Manager::new("bulletin").worker(Bulletin::default);
-    let seismologist = Manager::new("seismologist").worker(Seismologist::default);
-    let app = App::new("observatory")
-        .manager(reader.placement(Placement::Thread))
-        .manager(counter.handles::<QuakeRecorded>().handles::<SummariseNetwork>())
-        .manager(alarm)
-        .manager(bulletin.handles::<QuakeAlert>().handles::<ListAlerts>())
-        .manager(seismologist.handles::<QuakeRecorded>().handles::<StudyMagnitudes>().placement(Placement::Thread));
+    let bulletin = Manager::new("bulletin").worker(Bulletin::default).handles::<QuakeAlert>().handles::<ListAlerts>();
+    let analyst = Manager::new("analyst")
+        .worker(Analyst::default)
+        .placement(Placement::Thread)
+        .handles::<QuakeRecorded>()
+        .handles::<StudyMagnitudes>();
+    App::new("observatory").manager(reader).manager(counter).manager(alarm).manager(bulletin).manager(analyst)
+}
 
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // Stays empty when a signal stops the program first.
     let mut outcome = None;
     let slot = &mut outcome;
-    app.run_with(async move |node: Node| {
+    observatory().run_with(async move |node: Node| {
         *slot = Some(observe(&node, arguments).await);
         node.shutdown().await;
         Ok(())
@@ -151,17 +157,26 @@ async fn at_rest(bus: &Bus) {
 }
 
 fn print(findings: &Findings, json: bool) -> Result<(), Box<dyn Error>> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    if json {
-        serde_json::to_writer(&mut out, findings)?;
-        writeln!(out)?;
-        out.flush()?;
+    let out = io::BufWriter::new(io::stdout().lock());
+    let written = if json {
+        write_json(out, findings)
     } else {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Page { out, colour }.write(findings)?;
+        Page { out, colour }.write(findings)
+    };
+    match written {
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
     }
     if !findings.account.balanced {
         return Err("the account of deliveries does not balance: some are unaccounted for".into());
     }
     Ok(())
+}
+
+fn write_json(mut out: impl Write, findings: &Findings) -> io::Result<()> {
+    serde_json::to_writer(&mut out, findings)?;
+    writeln!(out)?;
+    out.flush()
 }

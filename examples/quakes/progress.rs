@@ -24,10 +24,10 @@ impl ProgressLine {
         let Some(terminal) = &mut self.terminal else { return };
         let (since, before) = std::mem::replace(&mut self.last, (Instant::now(), progress.recorded));
         let rate = (progress.recorded - before) as f64 / since.elapsed().as_secs_f64();
-        let inboxes: String = topology.managers.iter().map(inbox).collect();
-        let (recorded, of, rate) = (grouped(progress.recorded), grouped(progress.of), grouped(rate as u64));
+        let inboxes: String = topology.managers.iter().map(inboxes).collect();
+        let (recorded, rate) = (grouped(progress.recorded), grouped(rate as u64));
         // Without line wrap (DECAWM) a narrow terminal cuts the line off. A terminal that is gone is no reason to stop.
-        let _ = write!(terminal, "\r\x1b[?7l{recorded:>9} of {of} quakes {rate:>9}/s {inboxes}\x1b[K\x1b[?7h");
+        let _ = write!(terminal, "\r\x1b[?7l{recorded:>9} quakes {rate:>7}/s {inboxes}\x1b[K\x1b[?7h");
     }
 }
 
@@ -39,11 +39,10 @@ impl Drop for ProgressLine {
     }
 }
 
-/// ` counter ▁▃▁█ 1234`: a gauge for each inbox, and how many events wait in all of them.
-fn inbox(manager: &GroupView) -> String {
-    let Some(name) = manager.name.manager() else { return String::new() };
+/// ` counter ▁▃▁█`: how full each inbox of a manager is.
+fn inboxes(manager: &GroupView) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let gauge: String =
-        manager.depths.iter().map(|depth| LEVELS[(depth * 7).div_ceil(manager.capacity).min(7)]).collect();
-    format!(" {name} {gauge}{:>5}", manager.depths.iter().sum::<usize>())
+    let Some(name) = manager.name.manager() else { return String::new() };
+    let level = |depth: &usize| LEVELS[(depth * 7).div_ceil(manager.capacity).min(7)];
+    format!(" {name} {}", manager.depths.iter().map(level).collect::<String>())
 }

@@ -69,8 +69,8 @@ impl<W: Write> Page<W> {
     }
 
     fn networks(&mut self, Findings { events, first_ms, last_ms, networks, study, .. }: &Findings) -> io::Result<()> {
-        let [first, last] = [first_ms, last_ms].map(|time_ms| time_ms.map_or("never".to_owned(), date));
-        self.line(BOLD, &format!("\n{} quakes, {first} to {last} UTC", grouped(*events)))?;
+        let span = first_ms.zip(*last_ms).map(|(first, last)| format!(", {} to {} UTC", date(first), date(last)));
+        self.line(BOLD, &format!("\n{} quakes{}", grouped(*events), span.unwrap_or_default()))?;
         self.line(DIM, "  network      quakes  largest   b ± error     where the largest was")?;
         let mut networks: Vec<_> = networks.iter().collect();
         networks.sort_by_key(|(_, network)| Reverse(network.count));

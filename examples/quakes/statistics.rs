@@ -33,6 +33,7 @@ pub(crate) struct Study {
     /// The law for all natural quakes.
     pub(crate) gutenberg_richter: Option<GutenbergRichter>,
     /// The law for those of each network that has enough.
+    #[serde(rename = "gutenberg_richter_by_network")]
     pub(crate) by_network: BTreeMap<String, GutenbergRichter>,
 }
 

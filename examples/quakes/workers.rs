@@ -3,7 +3,7 @@
 //! ```text
 //!  catalogue.upload ─▶ Reader ─▶ quake.recorded ─┬─▶ Counter × 4, each with networks of its own
 //!                                                ├─▶ Alarm ─▶ quake.alert ─▶ Bulletin
-//!                                                └─▶ Seismologist, on a thread
+//!                                                └─▶ Analyst, on a thread
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,7 +42,6 @@ impl Handle<UploadCatalogue> for Reader {
         let quakes = catalogue::parse(&receive(&mut tunnel).await?)?;
         tracing::info!(quakes = quakes.len(), "read a catalogue");
 
-        let of = quakes.len() as u64 * u64::from(upload.repeat);
         let began = Instant::now();
         let mut told = began;
         let mut replayed = Replayed::default();
@@ -54,7 +53,7 @@ impl Handle<UploadCatalogue> for Reader {
                 let now = Instant::now();
                 if now >= told + PROGRESS_INTERVAL {
                     // Fails once the uploader is gone, which ends the replay.
-                    tunnel.send(Progress { recorded: replayed.quakes, of }).await?;
+                    tunnel.send(Progress { recorded: replayed.quakes }).await?;
                     told = now;
                 }
                 match due {
@@ -155,15 +154,15 @@ impl Handle<ListAlerts> for Bulletin {
 
 /// Studies the magnitudes. The arithmetic takes a while, so it runs on a thread, where that holds up nobody.
 #[derive(Default)]
-pub(crate) struct Seismologist {
+pub(crate) struct Analyst {
     all: Histogram,
     natural: Histogram,
     natural_by_network: BTreeMap<String, Histogram>,
 }
 
-impl Worker for Seismologist {}
+impl Worker for Analyst {}
 
-impl Handle<QuakeRecorded> for Seismologist {
+impl Handle<QuakeRecorded> for Analyst {
     async fn handle(&mut self, quake: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
         let Some(magnitude) = quake.magnitude else { return Ok(()) };
         self.all.add(magnitude);
@@ -175,7 +174,7 @@ impl Handle<QuakeRecorded> for Seismologist {
     }
 }
 
-impl Handle<StudyMagnitudes> for Seismologist {
+impl Handle<StudyMagnitudes> for Analyst {
     async fn handle(&mut self, _: &StudyMagnitudes, _: &mut Context) -> Result<Study, Failure> {
         let networks = self.natural_by_network.iter();
         let laws = networks.filter_map(|(network, histogram)| Some((network.clone(), histogram.fit(SEED)?)));
