@@ -7,7 +7,7 @@ use edri_managers::{Definition, Prepared};
 use edri_router::{Control, Limits, Router};
 use tokio::runtime::Handle;
 
-use crate::{Node, Result, StartError};
+use crate::{Error, Node, Result, StartError};
 
 /// A node in the making: a name, managers, limits.
 #[derive(Debug)]
@@ -96,36 +96,38 @@ impl App {
     ///
     /// [`StartError`] when the node does not start.
     pub fn run(self) -> Result<()> {
-        self.run_with(|_| async { Ok(()) })
+        self.run_with(|_| async { Ok::<_, Error>(()) }).map(|_| ())
     }
 
-    /// As [`App::run`], with something to do while the node runs; when `main` fails, the node is stopped and the error
-    /// returned. The node goes on when it succeeds: call [`Node::shutdown`] in it to end with it.
+    /// As [`App::run`], with something to do while the node runs. When `main` fails, the node is stopped and the error
+    /// returned. When it succeeds the node goes on: call [`Node::shutdown`] in it to end with it. What it returned comes
+    /// back in the end; `None` says that a signal came first.
     ///
     /// # Errors
     ///
     /// [`StartError`] when the node does not start; the error of `main`.
-    pub fn run_with<F, Fut>(self, main: F) -> Result<()>
+    pub fn run_with<F, Fut, T, E>(self, main: F) -> std::result::Result<Option<T>, E>
     where
         F: FnOnce(Node) -> Fut,
-        Fut: Future<Output = Result<()>>,
+        Fut: Future<Output = std::result::Result<T, E>>,
+        E: From<Error>,
     {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from)?;
         runtime.block_on(async {
-            let mut signals = Signals::new()?;
+            let mut signals = Signals::new().map_err(Error::from)?;
             let node = tokio::select! {
-                node = self.start() => node?,
+                node = self.start() => node.map_err(Error::from)?,
                 // Dropping the start stops what was started.
-                () = signals.next() => return Ok(()),
+                () = signals.next() => return Ok(None),
             };
             let serving = async {
-                main(node.clone()).await?;
+                let value = main(node.clone()).await?;
                 node.stopped().await;
-                Ok(())
+                Ok(Some(value))
             };
             let result = tokio::select! {
                 result = serving => result,
-                () = signals.next() => Ok(()),
+                () = signals.next() => Ok(None),
             };
             tokio::select! {
                 report = node.shutdown() => report.log(),

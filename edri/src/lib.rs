@@ -80,7 +80,7 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, App, Body, Bus, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager, Node,
-        Options, Overflow, Placement, Restart, Retry, Worker, data, event,
+        Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, TunnelError, Worker, data, event,
     };
 }
 

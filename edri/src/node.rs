@@ -12,8 +12,8 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::StartError;
 
-/// How often a stopping node looks whether its workers are done.
-const DRAIN_POLL: Duration = Duration::from_millis(2);
+/// How often it is looked at whether the workers are done.
+const REST_POLL: Duration = Duration::from_millis(2);
 /// What is left to a drain whose limit was used up waiting for the events to be handled.
 const DRAIN_LEAST: Duration = Duration::from_millis(1);
 
@@ -44,6 +44,8 @@ struct Inner {
 pub struct ShutdownReport {
     /// What became of all deliveries; balanced unless a worker did not end.
     pub account: Account,
+    /// The same for each manager that was on the node, in the order they came.
+    pub managers: Vec<(ManagerName, Account)>,
     /// The managers that had events left, or workers that did not end, with how many.
     pub unfinished: Vec<Drained>,
     /// How long it took.
@@ -117,6 +119,24 @@ impl Node {
     #[must_use]
     pub fn topology(&self) -> Topology {
         self.inner.bus.topology()
+    }
+
+    /// Waits until the node is at rest: nothing waits in a manager's inbox and no worker has anything in hand, so whatever
+    /// was published before and all that followed from it has ended. What subscriptions have not read does not count.
+    ///
+    /// A node that is never at rest makes this wait for ever; give it a time-out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn at_rest(&self) -> Account {
+        loop {
+            let managers = self.inner.managers.lock().clone();
+            if are_idle(&managers) {
+                return self.inner.router.account();
+            }
+            tokio::time::sleep(REST_POLL).await;
+        }
     }
 
     /// Adds a manager while the node runs. Once this returns, its workers take events.
@@ -238,7 +258,7 @@ impl Node {
         let managers = inner.managers.lock().clone();
         // Managers feed one another, so none is closed before all of them are idle.
         while Instant::now() < limit && !are_idle(&managers) {
-            tokio::time::sleep(DRAIN_POLL).await;
+            tokio::time::sleep(REST_POLL).await;
         }
         let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
         if let Err(error) = inner.router.change(Vec::new(), &groups).await {
@@ -259,7 +279,12 @@ impl Node {
             }
         }
         let unfinished = drained.into_iter().filter(|drained| !drained.is_all()).collect();
-        let report = Arc::new(ShutdownReport { account: inner.router.account(), unfinished, took: began.elapsed() });
+        let report = Arc::new(ShutdownReport {
+            account: inner.router.account(),
+            managers: managers.iter().map(|manager| (manager.name().clone(), manager.group().account())).collect(),
+            unfinished,
+            took: began.elapsed(),
+        });
         let control = inner.control.lock().take();
         // Joins a thread that only has to leave its loop; away from the runtime all the same.
         let ended = tokio::task::spawn_blocking(move || drop(control)).await;

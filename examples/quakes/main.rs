@@ -14,7 +14,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use clap::Parser;
@@ -85,16 +85,13 @@ fn observatory() -> App {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    // Stays empty when a signal stops the program first.
-    let mut outcome = None;
-    let slot = &mut outcome;
-    observatory().run_with(async move |node: Node| {
-        *slot = Some(observe(&node, arguments).await);
+    let findings = observatory().run_with(async move |node: Node| {
+        let findings = observe(&node, arguments).await?;
         node.shutdown().await;
-        Ok(())
+        Ok::<_, Box<dyn Error>>(findings)
     })?;
-    match outcome {
-        Some(findings) => print(&findings?, arguments.json),
+    match findings {
+        Some(findings) => print(&findings, arguments.json),
         None => Ok(writeln!(io::stderr(), "quakes: stopped before the end of the catalogue")?),
     }
 }
@@ -104,7 +101,8 @@ async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn
     let bus = node.bus();
     let began = Instant::now();
     let replayed = upload(node, arguments).await.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
-    at_rest(bus).await;
+    // Every quake counted, every alert that followed from one too.
+    node.at_rest().await;
     let elapsed = began.elapsed().as_secs_f64();
 
     // Keyed as the quakes are, each request goes to the one counter that has those of its network.
@@ -114,7 +112,7 @@ async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn
     }
     let Alerts { count: alerts, strongest } = bus.request(ListAlerts {}).await?;
     let study = bus.request(StudyMagnitudes {}).await?;
-    at_rest(bus).await;
+    node.at_rest().await;
     let topology = node.topology();
     let Replayed { quakes: events, first_ms, last_ms, .. } = replayed;
     let (account, managers, rate) = (topology.account.into(), topology.managers, events as f64 / elapsed);
@@ -140,20 +138,6 @@ async fn upload(node: &Node, arguments: &Arguments) -> Result<Replayed, Box<dyn 
         line.draw(&progress, &node.topology());
     }
     Ok(tunnel.result().await?)
-}
-
-/// Waits until every delivery has come to its end. Accounts are read while events go on, so only two that are alike, one
-/// after another, say that nothing happened between them.
-async fn at_rest(bus: &Bus) {
-    let mut before = None;
-    loop {
-        let account = bus.account();
-        let settled = account.is_balanced() && account.queued + account.in_hand == 0;
-        if before.replace(account) == Some(account) && settled {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 fn print(findings: &Findings, json: bool) -> Result<(), Box<dyn Error>> {

@@ -71,6 +71,21 @@ impl TunnelError {
     }
 }
 
+impl TunnelError {
+    /// The failure of the worker's handler, or the reason of an abort, when that is why.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Aborted(failure) => Some(failure),
+            Self::Ended(error) => match &**error {
+                RequestError::Failed(failure) => Some(failure),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl From<CodecError> for TunnelError {
     fn from(error: CodecError) -> Self {
         Self::Payload(Arc::new(error))
