@@ -421,7 +421,7 @@ fn the_program_that_other_tests_start_as_a_child() {
     let node = NODE.get().expect("the node has started");
     let account = node.bus().account();
     let sent = SENT.load(Ordering::SeqCst);
-    println!("\nchild: {:?}, sent {sent}, account {account:?}", ran.map_err(|error| error.to_string()));
+    println!("\nchild: {:?}, sent {sent}, account {account:?}", ran.map(|_| ()).map_err(|error| error.to_string()));
     assert!(account.is_balanced());
     assert_eq!(account.handled, sent);
     println!("\nchild: balanced");

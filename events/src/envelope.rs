@@ -91,6 +91,7 @@ pub struct Head {
 impl Head {
     /// The head of a new event from `origin`, with a fresh id and nothing optional.
     #[must_use]
+    #[inline(always)]
     pub fn new(descriptor: DescriptorRef, origin: Arc<Address>) -> Self {
         Self {
             id: EventId::next(),

@@ -58,11 +58,45 @@ pub struct Receipt {
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     time_limit: Option<Duration>,
+    /// Boxed because most events have none of it: an empty one is made and dropped for every event.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Rare {
     headers: Headers,
     key: Option<Box<str>>,
     trace: Option<TraceContext>,
     wrong: Option<HeadersError>,
 }
+
+impl Cause {
+    /// Makes the event of `head` follow from this one.
+    fn of(&self, head: &mut Head) {
+        head.cause = Some(self.id);
+        let parent = self.trace.unwrap_or_else(|| TraceContext::root(self.id));
+        head.trace = Some(parent.child(head.id, 0));
+    }
+}
+
+impl Rare {
+    fn add_to(&self, head: &mut Head) -> Result<(), PublishError> {
+        if let Some(error) = &self.wrong {
+            return Err(DeclareError::from(error.clone()).into());
+        }
+        if let Some(parent) = self.trace {
+            head.trace = Some(parent.child(head.id, 0));
+        }
+        if self.headers != Headers::default() {
+            head.headers = Some(Arc::new(self.headers.clone()));
+        }
+        head.key = self.key.clone();
+        Ok(())
+    }
+}
+
+/// What is said of most events.
+static NOTHING: Options = Options { time_limit: None, rare: None };
 
 impl Options {
     /// Nothing beside the payload.
@@ -81,8 +115,9 @@ impl Options {
     /// Adds a header. One that exceeds the limits of [`Headers`] makes the sending fail.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Err(error) = self.headers.insert(name, value) {
-            self.wrong.get_or_insert(error);
+        let rare = self.rare();
+        if let Err(error) = rare.headers.insert(name, value) {
+            rare.wrong.get_or_insert(error);
         }
         self
     }
@@ -90,19 +125,19 @@ impl Options {
     /// A key instead of the event's own.
     #[must_use]
     pub fn key(mut self, key: &str) -> Self {
-        self.key = Some(key.into());
+        self.rare().key = Some(key.into());
         self
     }
 
     /// Continues this trace, instead of that of the event being handled.
     #[must_use]
     pub fn trace(mut self, parent: TraceContext) -> Self {
-        self.trace = Some(parent);
+        self.rare().trace = Some(parent);
         self
     }
 
-    fn is_empty(&self) -> bool {
-        self.key.is_none() && self.trace.is_none() && self.wrong.is_none() && self.headers == Headers::default()
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 }
 
@@ -122,6 +157,7 @@ impl Bus {
 
     /// Makes what is sent from now on follow from `event`.
     #[doc(hidden)]
+    #[inline]
     pub fn set_cause(&mut self, event: &Envelope) {
         let head = event.head();
         // The deadline of a notification says when to forget it, not when its handler must be done.
@@ -182,7 +218,11 @@ impl Bus {
     ///
     /// Dropping the future while it waits dead-letters the event for those who have no room yet.
     pub async fn publish<E: Notification>(&self, event: E) -> Result<Receipt, PublishError> {
-        self.publish_with(event, &Options::default()).await
+        match self.push_typed(event, &NOTHING)? {
+            Pushed::Done(receipt) => Ok(receipt),
+            // What follows is rare; boxed, it does not weigh on every publisher's future.
+            slow => Box::pin(self.send_slowly(slow)).await,
+        }
     }
 
     /// As [`Bus::publish`], with something to say beside the payload.
@@ -193,7 +233,6 @@ impl Bus {
     pub async fn publish_with<E: Notification>(&self, event: E, options: &Options) -> Result<Receipt, PublishError> {
         match self.push_typed(event, options)? {
             Pushed::Done(receipt) => Ok(receipt),
-            // What follows is rare; boxed, it does not weigh on every publisher's future.
             slow => Box::pin(self.send_slowly(slow)).await,
         }
     }
@@ -305,6 +344,7 @@ impl Bus {
 
     // ---- below the types -------------------------------------------------------------------------------------------
 
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<(), PublishError> {
         match self.core.phase() {
             Phase::Running => Ok(()),
@@ -315,6 +355,7 @@ impl Bus {
     }
 
     /// The head of a new event sent through this bus.
+    #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, options: &Options) -> Result<Head, PublishError> {
         self.check_open()?;
         let limit = options.time_limit.or(descriptor.time_limit());
@@ -323,21 +364,10 @@ impl Bus {
             head.deadline = Some(Instant::now() + limit);
         }
         if let Some(cause) = &self.cause {
-            head.cause = Some(cause.id);
-            let parent = cause.trace.unwrap_or_else(|| TraceContext::root(cause.id));
-            head.trace = Some(parent.child(head.id, 0));
+            cause.of(&mut head);
         }
-        if !options.is_empty() {
-            if let Some(error) = &options.wrong {
-                return Err(DeclareError::from(error.clone()).into());
-            }
-            if let Some(parent) = options.trace {
-                head.trace = Some(parent.child(head.id, 0));
-            }
-            if options.headers != Headers::default() {
-                head.headers = Some(Arc::new(options.headers.clone()));
-            }
-            head.key = options.key.clone();
+        if let Some(rare) = &options.rare {
+            rare.add_to(&mut head)?;
         }
         Ok(head)
     }

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use actix::Addr;
 use arc_swap::ArcSwap;
 use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -176,22 +177,49 @@ impl Core {
     /// Ends a closed group: whatever still waits in it ends with `reason`.
     pub(crate) fn remove_group(self: &Arc<Self>, group: &GroupRef, reason: Reason, detail: &str) -> usize {
         let discarded = self.empty_group(group, reason, detail);
+        self.forget_group(group);
+        discarded
+    }
+
+    /// Takes a group whose deliveries have ended, or soon will have, off the list.
+    pub(crate) fn forget_group(&self, group: &GroupRef) {
         let mut groups = self.groups.lock();
         if groups.living.remove(&group.id()).is_some() {
             groups.leaving.push(Arc::clone(group));
         }
-        discarded
     }
 
     pub(crate) fn empty_group(self: &Arc<Self>, group: &GroupRef, reason: Reason, detail: &str) -> usize {
-        let mut discarded = 0;
+        let (core, of, detail) = (Arc::clone(self), Arc::clone(group), detail.to_owned());
+        self.clear(group, move |delivery| core.discard(&of, delivery, reason, &detail))
+    }
+
+    /// Ends what waits in a closed group and returns how many those were. Who had a place when the group closed, and is
+    /// still to fill it, is awaited by a task.
+    pub(crate) fn clear(&self, group: &GroupRef, end: impl Fn(Delivery) + Clone + Send + 'static) -> usize {
+        let mut ended = 0;
         for inbox in 0..group.inboxes() {
-            while let Some(delivery) = group.inbox(inbox).evict() {
-                self.discard(group, delivery, reason, detail);
-                discarded += 1;
+            let mut rest = group.consume(inbox);
+            loop {
+                match rest.next().now_or_never() {
+                    Some(Some(delivery)) => {
+                        end(delivery);
+                        ended += 1;
+                    }
+                    Some(None) => break,
+                    None => {
+                        let end = end.clone();
+                        self.runtime.spawn(async move {
+                            while let Some(delivery) = rest.next().await {
+                                end(delivery);
+                            }
+                        });
+                        break;
+                    }
+                }
             }
         }
-        discarded
+        ended
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupRef> {
@@ -228,6 +256,7 @@ impl Core {
     // ---- notifications ---------------------------------------------------------------------------------------------
 
     /// The head of a new event.
+    #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Arc<Address>) -> Head {
         let mut head = Head::new(descriptor, Arc::clone(origin));
         if head.id.sequence() & (TIMED_ONE_IN - 1) == 0 {
@@ -263,7 +292,9 @@ impl Core {
             }
         }
         let Push { stalled, displaced, .. } = push;
-        self.bury_displaced(displaced);
+        if !displaced.is_empty() {
+            self.bury_displaced(displaced);
+        }
         if stalled.is_empty() { Pushed::Done(receipt) } else { Pushed::Waits(receipt, stalled) }
     }
 
@@ -432,6 +463,7 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
+    #[inline]
     fn offer(&mut self, route: &Route<GroupRef>, envelope: Envelope) {
         let delivery = Delivery::new(envelope, route.handler, ReplyTo::None);
         match route.target.offer(delivery, &mut self.displaced) {

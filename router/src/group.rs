@@ -503,6 +503,7 @@ impl Group {
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
+    #[inline]
     pub(crate) fn offer(self: &Arc<Self>, mut delivery: Delivery, displaced: &mut Displaced) -> Offered {
         let inbox = self.inbox_for(&delivery.envelope);
         let queue = &self.inboxes[inbox];
@@ -632,6 +633,7 @@ impl InboxConsumer {
     }
 
     /// The next delivery if there is one.
+    #[inline]
     pub fn try_next(&mut self) -> Option<Delivery> {
         self.consumer.try_next()
     }

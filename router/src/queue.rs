@@ -402,6 +402,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     }
 
     /// Takes the next item if there is one.
+    #[inline]
     pub(crate) fn try_next(&mut self) -> Option<T> {
         let item = self.queue.items.pop()?;
         self.unreleased += 1;

@@ -197,11 +197,9 @@ impl Drop for RawSubscription {
     fn drop(&mut self) {
         self.group.close(None);
         self.core.withdraw_soon(self.group.id());
-        while let Some(delivery) = self.consumer.try_next() {
-            drop(delivery);
-            self.group.count(Ended::Cancelled);
-        }
-        self.core.remove_group(&self.group, Reason::Stopped, "the subscription ended");
+        let group = Arc::clone(&self.group);
+        self.core.clear(&self.group, move |_| group.count(Ended::Cancelled));
+        self.core.forget_group(&self.group);
     }
 }
 

@@ -253,6 +253,7 @@ impl<T: Target> Entry<T> {
     ///
     /// Of several routes that lead to one target, one that it asked for by name goes before one by pattern, for only
     /// the former answers requests; then one for every key before one for a single key.
+    #[inline]
     pub(crate) fn for_each<'a>(&'a self, envelope: &Envelope, mut each: impl FnMut(&'a Route<T>)) {
         let keyed = self.keyed.as_ref().and_then(|keyed| {
             envelope.with_key(|key| key.and_then(|key| keyed.get(key_hash(key), key))).map(|routes| &routes[..])

@@ -65,6 +65,7 @@ impl Context {
     }
 
     /// Takes an event in hand.
+    #[inline]
     pub(crate) fn begin(&mut self, delivery: &mut Delivery) {
         self.bus.set_cause(&delivery.envelope);
         self.hand = Some(Hand {
@@ -81,13 +82,14 @@ impl Context {
     }
 
     /// Puts the event down.
+    #[inline]
     pub(crate) fn end(&mut self) {
         self.hand = None;
     }
 
     /// Tells whether the reply was taken along, whatever becomes of the context.
-    pub(crate) fn deferral(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.deferred)
+    pub(crate) fn deferral(&self) -> &Arc<AtomicBool> {
+        &self.deferred
     }
 
     // ---- sending ---------------------------------------------------------------------------------------------------

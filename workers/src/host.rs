@@ -238,7 +238,7 @@ impl Desk {
                 return Some(Exit::Killed);
             }
             timer.stop(&self.seat.status);
-            match settle(&self.seat, delivery, called, &self.cx.deferral()) {
+            match settle(&self.seat, delivery, called, self.cx.deferral()) {
                 Next::Settled => break,
                 Next::End(exit) => return Some(exit),
                 Next::Again(again, pause) => {
@@ -268,8 +268,7 @@ impl Desk {
             consumer.give_back();
             watched.begin(delivery);
         }
-        let envelope = delivery.envelope.clone();
-        let handling = AssertUnwindSafe(instance.handle(delivery.handler, &envelope, cx)).catch_unwind();
+        let handling = AssertUnwindSafe(instance.handle(delivery.handler, &delivery.envelope, cx)).catch_unwind();
         let mut handling = pin!(handling);
         // Most handlers are ready at once; only the others need timers and signals.
         let called = match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
@@ -309,6 +308,7 @@ pub(crate) async fn finish(
     }
 }
 
+#[inline]
 pub(crate) fn called(done: Result<Outcome, Box<dyn Any + Send>>) -> Called {
     match done {
         Ok(outcome) => Called::Done(outcome),
@@ -323,6 +323,7 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Whether the delivery is still worth handling; settles it when not.
+#[inline]
 pub(crate) fn begin(seat: &Seat, delivery: &mut Delivery) -> bool {
     delivery.attempts += 1;
     match delivery.ticket() {
@@ -360,7 +361,19 @@ pub(crate) fn shadow(delivery: &Delivery) -> Delivery {
 }
 
 /// Settles a delivery after a call, or says what else is to be done.
+#[inline]
 pub(crate) fn settle(seat: &Seat, delivery: Delivery, called: Called, deferred: &AtomicBool) -> Next {
+    match called {
+        Called::Done(Ok(value)) if !deferred.load(Ordering::Relaxed) => {
+            succeed(seat, &delivery, value);
+            Next::Settled
+        }
+        called => settle_rest(seat, delivery, called, deferred),
+    }
+}
+
+/// As [`settle`], for all that is not a success.
+fn settle_rest(seat: &Seat, delivery: Delivery, called: Called, deferred: &AtomicBool) -> Next {
     if deferred.load(Ordering::Relaxed) {
         // Whoever has the reply settles the delivery; an instance that was lost is lost all the same.
         return match called {
@@ -376,10 +389,7 @@ pub(crate) fn settle(seat: &Seat, delivery: Delivery, called: Called, deferred: 
         };
     }
     match called {
-        Called::Done(Ok(value)) => {
-            succeed(seat, &delivery, value);
-            Next::Settled
-        }
+        Called::Done(Ok(_)) | Called::GivenUp => Next::Settled,
         Called::Done(Err(HandlerError::Failed(failure))) => match delivery.ticket() {
             Some(ticket) => {
                 seat.router.complete(ticket, Err(RequestError::Failed(failure)));
@@ -403,7 +413,6 @@ pub(crate) fn settle(seat: &Seat, delivery: Delivery, called: Called, deferred: 
         Called::Panicked(text) => lost(seat, Some(delivery), Reason::WorkerLost, format!("panicked: {text}")),
         Called::TimeLimit(limit) => lost(seat, Some(delivery), Reason::TimeLimit, time_limit_text(limit)),
         Called::Killed => Next::End(killed(seat, Some(delivery), "its worker was stopped while handling it")),
-        Called::GivenUp => Next::Settled,
     }
 }
 
@@ -411,6 +420,7 @@ pub(crate) fn time_limit_text(limit: Duration) -> String {
     format!("the handler took longer than its limit of {limit:?}")
 }
 
+#[inline]
 fn succeed(seat: &Seat, delivery: &Delivery, value: Value) {
     if let Some(ticket) = delivery.ticket() {
         // A requester that is gone by now is counted by the router.
@@ -452,10 +462,12 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
+    #[inline]
     pub(crate) fn start(delivery: &Delivery) -> Self {
         Self { times: delivery.envelope.head().stamped.map(|sent| (sent, Instant::now())) }
     }
 
+    #[inline]
     pub(crate) fn stop(self, status: &WorkerStatus) {
         if let Some((sent, begun)) = self.times {
             status.timed(begun.saturating_duration_since(sent), begun.elapsed());

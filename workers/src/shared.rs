@@ -83,7 +83,9 @@ pub(crate) async fn serve(
             continue;
         }
         // The handler wants the instance for itself.
-        while let Some(progress) = beside.calls.next().await {
+        while !beside.calls.is_empty()
+            && let Some(progress) = beside.calls.next().await
+        {
             if let Some(again) = beside.end(desk, progress) {
                 beside.begin(desk, instance, again);
             }
@@ -122,7 +124,7 @@ impl Beside {
         }
         let mut cx = desk.cx.another();
         cx.begin(&mut delivery);
-        let deferred = cx.deferral();
+        let deferred = Arc::clone(cx.deferral());
         let timer = Timer::start(&delivery);
         let handling = instance.handle_beside(delivery.handler, delivery.envelope.clone(), cx);
         let (limit, kill) = (desk.seat.policy.time_limit, desk.seat.signals.kill.clone());
