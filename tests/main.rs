@@ -1,12 +1,15 @@
 //! Scenarios that cross crates: each module holds promises of `docs/SEMANTICS.md`, each test is named after its own.
 
 mod compile_fail;
+mod envelopes;
 mod order;
 mod quakes;
 mod requests;
 mod running;
 mod start;
 mod stop;
+mod subscriptions;
 mod supervision;
 mod support;
+mod tunnels;
 mod waiting;

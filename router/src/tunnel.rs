@@ -125,8 +125,8 @@ impl<U, D, R> Opened<U, D, R> {
     pub async fn recv(&mut self) -> Result<Option<D>, TunnelError> {
         match self.receiver.recv().await {
             Ok(Some(item)) => Ok(Some(item)),
-            // The worker's half ends when its handler does: its outcome says whether that was the end or a break.
-            Ok(None) if self.outcome.waiting.is_some() => {
+            // When the worker's half ended with its handler, the outcome says whether that was the end or a break.
+            Ok(None) if !self.receiver.is_finished() => {
                 self.outcome.wait().await?;
                 Ok(None)
             }

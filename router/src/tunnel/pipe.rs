@@ -115,8 +115,10 @@ struct PipeState<T> {
 
 #[derive(Clone)]
 pub(super) enum End {
-    /// What is queued is the rest.
+    /// The sender said so: what is queued is the rest.
     Finished,
+    /// The sender was dropped without a word: what is queued is the rest, and the outcome says why.
+    Left,
     /// What is queued is worth nothing any more.
     Broken(TunnelError),
 }
@@ -142,7 +144,7 @@ impl<T> Pipe<T> {
         let mut state = self.state.lock();
         match &state.end {
             Some(End::Broken(error)) => return Poll::Ready(Err(error.clone())),
-            Some(End::Finished) => return Poll::Ready(Err(TunnelError::Finished)),
+            Some(End::Finished | End::Left) => return Poll::Ready(Err(TunnelError::Finished)),
             None => {}
         }
         let Some(weight) = item.as_ref().map(self.weigh) else { return Poll::Ready(Ok(())) };
@@ -200,7 +202,7 @@ impl<T> Pipe<T> {
     fn end(&self, end: End) {
         let mut state = self.state.lock();
         match (&state.end, &end) {
-            (None, _) | (Some(End::Finished), End::Broken(_)) => {}
+            (None, _) | (Some(End::Finished | End::Left), End::Broken(_)) => {}
             _ => return,
         }
         let dropped = if matches!(end, End::Broken(_)) { std::mem::take(&mut state.items) } else { VecDeque::new() };
@@ -210,6 +212,11 @@ impl<T> Pipe<T> {
         wakers.into_iter().flatten().for_each(Waker::wake);
         // User types, dropped without the lock.
         drop(dropped);
+    }
+
+    /// Whether the sender said that it has finished.
+    fn is_finished(&self) -> bool {
+        matches!(self.state.lock().end, Some(End::Finished))
     }
 
     fn broken(&self) -> Option<TunnelError> {
@@ -231,6 +238,7 @@ trait Mapped<T>: Send {
         Poll::Ready(Ok(None))
     }
     fn end(&self, end: End);
+    fn is_finished(&self) -> bool;
     fn broken(&self) -> Option<TunnelError>;
 }
 
@@ -250,6 +258,9 @@ impl<T, P: Send> Mapped<T> for Inward<T, P> {
     }
     fn end(&self, end: End) {
         self.pipe.end(end);
+    }
+    fn is_finished(&self) -> bool {
+        self.pipe.is_finished()
     }
     fn broken(&self) -> Option<TunnelError> {
         self.pipe.broken()
@@ -279,6 +290,9 @@ impl<T, P: Send> Mapped<T> for Outward<P, T> {
     }
     fn end(&self, end: End) {
         self.pipe.end(end);
+    }
+    fn is_finished(&self) -> bool {
+        self.pipe.is_finished()
     }
     fn broken(&self) -> Option<TunnelError> {
         self.pipe.broken()
@@ -382,6 +396,8 @@ impl<T> Sender<T> {
     /// Says that nothing more comes in this direction. The other direction goes on.
     pub fn finish(&mut self) {
         self.end(End::Finished);
+        // What was finished is not broken any more by dropping this.
+        self.breaks_when_dropped = false;
     }
 
     /// Breaks this direction at once: what is queued is dropped and the receiver gets `reason`.
@@ -399,7 +415,7 @@ impl<T> Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.end(if self.breaks_when_dropped { End::Broken(TunnelError::PeerDropped) } else { End::Finished });
+        self.end(if self.breaks_when_dropped { End::Broken(TunnelError::PeerDropped) } else { End::Left });
     }
 }
 
@@ -439,6 +455,13 @@ impl<T> Receiver<T> {
         match &self.pipe {
             RecvFrom::Pipe(pipe, _) => pipe.end(end),
             RecvFrom::Mapped(pipe) => pipe.end(end),
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        match &self.pipe {
+            RecvFrom::Pipe(pipe, _) => pipe.is_finished(),
+            RecvFrom::Mapped(pipe) => pipe.is_finished(),
         }
     }
 
@@ -518,6 +541,9 @@ struct Gone;
 
 impl<T> Mapped<T> for Gone {
     fn end(&self, _: End) {}
+    fn is_finished(&self) -> bool {
+        true
+    }
     fn broken(&self) -> Option<TunnelError> {
         None
     }
