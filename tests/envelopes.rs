@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::{
-    DeclareError, Descriptor, Encoding, EventId, Kind, Notification, PublishError, RequestError, TraceContext,
-};
+use edri::{DeclareError, Descriptor, Encoding, EventId, Kind, Notification, PublishError, RequestError, TraceContext};
 use futures_util::FutureExt;
 use serde_json::json;
 
@@ -139,11 +137,15 @@ async fn what_a_worker_sends_when_it_starts_follows_from_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_the_key_and_the_deadline_reach_the_handler() {
     let (node, sights) = chain().await;
-    let options = Options::new().header("tenant", "north").header("hop", "1").key("other").time_limit(Duration::from_secs(60));
+    let options =
+        Options::new().header("tenant", "north").header("hop", "1").key("other").time_limit(Duration::from_secs(60));
     node.bus().publish_with(keyed("own", 1), &options).await.expect("published");
     let sights = sights.wait_for(2).await;
     let envelope = &sights[0].envelope;
-    assert_eq!((envelope.header("tenant"), envelope.header("hop"), envelope.header("x")), (Some("north"), Some("1"), None));
+    assert_eq!(
+        (envelope.header("tenant"), envelope.header("hop"), envelope.header("x")),
+        (Some("north"), Some("1"), None)
+    );
     assert_eq!(envelope.key().as_deref(), Some("other"));
     assert_eq!(envelope.payload::<Noted>().expect("typed").key, "own");
     assert!(sights[0].remaining.is_some_and(|left| left <= Duration::from_secs(60) && left > Duration::from_secs(30)));
@@ -156,7 +158,11 @@ async fn headers_the_key_and_the_deadline_reach_the_handler() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_or_too_long_headers_make_the_sending_fail() {
-    let node = started(App::new("test").manager(Manager::new("m").worker(keeps(&Seen::default())).handles::<Noted>().handles::<Asked>())).await;
+    let node = started(
+        App::new("test")
+            .manager(Manager::new("m").worker(keeps(&Seen::default())).handles::<Noted>().handles::<Asked>()),
+    )
+    .await;
     let too_many = (0..65).fold(Options::new(), |options, number| options.header(&format!("h{number}"), "x"));
     let too_long = Options::new().header("h", &"x".repeat(8 * 1024));
     for options in [too_many, too_long] {
@@ -383,8 +389,12 @@ async fn a_time_to_live_that_the_event_declares_is_its_deadline() {
 #[test]
 fn ids_of_events_are_never_given_twice() {
     let ids = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..10_000).map(|_| EventId::next()).collect::<Vec<_>>())).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect::<std::collections::HashSet<_>>()
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..10_000).map(|_| EventId::next()).collect::<Vec<_>>())).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no panic"))
+            .collect::<std::collections::HashSet<_>>()
     });
     assert_eq!(ids.len(), 40_000);
 }

@@ -47,7 +47,7 @@ async fn a_group_with_one_worker_sees_each_publisher_in_order() {
             let seen = by_worker.clone();
             async move {
                 seen.add((event.key.clone(), event.number));
-                if event.number % 5 == 0 {
+                if event.number.is_multiple_of(5) {
                     tokio::task::yield_now().await;
                 }
                 Ok(())
@@ -72,6 +72,11 @@ async fn a_group_with_one_worker_sees_each_publisher_in_order() {
     }
 }
 
+/// How often the handling of this event fails: every fifth once, every tenth twice, every hundredth for good.
+fn failures(number: u64) -> u32 {
+    [5, 10, 100].map(|each| u32::from(number.is_multiple_of(each))).iter().sum()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keyed_group_keeps_each_key_in_order_while_events_are_tried_again() {
     const EACH: u64 = 200;
@@ -82,13 +87,7 @@ async fn a_keyed_group_keeps_each_key_in_order_while_events_are_tried_again() {
         async move {
             tries.add((event.key.clone(), event.number));
             tokio::task::yield_now().await;
-            // Every fifth event fails once, every tenth twice, every hundredth for good.
-            let failures = if event.number % 100 == 0 {
-                3
-            } else {
-                u32::from(event.number % 5 == 0) + u32::from(event.number % 10 == 0)
-            };
-            if cx.attempt() <= failures { Err(Failure::message("not yet")) } else { Ok(()) }
+            if cx.attempt() <= failures(event.number) { Err(Failure::message("not yet")) } else { Ok(()) }
         }
         .boxed()
     });
@@ -103,11 +102,8 @@ async fn a_keyed_group_keeps_each_key_in_order_while_events_are_tried_again() {
     assert_eq!((account.deliveries, account.handled, account.dead_lettered), (8 * EACH, 8 * (EACH - 2), 16));
     assert!(letters(node.bus()).iter().all(|(reason, _, attempts)| (*reason, *attempts) == (Reason::Failed, 3)));
     let tries = tries.list();
-    let mut expect = Vec::new();
-    for number in 0..EACH {
-        let tries = if number % 100 == 0 { 3 } else { 1 + u64::from(number % 5 == 0) + u64::from(number % 10 == 0) };
-        expect.extend((0..tries).map(|_| number));
-    }
+    let tries_of = |number| (failures(number) + 1).min(3) as usize;
+    let expect: Vec<_> = (0..EACH).flat_map(|number| vec![number; tries_of(number)]).collect();
     let numbers = by_key(&tries);
     assert_eq!(numbers.len(), 8);
     for (key, numbers) in numbers {
@@ -188,7 +184,7 @@ async fn workers_that_compete_handle_every_event_once() {
     let worker = does(move |event: &Noted, _| {
         let seen = by_worker.clone();
         async move {
-            if event.number % 3 == 0 {
+            if event.number.is_multiple_of(3) {
                 tokio::task::yield_now().await;
             }
             seen.add(event.number);

@@ -652,7 +652,7 @@ async fn ten_thousand_requests_at_once_are_all_answered() {
                 let (count, number) = (Arc::clone(&count), event.number);
                 async move {
                     count.fetch_add(1, Ordering::Relaxed);
-                    if number % 16 == 0 {
+                    if number.is_multiple_of(16) {
                         tokio::task::yield_now().await;
                     }
                     Ok(number * 2)

@@ -75,7 +75,7 @@ impl Worker for Records {}
 
 impl Handle<Noted> for Records {
     async fn handle(&mut self, event: &Noted, _: &mut Context) -> Result<(), Failure> {
-        if event.number % 7 == 0 {
+        if event.number.is_multiple_of(7) {
             tokio::task::yield_now().await;
         }
         self.seen.add((event.key.clone(), event.number, self.generation));
@@ -96,7 +96,7 @@ async fn a_manager_replaced_under_load_loses_nothing_handles_nothing_twice_and_k
     let manager = |generation: u64| {
         let worker = Records { generation, seen: seen.clone() };
         // Threads and tasks take over from one another, with one more or one less partition.
-        let placement = if generation % 2 == 0 { Placement::Task } else { Placement::Thread };
+        let placement = if generation.is_multiple_of(2) { Placement::Task } else { Placement::Thread };
         Manager::new("m")
             .placement(placement)
             .workers(2 + generation as usize % 2, move || worker.clone())

@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::{PublishError, Reason, RequestError, TryPublishError};
+use edri::{Definition, Phase, PublishError, Reason, RequestError, TryPublishError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use crate::support::{
     Asked, Followed, Gate, Holds, LIMIT, Noted, Seen, asked, does, ends_well, keeps, keeps_behind, letters, noted,
@@ -55,42 +56,101 @@ async fn a_shutdown_under_load_finishes_everything_that_was_accepted() {
     assert_eq!(seen.len() as u64, account.handled);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_handlers_publish_while_the_node_stops_is_handled_however_long_the_chain() {
-    const HOPS: u64 = 2000;
-    for _ in 0..20 {
-        let ends = Seen::default();
-        let there = does(|event: &Noted, cx| {
+/// A node on which one event goes to and fro so many times, with who notes the end of it.
+async fn there_and_back(hops: u64) -> (Node, Seen<u64>) {
+    let ends = Seen::default();
+    let there = does(|event: &Noted, cx| {
+        async move {
+            cx.publish(Followed { number: event.number + 1 }).await?;
+            Ok(())
+        }
+        .boxed()
+    });
+    let back = {
+        let ends = ends.clone();
+        does(move |event: &Followed, cx| {
+            let ends = ends.clone();
             async move {
-                cx.publish(Followed { number: event.number + 1 }).await?;
+                if event.number < hops {
+                    cx.publish(noted(event.number + 1)).await?;
+                } else {
+                    ends.add(event.number);
+                }
                 Ok(())
             }
             .boxed()
-        });
-        let back = {
-            let ends = ends.clone();
-            does(move |event: &Followed, cx| {
-                let ends = ends.clone();
-                async move {
-                    match event.number {
-                        HOPS.. => ends.add(event.number),
-                        number => drop(cx.publish(noted(number + 1)).await?),
-                    }
-                    Ok(())
-                }
-                .boxed()
-            })
-        };
-        // Others between the two, so that an event has time to go from one to the other while they are looked at.
-        let mut app = App::new("test").manager(Manager::new("there").worker(there).handles::<Noted>());
-        for number in 0..60 {
-            app = app.manager(Manager::new(&format!("m{number}")).worker(keeps(&ends)).handles::<Asked>());
-        }
-        let node = started(app.manager(Manager::new("back").worker(back).handles::<Followed>())).await;
+        })
+    };
+    // Others between the two, so that an event has time to go from one to the other while they are looked at.
+    let mut app = App::new("test").manager(Manager::new("there").worker(there).handles::<Noted>());
+    for number in 0..60 {
+        app = app.manager(Manager::new(&format!("m{number}")).worker(keeps(&ends)).handles::<Asked>());
+    }
+    (started(app.manager(Manager::new("back").worker(back).handles::<Followed>())).await, ends)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_handlers_publish_while_the_node_stops_is_handled_however_long_the_chain() {
+    for _ in 0..20 {
+        let (node, ends) = there_and_back(2000).await;
         node.bus().publish(noted(0)).await.expect("published");
         let report = ends_well(&node).await;
-        assert_eq!(ends.len(), 1, "the chain broke after {} of {HOPS} hops", report.account.handled);
+        assert_eq!(ends.len(), 1, "the chain broke after {} hops", report.account.handled);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_at_rest_when_all_that_followed_has_ended() {
+    let (node, ends) = there_and_back(2000).await;
+    for number in 1..=20 {
+        node.bus().publish(noted(0)).await.expect("published");
+        let account = within("rest", node.at_rest()).await;
+        assert_eq!(ends.len(), number, "after {} hops", account.handled);
+        assert!(account.is_balanced());
+    }
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_was_taken_along_is_waited_for() {
+    let replies = Seen::default();
+    let later = {
+        let replies = replies.clone();
+        does(move |_: &Asked, cx| {
+            let taken = cx.defer::<Asked>().map(|reply| replies.add(Arc::new(Mutex::new(Some(reply)))));
+            async { Err(taken.err().unwrap_or_else(Failure::deferred)) }.boxed()
+        })
+    };
+    let node = started(App::new("test").manager(Manager::new("later").worker(later).handles::<Asked>())).await;
+    let bus = node.bus().clone();
+    let asking = tokio::spawn(async move { bus.request(asked(1)).await });
+    let reply = replies.wait_for(1).await[0].lock().take().expect("is there");
+    let stopping = {
+        let node = node.clone();
+        tokio::spawn(async move { node.shutdown().await })
+    };
+    until("the node to be stopping", || node.topology().phase == Phase::Stopping).await;
+    assert!(reply.send(Ok(7)));
+    assert_eq!(within("the answer", asking).await.expect("no panic").expect("answered"), 7);
+    let report = within("the node to stop", stopping).await.expect("no panic");
+    assert_eq!((report.account.handled, report.unfinished.len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_report_has_the_account_of_each_manager() {
+    let failing = does(|_: &Noted, _| async { Err(Failure::message("always")) }.boxed());
+    let app = App::new("test")
+        .manager(Manager::new("failing").worker(failing).handles::<Noted>())
+        .manager(Manager::new("keeping").worker(keeps(&Seen::default())).handles::<Noted>());
+    let node = started(app).await;
+    node.bus().publish_batch((0..3).map(noted)).await.expect("published");
+    let report = ends_well(&node).await;
+    let accounts: Vec<_> = report
+        .managers
+        .iter()
+        .map(|(manager, account)| (manager.as_str(), account.deliveries, account.handled, account.dead_lettered))
+        .collect();
+    assert_eq!(accounts, [("failing", 3, 0, 3), ("keeping", 3, 3, 0)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +164,7 @@ async fn whoever_sends_from_outside_is_told_that_the_node_is_stopping() {
         let node = node.clone();
         tokio::spawn(async move { node.shutdown().await })
     };
-    until("the node to be stopping", || node.topology().phase == edri::Phase::Stopping).await;
+    until("the node to be stopping", || node.topology().phase == Phase::Stopping).await;
     let check = async || {
         let bus = node.bus();
         assert!(matches!(bus.publish(noted(2)).await, Err(PublishError::Stopping)));
@@ -183,8 +243,6 @@ async fn stops_all_the_same(manager: Definition, gate: &Gate) {
     assert_eq!(named, ["endless"], "{report:?}");
     gate.open();
 }
-
-use edri::Definition;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_awaits_for_ever_is_dropped_at_the_limit_and_named() {
@@ -292,9 +350,9 @@ async fn all_who_stop_a_node_or_wait_for_its_end_get_the_same_report() {
     let seen = Seen::default();
     let node = started(App::new("test").manager(Manager::new("m").worker(keeps(&seen)).handles::<Noted>())).await;
     node.bus().publish_batch((0..100).map(noted)).await.expect("published");
-    let stopping = (0..4).map(|number| {
+    let stopping = (0..4_u32).map(|number| {
         let node = node.clone();
-        tokio::spawn(async move { if number % 2 == 0 { node.shutdown().await } else { node.stopped().await } })
+        tokio::spawn(async move { if number.is_multiple_of(2) { node.shutdown().await } else { node.stopped().await } })
     });
     let reports: Vec<_> =
         within("all to end", join_all(stopping)).await.into_iter().map(|report| report.expect("no panic")).collect();
@@ -314,7 +372,7 @@ async fn a_shutdown_that_is_dropped_can_be_gone_on_with() {
         let node = node.clone();
         tokio::spawn(async move { node.shutdown().await })
     };
-    until("the node to be stopping", || node.topology().phase == edri::Phase::Stopping).await;
+    until("the node to be stopping", || node.topology().phase == Phase::Stopping).await;
     first.abort();
     assert!(first.await.expect_err("dropped").is_cancelled());
     assert!(matches!(node.bus().publish(noted(9)).await, Err(PublishError::Stopping)), "it goes on stopping");
@@ -413,7 +471,7 @@ fn the_program_that_other_tests_start_as_a_child() {
             until("events to flow", || SENT.load(Ordering::SeqCst) > if slow { 10 } else { 1000 }).await;
             println!("\nchild: running");
             let node = NODE.get().expect("set above");
-            until("a signal", || node.topology().phase != edri::Phase::Running).await;
+            until("a signal", || node.topology().phase != Phase::Running).await;
             println!("\nchild: stopping");
         });
         Ok(())

@@ -8,8 +8,8 @@ use edri::{DeclareError, Encoding, ManagerState, Reason, ResendError};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::support::{
-    Asked, Followed, Gate, Noted, Seen, at_rest, does, ends_well, keeps, keyed, letters, noted, publishers_wait, started,
-    until, view, within,
+    Asked, Followed, Gate, Noted, Seen, at_rest, does, ends_well, keeps, keyed, letters, noted, publishers_wait,
+    started, until, view, within,
 };
 
 /// A node with nothing on it.
@@ -18,10 +18,7 @@ async fn bare() -> Node {
 }
 
 /// What is there already.
-fn numbers<E: edri::Notification>(
-    stream: &mut edri::Subscription<E>,
-    number: impl Fn(&E) -> u64,
-) -> Vec<u64> {
+fn numbers<E: edri::Notification>(stream: &mut edri::Subscription<E>, number: impl Fn(&E) -> u64) -> Vec<u64> {
     std::iter::from_fn(|| stream.next().now_or_never().flatten()).map(|event| number(&event)).collect()
 }
 
@@ -57,7 +54,14 @@ async fn a_subscription_by_key_gets_the_events_of_that_key() {
     let mut untyped = bus.untyped().subscribe("test.noted").key("north").await.expect("subscribed");
     for (number, key) in ["north", "south", "east", "north"].into_iter().enumerate() {
         let receipt = bus.publish(keyed(key, number as u64)).await.expect("published");
-        assert_eq!(receipt.deliveries, match key { "north" => 2, "south" => 1, _ => 0 });
+        assert_eq!(
+            receipt.deliveries,
+            match key {
+                "north" => 2,
+                "south" => 1,
+                _ => 0,
+            }
+        );
     }
     let options = Options::new().key("south");
     bus.publish_with(keyed("north", 4), &options).await.expect("published");
@@ -139,7 +143,11 @@ async fn a_manager_that_wants_an_event_by_name_and_by_pattern_gets_it_once() {
     }
     let seen = Seen::default();
     let wide = seen.clone();
-    let manager = Manager::new("wide").worker(move || Wide(wide.clone())).handles::<Noted>().handles_any("test.>").handles_any("test.*");
+    let manager = Manager::new("wide")
+        .worker(move || Wide(wide.clone()))
+        .handles::<Noted>()
+        .handles_any("test.>")
+        .handles_any("test.*");
     let node = started(App::new("test").manager(manager)).await;
     assert_eq!(node.bus().publish(noted(1)).await.expect("published").deliveries, 1);
     assert_eq!(node.bus().publish(Followed { number: 2 }).await.expect("published").deliveries, 1);
@@ -226,7 +234,10 @@ async fn a_body_that_is_not_of_the_subscribers_type_is_left_out_and_counted() {
     let node = bare().await;
     let mut stream = node.bus().subscribe::<Noted>().await.expect("subscribed");
     let untyped = node.bus().untyped();
-    untyped.publish("test.noted", Body::new(Encoding::Json, r#"{"key": "k", "number": "many"}"#)).await.expect("published");
+    untyped
+        .publish("test.noted", Body::new(Encoding::Json, r#"{"key": "k", "number": "many"}"#))
+        .await
+        .expect("published");
     untyped.publish("test.noted", serde_json::json!({"key": "k", "number": 1})).await.expect("published");
     assert_eq!(within("the one that is right", stream.next()).await.expect("is there").number, 1);
     assert_eq!(stream.missed(), 1);
@@ -305,7 +316,10 @@ async fn a_dead_letter_is_told_to_who_subscribes_and_can_be_sent_again() {
     let mut dead = node.bus().subscribe::<DeadLettered>().key("test.noted").await.expect("subscribed");
     let receipt = node.bus().publish(keyed("k", 7)).await.expect("published");
     let letter = within("the dead letter", dead.next()).await.expect("the node runs");
-    assert_eq!((letter.event.as_str(), letter.node.as_str(), letter.group.as_str()), ("test.noted", "test", "manager `moody`"));
+    assert_eq!(
+        (letter.event.as_str(), letter.node.as_str(), letter.group.as_str()),
+        ("test.noted", "test", "manager `moody`")
+    );
     assert_eq!((letter.reason, letter.detail.as_str(), letter.attempts), (Reason::Failed, "moody: not in the mood", 1));
     assert_eq!(letter.event_id, receipt.id.to_string());
 
@@ -325,7 +339,8 @@ async fn a_dead_letter_is_told_to_who_subscribes_and_can_be_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_is_sent_again_to_the_handler_of_the_manager_that_replaced_its_own() {
     let (gate, seen) = (Gate::closed(), Seen::default());
-    let node = started(App::new("test").manager(Manager::new("m").worker(moody(&gate, &seen)).handles::<Noted>())).await;
+    let node =
+        started(App::new("test").manager(Manager::new("m").worker(moody(&gate, &seen)).handles::<Noted>())).await;
     node.bus().publish(noted(1)).await.expect("published");
     until("the dead letter", || node.topology().dead_letters == 1).await;
     let number = node.bus().dead_letters()[0].number;
@@ -403,7 +418,7 @@ async fn no_dead_letter_begets_another() {
     until("the dead letters", || node.topology().dead_letters >= 10).await;
     until("the undertaker to fail", || view(&node, "undertaker").account.dead_lettered == 10).await;
     assert_eq!(node.topology().dead_letters, 10);
-    assert!(node.bus().dead_letters().iter().all(|letter| letter.envelope.name() == &"test.noted"));
+    assert!(node.bus().dead_letters().iter().all(|letter| *letter.envelope.name() == "test.noted"));
     drop((narrow, rolling));
     ends_well(&node).await;
 }

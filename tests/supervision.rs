@@ -418,7 +418,7 @@ async fn a_handler_that_wants_the_instance_for_itself_waits_for_those_that_share
     let node = started(App::new("test").manager(manager)).await;
     for number in 0..300 {
         within("room", node.bus().publish(noted(100 + number))).await.expect("published");
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             within("room", node.bus().publish(Followed { number })).await.expect("published");
         }
     }

@@ -379,7 +379,8 @@ async fn an_opener_that_waits_for_credit_is_told_when_the_worker_is_gone() {
         })
         .await
     };
-    let mut tunnel = node.bus().open_with(Counted { factor: 1 }, window(2, 1 << 20), &Options::new()).await.expect("opened");
+    let mut tunnel =
+        node.bus().open_with(Counted { factor: 1 }, window(2, 1 << 20), &Options::new()).await.expect("opened");
     for number in 0..2 {
         tunnel.send(number).await.expect("there is credit");
     }
