@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edri::{Account, Address, App, Bus, Context, Definition, Envelope, Failure, Handle, Incarnation, Node, Worker, event};
+use edri::{
+    Account, Address, App, Bus, Context, Definition, Envelope, Failure, Handle, Incarnation, Node, Worker, event,
+};
 use edri_events::{DescriptorRef, Event, Head};
 use tokio::sync::Semaphore;
 

@@ -163,7 +163,8 @@ struct Verdict {
 fn judge(pairs: &[Pair]) -> Verdict {
     let medians: Vec<f64> =
         (0..pairs[0].references.len()).map(|index| median(pairs.iter().map(|pair| pair.references[index]))).collect();
-    let reference = (0..medians.len()).max_by(|&a, &b| medians[a].total_cmp(&medians[b])).expect("there is a reference");
+    let reference =
+        (0..medians.len()).max_by(|&a, &b| medians[a].total_cmp(&medians[b])).expect("there is a reference");
     let (low, high) = (medians[reference] * (1.0 - STRAY_MAX), medians[reference] * (1.0 + STRAY_MAX));
     let kept = || pairs.iter().filter(|pair| (low..=high).contains(&pair.references[reference]));
     let ratios = || kept().map(|pair| pair.ours / pair.references[reference]);

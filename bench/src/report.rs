@@ -16,7 +16,9 @@ impl Report {
         if !json {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let pinned = if pinned::is_pinned() { ", pinned to one core" } else { "" };
-            println!("tokio with {RUNTIME_WORKERS} workers, {cores} cores{pinned}; ratio: ours / reference, more is better\n");
+            println!(
+                "tokio with {RUNTIME_WORKERS} workers, {cores} cores{pinned}; ratio: ours / reference, more is better\n"
+            );
             println!(
                 "{:<26} {:>9} {:>9} {:<16} {:<34} {:>7} {:>7}",
                 "case", "ours", "reference", "unit", "of", "ratio", "budget"

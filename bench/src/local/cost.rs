@@ -63,9 +63,8 @@ pub(crate) async fn metrics(plan: Plan) -> Result<Figures> {
     let done = Done::new();
     let node = node([sink("sink", 1, false, &done)]).await?;
     let bus = node.bus().clone();
-    let whole = Side::new("the whole way of an event", move |rounds| {
-        publish(bus.clone(), rounds, vec![0], 1, done.clone())
-    });
+    let whole =
+        Side::new("the whole way of an event", move |rounds| publish(bus.clone(), rounds, vec![0], 1, done.clone()));
     let mut figures = compare(&plan, counting, vec![whole]).await;
     stop(node).await?;
     let (alone, whole) = (1e9 / figures.ours, 1e9 / figures.reference_value);

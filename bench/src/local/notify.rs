@@ -42,9 +42,8 @@ pub(crate) async fn keyed4(plan: Plan) -> Result<Figures> {
     let bus = node.bus().clone();
     let last_keys = keys_of_each(PARTITIONS);
     let references = reference::channels(PARTITIONS, Spread::ByKey, &last_keys);
-    let ours = Side::new("edri", move |rounds| {
-        publish(bus.clone(), rounds, last_keys.clone(), PARTITIONS, done.clone())
-    });
+    let ours =
+        Side::new("edri", move |rounds| publish(bus.clone(), rounds, last_keys.clone(), PARTITIONS, done.clone()));
     let figures = compare(&plan, ours, references).await;
     stop(node).await?;
     Ok(figures)
