@@ -10,7 +10,7 @@ use edri::{Definition, ManagerError, StartError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use crate::support::{Gate, Holds, Noted, Seen, at_rest, ends_well, keeps, keeps_behind, noted, started, until};
+use crate::support::{Gate, Holds, LIMIT, Noted, Seen, at_rest, ends_well, keeps, keeps_behind, noted, started, until};
 
 /// Publishes so many events when it starts, and counts those that come to it.
 struct Herald {
@@ -118,8 +118,9 @@ async fn troubled_start(trouble: Trouble, placement: Placement) -> StartError {
         let alive = Arc::clone(&alive);
         move || Holds(Arc::clone(&alive))
     };
+    let limit = if matches!(trouble, Trouble::Hangs) { Duration::from_millis(500) } else { LIMIT };
     let app = App::new("test")
-        .start_timeout(Duration::from_millis(200))
+        .start_timeout(limit)
         .manager(Manager::new("strong").workers(3, holds()).handles::<Noted>())
         .manager(
             Manager::new("weak")

@@ -233,6 +233,7 @@ async fn stops_all_the_same(manager: Definition, gate: &Gate) {
     let node = started(app).await;
     node.bus().publish(noted(1)).await.expect("published");
     gate.arrived(1).await;
+    sound.wait_for(1).await;
     let began = Instant::now();
     let report = within("the node to stop", node.shutdown()).await;
     assert!(began.elapsed() >= limit && began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());

@@ -281,7 +281,7 @@ async fn a_thread_that_blocks_too_long_is_replaced_and_counted_as_stuck_until_it
     let (gate, seen) = (Gate::closed(), Seen::default());
     let manager = Manager::new("m")
         .placement(Placement::Thread)
-        .time_limit(Duration::from_millis(20))
+        .time_limit(Duration::from_millis(100))
         .restart(quickly())
         .worker(blocks(&gate, &seen))
         .handles::<Noted>();
@@ -464,12 +464,11 @@ async fn a_handler_that_shares_its_instance_and_takes_too_long_is_dropped_alone(
         })
     };
     // The others take their time too, but less than the limit since the stone was first.
-    let manager =
-        Manager::new("m").worker(worker).time_limit(Duration::from_millis(300)).handles_concurrently::<Noted>();
+    let manager = Manager::new("m").worker(worker).time_limit(Duration::from_secs(1)).handles_concurrently::<Noted>();
     let node = started(App::new("test").manager(manager)).await;
     node.bus().publish(noted(STONE)).await.expect("published");
     until("the stone to be in hand", || view(&node, "m").workers[0].in_hand == 1).await;
-    sleep(Duration::from_millis(150)).await;
+    sleep(Duration::from_millis(600)).await;
     node.bus().publish_batch([1, 2].map(noted)).await.expect("published");
     until("the stone to be a dead letter", || node.topology().dead_letters == 1).await;
     gate.open();

@@ -27,7 +27,7 @@ struct Counted {
 struct Copied {}
 
 /// Does not bear being idle.
-#[event(tunnel, name = "tunnels.lively", up = u64, down = u64, idle_timeout = "50ms")]
+#[event(tunnel, name = "tunnels.lively", up = u64, down = u64, idle_timeout = "150ms")]
 #[derive(Debug)]
 struct Lively {}
 
@@ -636,21 +636,20 @@ async fn a_tunnel_that_is_idle_for_too_long_breaks_on_both_sides() {
     });
     let node = started(App::new("test").manager(manager)).await;
     let mut tunnel = node.bus().open(Lively {}).await.expect("opened");
-    // Kept alive for far longer than it may be idle.
-    let began = Instant::now();
-    let mut number = 0;
-    while began.elapsed() < Duration::from_millis(150) {
-        if tunnel.send(number).await.is_err() {
-            // A machine this busy has been idle itself.
+    // Kept alive for longer than it may be idle; a break would mean that the machine itself was busy for so long.
+    let (began, mut last) = (Instant::now(), Instant::now());
+    for number in 0.. {
+        let (sent, received) = (tunnel.send(number).await, within("the echo", tunnel.recv()).await);
+        if sent.is_err() || received.is_err() {
+            assert!(last.elapsed() >= Duration::from_millis(150), "{sent:?} {received:?} after {:?}", last.elapsed());
             break;
         }
-        if within("the echo", tunnel.recv()).await.is_err() {
+        last = Instant::now();
+        if began.elapsed() > Duration::from_millis(400) {
             break;
         }
-        number += 1;
         sleep(Duration::from_millis(2)).await;
     }
-    assert!(number > 0);
     let idle = Instant::now();
     let error = within("the end", tunnel.recv()).await.expect_err("nobody says anything");
     assert!(matches!(error.code(), "timed_out" | "gave_up"), "{error}");

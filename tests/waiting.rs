@@ -151,10 +151,19 @@ async fn a_batch_larger_than_the_inbox_waits_and_what_has_no_room_in_time_is_dea
     nodes.gate.open();
     let account = at_rest(nodes.node.bus()).await;
     assert_eq!((account.deliveries, account.handled, account.dead_lettered), (20, 12, 8));
-    let receipt = within("room", nodes.node.bus().publish_batch((10..100).map(noted))).await.expect("published");
-    assert_eq!(receipt.deliveries, 180);
-    assert_eq!(ends_well(&nodes.node).await.account.handled, 192);
-    assert_eq!(nodes.slow.list(), [0, 1].into_iter().chain(10..100).collect::<Vec<_>>());
+    assert_eq!(nodes.slow.list(), [0, 1]);
+    ends_well(&nodes.node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_larger_than_the_inbox_is_delivered_in_its_order_as_room_comes() {
+    let nodes = SlowAndFast::with_slow_full(Duration::from_secs(30)).await;
+    nodes.gate.open();
+    let receipt = within("room", nodes.node.bus().publish_batch((2..100).map(noted))).await.expect("published");
+    assert_eq!(receipt.deliveries, 196);
+    assert_eq!(ends_well(&nodes.node).await.account.handled, 200);
+    assert_eq!(nodes.slow.list(), (0..100).collect::<Vec<_>>());
+    assert_eq!(nodes.fast.list(), (0..100).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,13 +190,13 @@ async fn a_publisher_inside_a_handler_waits_no_longer_than_the_deadline_of_the_e
     node.bus().publish(noted(0)).await.expect("there is room");
     gate.arrived(1).await;
     node.bus().publish(noted(1)).await.expect("there is room");
-    let options = Options::new().time_limit(Duration::from_millis(100));
+    let options = Options::new().time_limit(Duration::from_millis(300));
     // Its own deadline comes at the same moment.
     if let Err(error) = node.bus().request_with(asked(1), &options).await {
         assert_eq!(error.code(), "timed_out");
     }
     let (remaining, waited) = waits.wait_for(1).await[0];
-    assert!(remaining <= Duration::from_millis(100));
+    assert!(remaining <= Duration::from_millis(300));
     assert!(waited < Duration::from_secs(5), "waited {waited:?}, far beyond the deadline");
     gate.open();
     ends_well(&node).await;
@@ -226,7 +235,7 @@ async fn two_managers_that_fill_each_others_inboxes_end_in_errors_that_name_the_
         async move { publish_until_refused(&errors, cx, || noted(0)).await }.boxed()
     });
     let app = App::new("test")
-        .limits(publishers_wait(Duration::from_millis(100)))
+        .limits(publishers_wait(Duration::from_millis(300)))
         .manager(Manager::new("ping").worker(ping).inbox(1).handles::<Noted>())
         .manager(Manager::new("pong").worker(pong).inbox(1).handles::<Followed>());
     let node = started(app).await;
@@ -314,9 +323,10 @@ async fn two_single_workers_that_request_each_other_time_out_and_one_is_told_of_
         .manager(Manager::new("that").worker(make()).handles::<Back>());
     let node = started(app).await;
     let began = Instant::now();
-    let options = Options::new().time_limit(Duration::from_millis(100));
+    let options = Options::new().time_limit(Duration::from_millis(300));
     let error = node.bus().request_with(There {}, &options).await.expect_err("nobody can answer");
-    assert!(matches!(error, RequestError::TimedOut(_)), "{error}");
+    // All deadlines are one, so the first worker may be told a moment before who asked it.
+    assert!(matches!(error.code(), "timed_out" | "failed"), "{error}");
     let seen = errors.wait_for(2).await;
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(seen.iter().all(|(code, _)| code == "timed_out"), "{seen:?}");
