@@ -151,13 +151,13 @@ impl Node {
         if self.find(&name).is_some() {
             return Err(ManagerError::NameTaken(name));
         }
-        let joining = prepared.joining();
-        let handle = self.launch(prepared)?;
-        // Joined first, so that what `started` publishes reaches the manager itself too.
-        if let Err(source) = self.inner.router.change(vec![joining], &[]).await {
-            handle.drain(DRAIN_LEAST, None).await;
-            return Err(ManagerError::Declare { manager: name, source });
+        if self.inner.control.lock().is_none() {
+            return Err(ManagerError::Stopped(name));
         }
+        // In the table before its workers start, so that what `started` publishes reaches the manager itself too.
+        let joined = self.inner.router.change(vec![prepared.joining()], &[]).await;
+        joined.map_err(|source| ManagerError::Declare { manager: name, source })?;
+        let handle = self.launch(prepared)?;
         self.inner.managers.lock().push(handle.clone());
         handle.open().await?;
         let started = handle.started(self.inner.start_timeout).await;
