@@ -1,5 +1,6 @@
 //! What an envelope says of its event, and that its payload is neither copied nor encoded twice.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
@@ -10,6 +11,7 @@ use serde_json::json;
 use crate::support::{
     Asked, Followed, Noted, Seen, asked, at_rest, does, ends_well, keeps, keyed, noted, started, within,
 };
+use crate::tunnels::{counting, multiply, open};
 
 /// What a handler sees of the event in hand.
 #[derive(Clone)]
@@ -245,6 +247,42 @@ async fn a_payload_is_encoded_at_most_once_however_many_ask_for_its_bytes() {
     ends_well(&node).await;
 }
 
+static ENCODINGS: AtomicUsize = AtomicUsize::new(0);
+
+#[edri::event(notification, name = "envelopes.costly")]
+struct Costly {
+    #[serde(serialize_with = "counted")]
+    number: u64,
+}
+
+fn counted<S: serde::Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    ENCODINGS.fetch_add(1, Ordering::SeqCst);
+    serializer.serialize_u64(*number)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_that_nobody_asks_for_as_bytes_is_not_encoded() {
+    let node = started(App::new("test")).await;
+    let mut streams = Vec::new();
+    for pattern in ["envelopes.costly", "envelopes.*", ">"] {
+        streams.push(node.bus().untyped().subscribe(pattern).await.expect("subscribed"));
+    }
+    node.bus().publish(Costly { number: 7 }).await.expect("published");
+    let mut envelopes = Vec::new();
+    for stream in &mut streams {
+        envelopes.push(within("the event", stream.next()).await.expect("the node runs"));
+    }
+    assert_eq!(envelopes[0].payload::<Costly>().expect("typed").number, 7);
+    assert_eq!(ENCODINGS.load(Ordering::SeqCst), 0);
+    for envelope in &envelopes {
+        assert_eq!(envelope.encoded(Encoding::Json).expect("encodes")[..], *br#"{"number":7}"#);
+        assert_eq!(envelope.body(Encoding::Json).expect("encodes").bytes[..], *br#"{"number":7}"#);
+    }
+    assert_eq!(ENCODINGS.load(Ordering::SeqCst), 1);
+    drop(streams);
+    ends_well(&node).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_and_types_meet_either_way() {
     #[derive(Clone)]
@@ -317,6 +355,80 @@ async fn requests_without_types_are_answered_by_workers_with_types_and_the_rever
     }
     let error = untyped.request_to("untyped", "test.asked", json!({})).await.expect_err("no number");
     assert_eq!(error.code(), "no_number");
+    ends_well(&node).await;
+}
+
+fn body(value: serde_json::Value) -> Body {
+    value.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opener_without_types_meets_a_worker_with_types() {
+    let node = counting(multiply).await;
+    let mut tunnel = node.bus().untyped().open("tunnels.counted", json!({"factor": 5})).await.expect("opened");
+    for (number, encoding) in [(1, Encoding::Json), (2, Encoding::MessagePack)] {
+        tunnel.send(Body::encode(encoding, &number).expect("encodes")).await.expect("open");
+        let item = within("an item", tunnel.recv()).await.expect("open").expect("an item");
+        assert_eq!(item.decode::<u64>().expect("a number"), number * 5);
+    }
+    let result = within("the result", tunnel.result()).await.expect("succeeded");
+    assert_eq!((result.encoding, result.decode::<u64>().expect("a number")), (Encoding::Json, 3));
+
+    let mut tunnel = node.bus().untyped().open("tunnels.counted", json!({"factor": 5})).await.expect("opened");
+    tunnel.send(body(json!("not a number"))).await.expect("nobody has looked at it yet");
+    let error = within("the end", tunnel.recv()).await.expect_err("the worker cannot read that");
+    assert!(error.to_string().contains("invalid type"), "{error}");
+    let error = node.bus().untyped().open("tunnels.counted", json!({"factor": "x"})).await.expect("opened");
+    assert_eq!(within("the end", error.result()).await.expect_err("not this event").code(), "invalid_payload");
+    ends_well(&node).await;
+}
+
+/// Doubles what it is sent, without knowing what a number is.
+struct Doubles;
+
+impl Worker for Doubles {}
+
+impl HandleAny for Doubles {
+    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
+        let factor: serde_json::Value = event.body(Encoding::Json)?.decode()?;
+        let mut tunnel = cx.accept_untyped()?;
+        let mut sum = 0;
+        while let Some(item) = tunnel.recv().await? {
+            let number: u64 = item.decode()?;
+            sum += number;
+            if number == 13 {
+                tunnel.send(body(json!("unlucky"))).await?;
+            } else {
+                let product = number * factor["factor"].as_u64().unwrap_or_default();
+                tunnel.send(Body::encode(Encoding::MessagePack, &product)?).await?;
+            }
+        }
+        Ok(Some(Body::encode(Encoding::Json, &sum)?))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opener_with_types_meets_a_worker_without_types() {
+    let manager = Manager::new("server").worker(|| Doubles).handles_any("tunnels.counted");
+    let node = started(App::new("test").manager(manager)).await;
+    let mut tunnel = open(&node).await;
+    for number in 1..=3 {
+        tunnel.send(number).await.expect("open");
+        assert_eq!(within("an item", tunnel.recv()).await.expect("open"), Some(number * 2));
+    }
+    assert_eq!(within("the result", tunnel.result()).await.expect("succeeded"), 6);
+
+    let mut tunnel = open(&node).await;
+    tunnel.send(13).await.expect("open");
+    // The worker's item is refused where it is sent, so the worker fails.
+    let error = within("the end", tunnel.recv()).await.expect_err("not a number");
+    assert!(error.to_string().contains("invalid type"), "{error}");
+    let untyped = node.bus().untyped().open("tunnels.counted", json!({"factor": 4})).await;
+    let mut untyped = untyped.expect("neither has types");
+    untyped.send(body(json!(5))).await.expect("open");
+    let item = within("an item", untyped.recv()).await.expect("open").expect("an item");
+    assert_eq!(item.decode::<u64>().expect("a number"), 20);
+    assert_eq!(within("the result", untyped.result()).await.expect("succeeded").decode::<u64>().expect("a number"), 5);
     ends_well(&node).await;
 }
 

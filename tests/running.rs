@@ -334,6 +334,65 @@ async fn a_publisher_that_waits_for_a_manager_whose_replacement_does_not_want_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_not_at_rest_while_a_manager_that_is_about_to_replace_another_has_events() {
+    let (gate, seen) = (Gate::closed(), Seen::default());
+    let node =
+        started(App::new("test").manager(Manager::new("m").worker(keeps_behind(&gate, &seen)).handles::<Noted>()))
+            .await;
+    node.bus().publish(noted(1)).await.expect("published");
+    gate.arrived(1).await;
+    let replacing = {
+        let (node, new) = (node.clone(), Manager::new("m").worker(keeps(&seen)).handles::<Noted>());
+        tokio::spawn(async move { node.replace(new).await })
+    };
+    until("the old one to drain", || node.topology().managers.iter().any(|m| m.state == ManagerState::Draining)).await;
+    node.bus().publish(noted(2)).await.expect("published");
+    let resting = {
+        let node = node.clone();
+        tokio::spawn(async move { node.at_rest().await })
+    };
+    gate.open();
+    let account = within("rest", resting).await.expect("no panic");
+    assert_eq!((account.handled, seen.list()), (2, vec![1, 2]));
+    replacing.await.expect("no panic").expect("replaced");
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_nobody_waits_for_any_more_goes_on_to_its_end() {
+    let (gate, seen) = (Gate::closed(), Seen::default());
+    let keeper = || Manager::new("m").worker(keeps(&seen)).handles::<Noted>();
+    let node = started(App::new("test")).await;
+    drop(node.add(keeper()).now_or_never());
+    until("the manager to be there", || !node.managers().is_empty()).await;
+    node.bus().publish(noted(1)).await.expect("published");
+    assert_eq!(seen.wait_for(1).await, [1]);
+
+    let slow = Manager::new("m").worker(keeps_behind(&gate, &seen)).handles::<Noted>();
+    drop(node.replace(slow).now_or_never());
+    let slow_is_there = || matches!(&node.topology().managers[..], [slow] if slow.account.deliveries == 0);
+    until("the slow one to be there alone", slow_is_there).await;
+    node.bus().publish(noted(2)).await.expect("published");
+    gate.arrived(1).await;
+    let replacing = {
+        let (node, keeper) = (node.clone(), keeper());
+        tokio::spawn(async move { node.replace(keeper).await })
+    };
+    until("the slow one to drain", || node.topology().managers.iter().any(|m| m.state == ManagerState::Draining)).await;
+    replacing.abort();
+    node.bus().publish(noted(3)).await.expect("published");
+    gate.open();
+    assert_eq!(seen.wait_for(3).await, [1, 2, 3]);
+    until("the slow one to be gone", || node.topology().managers.len() == 1).await;
+
+    drop(node.drain("m").now_or_never());
+    until("the manager to be gone", || node.managers().is_empty() && node.topology().managers.is_empty()).await;
+    assert_eq!(node.bus().publish(noted(4)).await.expect("published").deliveries, 0);
+    let account = ends_well(&node).await.account;
+    assert_eq!((account.deliveries, account.handled), (3, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_added_to_a_running_node_hears_what_its_workers_publish_when_they_start() {
     struct Born(Seen<u64>);
     impl Worker for Born {

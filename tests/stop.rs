@@ -220,6 +220,32 @@ async fn stopping_runs_once_in_every_worker_after_its_last_event() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_hangs_or_panics_in_stopping_holds_nobody_up_beyond_the_limit() {
+    struct Clings(bool);
+    impl Worker for Clings {
+        async fn stopping(&mut self, _: &mut Context) {
+            assert!(self.0, "not now");
+            std::future::pending().await
+        }
+    }
+    impl Handle<Noted> for Clings {
+        async fn handle(&mut self, _: &Noted, _: &mut Context) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+    for placement in [Placement::Task, Placement::Thread] {
+        let manager =
+            |name, hangs| Manager::new(name).placement(placement).worker(move || Clings(hangs)).handles::<Noted>();
+        let app = App::new("test").drain_limit(Duration::from_millis(50));
+        let node = started(app.manager(manager("panics", false)).manager(manager("hangs", true))).await;
+        node.bus().publish(noted(1)).await.expect("published");
+        let report = within("the node to stop", node.shutdown()).await;
+        assert!(report.took < Duration::from_secs(5), "{report:?}");
+        assert_eq!((report.account.handled, report.account.is_balanced()), (2, true));
+    }
+}
+
 // ---- what does not end -------------------------------------------------------------------------------------------------
 
 /// Stops a node whose worker does not end by itself, and checks that this takes little longer than the limit, that the
@@ -457,8 +483,13 @@ fn the_program_that_other_tests_start_as_a_child() {
     let app = App::new("child").manager(Manager::new("m").workers(2, worker).inbox(16).handles::<Noted>());
     let ran = app.run_with(|node| async move {
         let _ = NODE.set(node.clone());
-        if what == "fails" {
-            return Err(edri::Error::Io(std::io::Error::other("main has failed")));
+        match what.as_str() {
+            "ends" => {
+                node.shutdown().await;
+                return Ok(7);
+            }
+            "fails" => return Err(edri::Error::Io(std::io::Error::other("main has failed"))),
+            _ => {}
         }
         for _ in 0..2 {
             let bus = node.bus().clone();
@@ -475,12 +506,12 @@ fn the_program_that_other_tests_start_as_a_child() {
             until("a signal", || node.topology().phase != Phase::Running).await;
             println!("\nchild: stopping");
         });
-        Ok(())
+        Ok(0)
     });
     let node = NODE.get().expect("the node has started");
     let account = node.bus().account();
     let sent = SENT.load(Ordering::SeqCst);
-    println!("\nchild: {:?}, sent {sent}, account {account:?}", ran.map(|_| ()).map_err(|error| error.to_string()));
+    println!("\nchild: {:?}, sent {sent}, account {account:?}", ran.map_err(|error| error.to_string()));
     assert!(account.is_balanced());
     assert_eq!(account.handled, sent);
     println!("\nchild: balanced");
@@ -554,7 +585,7 @@ fn a_program_told_to_end_under_load_finishes_its_events_and_exits_with_0() {
         let mut child = Process::start("load");
         child.says("child: running");
         child.signal(signal);
-        child.says("child: Ok(())");
+        child.says("child: Ok(None)");
         child.says("child: balanced");
         assert_eq!(child.ends().code(), Some(0));
     }
@@ -577,5 +608,12 @@ fn a_program_whose_main_fails_is_stopped_and_returns_the_error() {
     let mut child = Process::start("fails");
     let line = child.says("child: Err");
     assert!(line.contains("main has failed"), "{line}");
+    assert_eq!(child.ends().code(), Some(0));
+}
+
+#[test]
+fn a_program_whose_main_shuts_its_node_down_ends_with_what_main_returned() {
+    let mut child = Process::start("ends");
+    child.says("child: Ok(Some(7))");
     assert_eq!(child.ends().code(), Some(0));
 }

@@ -183,6 +183,23 @@ async fn a_subscription_that_is_dropped_releases_those_who_wait_and_counts_what_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_dropped_before_it_is_there_leaves_nothing_behind() {
+    let node = bare().await;
+    for _ in 0..50 {
+        drop(node.bus().subscribe::<Noted>().into_future().now_or_never());
+    }
+    // The router does one thing after the other.
+    drop(node.bus().subscribe::<Followed>().await.expect("subscribed"));
+    until("the last to be withdrawn", || {
+        node.bus().try_publish(Followed { number: 1 }).is_ok_and(|r| r.deliveries == 0)
+    })
+    .await;
+    assert_eq!(node.bus().publish(noted(1)).await.expect("published").deliveries, 0);
+    assert_eq!(node.topology().subscriptions.len(), 0);
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_that_come_and_go_under_load_leave_a_balanced_account() {
     let seen = Seen::default();
     let node = started(App::new("test").manager(Manager::new("m").worker(keeps(&seen)).handles::<Noted>())).await;

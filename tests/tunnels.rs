@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edri::prelude::*;
-use edri::{Encoding, OpenedTunnel, TunnelError, Window};
+use edri::{OpenedTunnel, TunnelError, Window};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::support::{Gate, Handling, Seen, at_rest, does, ends_well, started, until, view, within};
@@ -17,8 +16,8 @@ use crate::support::{Gate, Handling, Seen, at_rest, does, ends_well, started, un
 /// Numbers both ways.
 #[event(tunnel, name = "tunnels.counted", up = u64, down = u64, result = u64)]
 #[derive(Debug)]
-struct Counted {
-    factor: u64,
+pub(crate) struct Counted {
+    pub(crate) factor: u64,
 }
 
 /// Bytes both ways.
@@ -41,7 +40,7 @@ where
 }
 
 /// A node whose worker serves [`Counted`] with this function.
-async fn counting<F>(serve: F) -> Node
+pub(crate) async fn counting<F>(serve: F) -> Node
 where
     F: for<'a> Fn(&'a Counted, &'a mut Context) -> Handling<'a, Counted> + Send + Sync + 'static,
 {
@@ -49,7 +48,7 @@ where
 }
 
 /// Sends each item back multiplied, and in the end returns their sum.
-fn multiply<'a>(event: &'a Counted, cx: &'a mut Context) -> Handling<'a, Counted> {
+pub(crate) fn multiply<'a>(event: &'a Counted, cx: &'a mut Context) -> Handling<'a, Counted> {
     async move {
         let mut tunnel = cx.accept::<Counted>()?;
         let mut sum = 0;
@@ -62,7 +61,7 @@ fn multiply<'a>(event: &'a Counted, cx: &'a mut Context) -> Handling<'a, Counted
     .boxed()
 }
 
-async fn open(node: &Node) -> OpenedTunnel<Counted> {
+pub(crate) async fn open(node: &Node) -> OpenedTunnel<Counted> {
     within("the tunnel to open", node.bus().open(Counted { factor: 2 })).await.expect("opened")
 }
 
@@ -656,81 +655,5 @@ async fn a_tunnel_that_is_idle_for_too_long_breaks_on_both_sides() {
     assert!(idle.elapsed() < Duration::from_secs(5));
     assert_eq!(seen.wait_for(1).await, ["timed_out"]);
     assert!(tunnel.send(1).await.is_err());
-    ends_well(&node).await;
-}
-
-// ---- without types -----------------------------------------------------------------------------------------------------
-
-fn body(value: serde_json::Value) -> Body {
-    value.into()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_opener_without_types_meets_a_worker_with_types() {
-    let node = counting(multiply).await;
-    let mut tunnel = node.bus().untyped().open("tunnels.counted", json!({"factor": 5})).await.expect("opened");
-    for (number, encoding) in [(1, Encoding::Json), (2, Encoding::MessagePack)] {
-        tunnel.send(Body::encode(encoding, &number).expect("encodes")).await.expect("open");
-        let item = within("an item", tunnel.recv()).await.expect("open").expect("an item");
-        assert_eq!(item.decode::<u64>().expect("a number"), number * 5);
-    }
-    let result = within("the result", tunnel.result()).await.expect("succeeded");
-    assert_eq!((result.encoding, result.decode::<u64>().expect("a number")), (Encoding::Json, 3));
-
-    let mut tunnel = node.bus().untyped().open("tunnels.counted", json!({"factor": 5})).await.expect("opened");
-    tunnel.send(body(json!("not a number"))).await.expect("nobody has looked at it yet");
-    let error = within("the end", tunnel.recv()).await.expect_err("the worker cannot read that");
-    assert!(error.to_string().contains("invalid type"), "{error}");
-    let error = node.bus().untyped().open("tunnels.counted", json!({"factor": "x"})).await.expect("opened");
-    assert_eq!(within("the end", error.result()).await.expect_err("not this event").code(), "invalid_payload");
-    ends_well(&node).await;
-}
-
-/// Doubles what it is sent, without knowing what a number is.
-struct Doubles;
-
-impl Worker for Doubles {}
-
-impl HandleAny for Doubles {
-    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
-        let factor: serde_json::Value = event.body(Encoding::Json)?.decode()?;
-        let mut tunnel = cx.accept_untyped()?;
-        let mut sum = 0;
-        while let Some(item) = tunnel.recv().await? {
-            let number: u64 = item.decode()?;
-            sum += number;
-            if number == 13 {
-                tunnel.send(body(json!("unlucky"))).await?;
-            } else {
-                let product = number * factor["factor"].as_u64().unwrap_or_default();
-                tunnel.send(Body::encode(Encoding::MessagePack, &product)?).await?;
-            }
-        }
-        Ok(Some(Body::encode(Encoding::Json, &sum)?))
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_opener_with_types_meets_a_worker_without_types() {
-    let manager = Manager::new("server").worker(|| Doubles).handles_any("tunnels.counted");
-    let node = started(App::new("test").manager(manager)).await;
-    let mut tunnel = open(&node).await;
-    for number in 1..=3 {
-        tunnel.send(number).await.expect("open");
-        assert_eq!(within("an item", tunnel.recv()).await.expect("open"), Some(number * 2));
-    }
-    assert_eq!(within("the result", tunnel.result()).await.expect("succeeded"), 6);
-
-    let mut tunnel = open(&node).await;
-    tunnel.send(13).await.expect("open");
-    // The worker's item is refused where it is sent, so the worker fails.
-    let error = within("the end", tunnel.recv()).await.expect_err("not a number");
-    assert!(error.to_string().contains("invalid type"), "{error}");
-    let untyped = node.bus().untyped().open("tunnels.counted", json!({"factor": 4})).await;
-    let mut untyped = untyped.expect("neither has types");
-    untyped.send(body(json!(5))).await.expect("open");
-    let item = within("an item", untyped.recv()).await.expect("open").expect("an item");
-    assert_eq!(item.decode::<u64>().expect("a number"), 20);
-    assert_eq!(within("the result", untyped.result()).await.expect("succeeded").decode::<u64>().expect("a number"), 5);
     ends_well(&node).await;
 }

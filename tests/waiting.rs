@@ -434,6 +434,24 @@ async fn state_events_do_not_wait_for_a_reader_that_does_not_read_and_tell_how_m
     ends_well(&node).await;
 }
 
+#[tokio::test]
+async fn publishers_that_wait_are_served_in_the_order_they_came() {
+    // In a runtime of one thread a publisher stands in line before the others see its event.
+    let nodes = SlowAndFast::with_slow_full(Duration::from_secs(30)).await;
+    let mut publishers = Vec::new();
+    for number in 2..50 {
+        publishers.push(nodes.publish(number));
+        nodes.fast.wait_for(number as usize + 1).await;
+    }
+    nodes.gate.open();
+    for publisher in publishers {
+        within("a publisher", publisher).await.expect("no panic").expect("published");
+    }
+    nodes.slow.wait_for(50).await;
+    assert_eq!(nodes.slow.list(), (0..50).collect::<Vec<_>>());
+    ends_well(&nodes.node).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_publishers_that_wait_at_one_inbox_all_get_their_turn() {
     let nodes = SlowAndFast::with_slow_full(Duration::from_secs(30)).await;

@@ -131,8 +131,10 @@ impl Node {
     /// Nothing is lost when the future is dropped.
     pub async fn at_rest(&self) -> Account {
         loop {
-            let managers = self.inner.managers.lock().clone();
-            if are_idle(&managers) {
+            // Of the router, which also knows those that are about to replace others.
+            let mut groups = self.inner.router.groups();
+            groups.retain(|group| group.name().manager().is_some());
+            if are_idle(&groups) {
                 return self.inner.router.account();
             }
             tokio::time::sleep(REST_POLL).await;
@@ -144,9 +146,32 @@ impl Node {
     /// # Errors
     ///
     /// [`ManagerError`]; the node is as before then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop what it has begun: the manager is added all the same.
     pub async fn add(&self, manager: impl Into<Definition>) -> Result<(), ManagerError> {
+        let (node, prepared) = (self.clone(), Prepared::new(manager.into())?);
+        self.see_through(prepared.name().clone(), async move { node.add_now(prepared).await }).await
+    }
+
+    /// Runs a change of the managers to its end, also when nobody waits for it any more: half of it would leave a group
+    /// without workers.
+    async fn see_through<T, F>(&self, manager: ManagerName, change: F) -> Result<T, ManagerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ManagerError>> + Send + 'static,
+    {
+        match self.inner.router.runtime().spawn(change).await {
+            Ok(changed) => changed,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is ending, and the node with it.
+            Err(_) => Err(ManagerError::Stopped(manager)),
+        }
+    }
+
+    async fn add_now(&self, prepared: Prepared) -> Result<(), ManagerError> {
         let _changing = self.inner.changing.lock().await;
-        let prepared = Prepared::new(manager.into())?;
         let name = prepared.name().clone();
         if self.find(&name).is_some() {
             return Err(ManagerError::NameTaken(name));
@@ -174,9 +199,17 @@ impl Node {
     /// # Errors
     ///
     /// [`ManagerError`]; the old manager goes on then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop what it has begun: the manager is replaced all the same.
     pub async fn replace(&self, manager: impl Into<Definition>) -> Result<Drained, ManagerError> {
+        let (node, prepared) = (self.clone(), Prepared::new(manager.into())?);
+        self.see_through(prepared.name().clone(), async move { node.replace_now(prepared).await }).await
+    }
+
+    async fn replace_now(&self, prepared: Prepared) -> Result<Drained, ManagerError> {
         let _changing = self.inner.changing.lock().await;
-        let prepared = Prepared::new(manager.into())?;
         let name = prepared.name().clone();
         let old = self.find(&name).ok_or_else(|| ManagerError::Unknown(name.to_string()))?;
         let joining = prepared.joining();
@@ -204,10 +237,19 @@ impl Node {
     /// # Errors
     ///
     /// [`ManagerError::Unknown`] when no manager of this name is on the node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop what it has begun: the manager is drained all the same.
     pub async fn drain(&self, manager: &str) -> Result<Drained, ManagerError> {
-        let _changing = self.inner.changing.lock().await;
-        let handle = self.find(manager).ok_or_else(|| ManagerError::Unknown(manager.to_owned()))?;
-        Ok(self.leave(&handle, self.inner.drain_limit, None).await)
+        let unknown = || ManagerError::Unknown(manager.to_owned());
+        let (node, name) = (self.clone(), ManagerName::new(manager).map_err(|_| unknown())?);
+        self.see_through(name.clone(), async move {
+            let _changing = node.inner.changing.lock().await;
+            let handle = node.find(&name).ok_or_else(|| ManagerError::Unknown(name.to_string()))?;
+            Ok(node.leave(&handle, node.inner.drain_limit, None).await)
+        })
+        .await
     }
 
     async fn leave(&self, handle: &ManagerHandle, limit: Duration, successor: Option<Arc<Group>>) -> Drained {
@@ -256,11 +298,11 @@ impl Node {
             return Arc::clone(report);
         }
         let managers = inner.managers.lock().clone();
+        let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
         // Managers feed one another, so none is closed before all of them are idle.
-        while Instant::now() < limit && !are_idle(&managers) {
+        while Instant::now() < limit && !are_idle(&groups) {
             tokio::time::sleep(REST_POLL).await;
         }
-        let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
         if let Err(error) = inner.router.change(Vec::new(), &groups).await {
             tracing::error!(%error, "withdrawing the managers");
         }
@@ -304,8 +346,8 @@ impl Node {
 
 /// Whether all managers are idle at one moment. Each may be when it is looked at while an event goes round behind the
 /// looker's back; but if none has got anything between two looks, all were idle between them.
-fn are_idle(managers: &[ManagerHandle]) -> bool {
-    let look = || managers.iter().map(|manager| manager.group().deliveries_if_idle()).collect::<Option<Vec<_>>>();
+fn are_idle(groups: &[Arc<Group>]) -> bool {
+    let look = || groups.iter().map(|group| group.deliveries_if_idle()).collect::<Option<Vec<_>>>();
     look().is_some_and(|first| look() == Some(first))
 }
 
