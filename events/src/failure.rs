@@ -23,13 +23,15 @@ use serde::{Deserialize, Serialize};
 pub struct Failure {
     code: std::borrow::Cow<'static, str>,
     message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detail: Option<Box<str>>,
 }
 
 impl Failure {
     /// A failure with a stable `code`, which programs compare, and a `message`, which people read.
     #[must_use]
     pub fn new(code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), detail: None }
     }
 
     /// A failure with the code `failed`.
@@ -44,6 +46,13 @@ impl Failure {
         Self::new("deferred", "answered later")
     }
 
+    /// With more for people who look for the cause, as the traceback of an exception.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &str {
@@ -54,6 +63,12 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.message
+    }
+
+    /// More for people who look for the cause.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 }
 

@@ -12,11 +12,12 @@ enum May {
 }
 
 /// Every crate has its line here: a new one has to find its place first.
-const LAYERS: [(&str, May); 10] = [
+const LAYERS: [(&str, May); 11] = [
     ("events/macros", May::Use(&[])),
     ("events", May::Use(&["events/macros"])),
+    ("protocol", May::Use(&["events"])),
     ("router", May::Use(&["events"])),
-    ("workers", May::Use(&["events", "router"])),
+    ("workers", May::Use(&["events", "protocol", "router"])),
     ("managers", May::Use(&["events", "router", "workers"])),
     ("edri", May::UseAll),
     ("examples", May::UseAll),

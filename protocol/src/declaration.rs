@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use edri_events::{Descriptor, DescriptorRef, Kind, NameError, Schemas};
+use schemars::Schema;
+use serde::{Deserialize, Serialize};
+
+/// What a peer says of an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventDeclaration {
+    /// Its dotted name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The field whose value is its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The time to live of a notification, the time-out of a request, the idle time-out of a tunnel, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_ms: Option<u64>,
+    /// Whether a request may be tried again elsewhere when the worker that had it is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idempotent: bool,
+    /// What its author says of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The JSON Schemas, when the peer has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schemas: Option<DeclaredSchemas>,
+}
+
+/// The JSON Schemas of an event and of what belongs to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeclaredSchemas {
+    /// Of the event itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Schema>,
+    /// Of a request's response or a tunnel's final result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Schema>,
+    /// Of what the opener of a tunnel sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<Schema>,
+    /// Of what the worker of a tunnel sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Schema>,
+}
+
+impl EventDeclaration {
+    /// What this process knows of the event.
+    #[must_use]
+    pub fn of(descriptor: &Descriptor) -> Self {
+        let Schemas { event, output, up, down } = descriptor.schemas().clone();
+        Self {
+            name: descriptor.name().to_string(),
+            kind: descriptor.kind(),
+            key: descriptor.key().map(str::to_owned),
+            time_limit_ms: descriptor.time_limit().map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            idempotent: descriptor.is_idempotent(),
+            description: descriptor.description().to_owned(),
+            schemas: Some(DeclaredSchemas { event: Some(event), output, up, down }),
+        }
+    }
+
+    /// A descriptor for this process.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] when the name is none.
+    pub fn into_descriptor(self) -> Result<DescriptorRef, NameError> {
+        let mut declaration = Descriptor::declare(&self.name, self.kind)?.description(&self.description);
+        if let Some(key) = &self.key {
+            declaration = declaration.key(key);
+        }
+        if let Some(limit) = self.time_limit_ms {
+            declaration = declaration.time_limit(Duration::from_millis(limit));
+        }
+        if self.idempotent {
+            declaration = declaration.idempotent();
+        }
+        if let Some(DeclaredSchemas { event, output, up, down }) = self.schemas {
+            declaration = declaration.schemas(Schemas { event: event.unwrap_or_default(), output, up, down });
+        }
+        Ok(declaration.build())
+    }
+}

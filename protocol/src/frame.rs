@@ -1,0 +1,623 @@
+//! The frames. Each is a map of one entry: the frame's name and its fields.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use edri_events::{EventId, TraceContext};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::declaration::EventDeclaration;
+use crate::{Payload, Text, limits};
+
+macro_rules! frames {
+    ($( $(#[$doc:meta])* $variant:ident($content:ty) = $name:literal, )*) => {
+        /// One frame. Written as `{"name": {fields}}`, in MessagePack or JSON.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[non_exhaustive]
+        #[allow(clippy::large_enum_variant, reason = "the large ones are the frequent ones; a box would cost each of them")]
+        pub enum Frame<'a> {
+            $( $(#[$doc])* #[serde(rename = $name)] $variant($content), )*
+            /// A frame of this name, which this version does not know.
+            #[serde(skip)]
+            Unknown(Text<'a>),
+        }
+
+        impl Frame<'_> {
+            /// The frame's name.
+            #[must_use]
+            pub fn name(&self) -> &str {
+                match self {
+                    $( Self::$variant(_) => $name, )*
+                    Self::Unknown(name) => name,
+                }
+            }
+        }
+
+        impl<'de> Visitor<'de> for FrameVisitor {
+            type Value = Frame<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of one entry: the frame's name and its fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Frame<'de>, A::Error> {
+                let Some(name) = map.next_key::<Text<'de>>()? else {
+                    return Err(serde::de::Error::custom("the frame has no name"));
+                };
+                let frame = match &*name {
+                    $( $name => Frame::$variant(map.next_value()?), )*
+                    _ => {
+                        map.next_value::<IgnoredAny>()?;
+                        Frame::Unknown(name)
+                    }
+                };
+                match map.next_key::<IgnoredAny>()? {
+                    None => Ok(frame),
+                    Some(_) => Err(serde::de::Error::custom("a frame has one name")),
+                }
+            }
+        }
+    };
+}
+
+struct FrameVisitor;
+
+impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FrameVisitor)
+    }
+}
+
+frames! {
+    /// First of all, from the side that connects: who it is and what it handles.
+    Hello(Hello<'a>) = "hello",
+    /// The answer to `hello`: from now on calls may be made.
+    Welcome(Welcome<'a>) = "welcome",
+    /// The worker has started and takes events.
+    Ready(Ready) = "ready",
+    /// Events that the sender is about to use.
+    Declare(Declare) = "declare",
+    /// The sender wants notifications.
+    Subscribe(Subscribe<'a>) = "subscribe",
+    /// It wants them no more.
+    Unsubscribe(Unsubscribe) = "unsubscribe",
+    /// A notification.
+    Publish(Call<'a>) = "publish",
+    /// A request.
+    Request(Call<'a>) = "request",
+    /// Opens a tunnel.
+    Open(Call<'a>) = "open",
+    /// What came of a call.
+    Response(Response<'a>) = "response",
+    /// Calls without a value that have succeeded, and how far the receiver is.
+    Ack(Ack) = "ack",
+    /// The caller waits no more.
+    Cancel(Cancel) = "cancel",
+    /// An item in a tunnel.
+    Data(Data<'a>) = "data",
+    /// More may be sent in a tunnel.
+    Credit(Credit) = "credit",
+    /// Nothing more comes in this direction of a tunnel.
+    End(End) = "end",
+    /// A tunnel breaks, in both directions.
+    Abort(Abort<'a>) = "abort",
+    /// How many calls may be open; replaces what `hello` or `welcome` said.
+    Window(Window) = "window",
+    /// Are you there?
+    Ping(Ping) = "ping",
+    /// Yes.
+    Pong(Pong) = "pong",
+    /// A line for the node's log.
+    Log(Log<'a>) = "log",
+    /// How a worker says it is.
+    Report(Report<'a>) = "report",
+    /// Something the sender was sent is wrong.
+    Error(Notice<'a>) = "error",
+    /// Nothing new comes from the sender.
+    Bye(Bye<'a>) = "bye",
+}
+
+/// As what a peer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Role {
+    /// It handles events.
+    Worker,
+    /// It only sends and subscribes.
+    Client,
+}
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello<'a> {
+    /// The version of the protocol.
+    pub version: u32,
+    /// As what it comes.
+    pub role: Role,
+    /// The program and its version, for people: `edri-sdk-python 0.1.0`.
+    #[serde(borrow, default)]
+    pub agent: Text<'a>,
+    /// The events that it handles or sends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::events")]
+    pub events: Vec<EventDeclaration>,
+    /// What it handles. A call names the handler by its place in this list, from 0.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::handlers")]
+    pub handlers: Vec<Handler<'a>>,
+    /// How many calls it takes at once.
+    #[serde(default)]
+    pub window: Window,
+}
+
+/// What one handler takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handler<'a> {
+    /// The name of an event, or a pattern: `quake.*` for one more segment, `quake.>` for the rest of the name.
+    #[serde(borrow)]
+    pub select: Text<'a>,
+}
+
+/// How many calls the sender takes before it has answered earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// So many calls.
+    #[serde(default = "Window::default_calls")]
+    pub calls: u32,
+    /// So many bytes of payload; a call larger than all of it is made alone.
+    #[serde(default = "Window::default_bytes")]
+    pub bytes: u64,
+}
+
+impl Window {
+    const fn default_calls() -> u32 {
+        64
+    }
+
+    const fn default_bytes() -> u64 {
+        8 << 20
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { calls: Self::default_calls(), bytes: Self::default_bytes() }
+    }
+}
+
+/// Who was reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome<'a> {
+    /// The version of the protocol that is spoken from now on.
+    pub version: u32,
+    /// The node.
+    #[serde(borrow)]
+    pub node: Text<'a>,
+    /// This life of the node.
+    #[serde(borrow)]
+    pub incarnation: Text<'a>,
+    /// The manager that the worker works for.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<Text<'a>>,
+    /// Which of the manager's instances it is, from 0.
+    #[serde(default)]
+    pub instance: u32,
+    /// The sender is lost when nothing came from it for so long, in milliseconds; it sends something at least three times
+    /// as often, and expects the same.
+    pub silence_ms: u64,
+    /// The longest frame it takes.
+    pub frame_bytes_max: u64,
+    /// How many calls it takes at once.
+    #[serde(default)]
+    pub window: Window,
+    /// What the worker is made with.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Payload<'a>>,
+}
+
+/// The worker has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ready {}
+
+/// Events that the sender is about to use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Declare {
+    /// The events.
+    #[serde(deserialize_with = "at_most::events")]
+    pub events: Vec<EventDeclaration>,
+}
+
+/// The sender wants notifications. They come as `publish` with this number as their `subscription`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribe<'a> {
+    /// A number that the sender has chosen, not in use.
+    pub id: u64,
+    /// The name of an event, or a pattern.
+    #[serde(borrow)]
+    pub select: Text<'a>,
+    /// Only events of this key.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Text<'a>>,
+}
+
+/// The end of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsubscribe {
+    /// The number of the subscription.
+    pub id: u64,
+}
+
+/// An event on its way to whoever handles it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Call<'a> {
+    /// The number of the call: odd from the side that said `hello`, even from the other, growing. Zero in a `publish` that
+    /// wants no answer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub id: u64,
+    /// The event's name.
+    #[serde(borrow)]
+    pub event: Text<'a>,
+    /// The event's fields.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload<'a>>,
+    /// Which of the receiver's handlers it is for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub handler: u32,
+    /// The event's id; a fresh one when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    /// Who sent it: `node/manager`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Text<'a>>,
+    /// A key that the sender has chosen instead of the event's own.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Text<'a>>,
+    /// The event that made this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EventId>,
+    /// How much time is left, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Where the event stands in a trace, as W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+    /// What the sender adds.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "at_most::headers")]
+    pub headers: BTreeMap<Text<'a>, Text<'a>>,
+    /// How often the event has been tried before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tried: u32,
+    /// Whether a worker that was lost may have handled the event already, wholly or in part.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub redelivered: bool,
+    /// The manager that is asked; of a request.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Text<'a>>,
+    /// Whether every manager that answers is asked; of a request. Each answers with a `response` of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub all: bool,
+    /// What the opener of a tunnel is ready to take before it gives credit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<Grant>,
+    /// The subscription that a `publish` is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u64>,
+}
+
+/// How much may be sent in one direction of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Grant {
+    /// So many items.
+    #[serde(default)]
+    pub items: u64,
+    /// So many bytes of payload. An item may be sent while any are left, so it may take more than there were.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+/// What came of a call: a value, the handler's failure, or an error of edri.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Response<'a> {
+    /// The number of the call.
+    pub id: u64,
+    /// The value; also the value of a call that has none.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Payload<'a>>,
+    /// The handler could not do what the event asked. The code is its own.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Fault<'a>>,
+    /// There is no value because of edri, or of a worker that was lost.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault<'a>>,
+    /// The manager that answers, when all were asked.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Text<'a>>,
+    /// Whether more responses follow. The last one, when all were asked, has no `from` and no value.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub more: bool,
+}
+
+/// Why something did not come about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fault<'a> {
+    /// A stable code, which programs compare.
+    #[serde(borrow)]
+    pub code: Text<'a>,
+    /// A text for people.
+    #[serde(borrow, default)]
+    pub message: Text<'a>,
+    /// More of it for people, as the traceback of an exception.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Text<'a>>,
+    /// What was waited for, when that is why.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait<'a>>,
+}
+
+/// A wait that ended without what it waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wait<'a> {
+    /// How long it lasted.
+    pub waited_ms: u64,
+    /// What was waited for: names of managers, `subscription.7` for a subscription.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::texts")]
+    pub groups: Vec<Text<'a>>,
+    /// Managers that wait for one another in a circle.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::texts")]
+    pub cycle: Vec<Text<'a>>,
+}
+
+/// Calls without a value that have succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ack {
+    /// Their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::acks")]
+    pub done: Vec<u64>,
+    /// All calls up to this number have been begun; those behind it have not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
+}
+
+/// The caller waits no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The number of the call.
+    pub id: u64,
+}
+
+/// An item in a tunnel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Data<'a> {
+    /// The number of the `open`.
+    pub id: u64,
+    /// The item.
+    #[serde(borrow)]
+    pub payload: Payload<'a>,
+}
+
+/// More may be sent in a tunnel; it adds to what was granted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The number of the `open`.
+    pub id: u64,
+    /// So many items more.
+    #[serde(default)]
+    pub items: u64,
+    /// So many bytes of payload more.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+/// Nothing more comes in this direction of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The number of the `open`.
+    pub id: u64,
+}
+
+/// A tunnel breaks in both directions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abort<'a> {
+    /// The number of the `open`.
+    pub id: u64,
+    /// Why.
+    #[serde(borrow)]
+    pub failure: Fault<'a>,
+}
+
+/// Are you there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ping {
+    /// Comes back in the `pong`.
+    #[serde(default)]
+    pub id: u64,
+}
+
+/// Yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pong {
+    /// That of the `ping`.
+    #[serde(default)]
+    pub id: u64,
+}
+
+/// How much a line in the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The finest detail.
+    Trace,
+    /// For whoever looks for a fault.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Something may be wrong.
+    Warn,
+    /// Something is wrong.
+    Error,
+}
+
+/// A line for the node's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log<'a> {
+    /// How much it matters.
+    pub level: Level,
+    /// The line.
+    #[serde(borrow)]
+    pub message: Text<'a>,
+    /// The part of the program that says so.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Text<'a>>,
+    /// The event that was being handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+}
+
+/// How a worker says it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Report<'a> {
+    /// Its health.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health<'a>>,
+    /// Figures of its own; each replaces the one of its name.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "at_most::figures")]
+    pub figures: BTreeMap<Text<'a>, f64>,
+}
+
+/// A worker's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "because")]
+pub enum Health<'a> {
+    /// All is well.
+    Good,
+    /// It works, but not as it should.
+    #[serde(borrow)]
+    Degraded(Text<'a>),
+    /// It does not work.
+    #[serde(borrow)]
+    Bad(Text<'a>),
+}
+
+/// Something the sender was sent is wrong. Nothing else happens because of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice<'a> {
+    /// A stable code.
+    #[serde(borrow)]
+    pub code: Text<'a>,
+    /// A text for people that says what to do.
+    #[serde(borrow, default)]
+    pub message: Text<'a>,
+    /// The name of the frame that is wrong.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<Text<'a>>,
+    /// The number of the call that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+}
+
+/// Nothing new comes from the sender. From a node: finish what is open, say `bye` too, and end. From a worker: it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bye<'a> {
+    /// Why the worker ends, when it should not: it could not start, for one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault<'a>>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Lists and maps that are refused once they have grown beyond their limit.
+mod at_most {
+    use std::marker::PhantomData;
+
+    use serde::de::{Error, SeqAccess};
+
+    use super::*;
+
+    struct List<T> {
+        max: usize,
+        what: &'static str,
+        of: PhantomData<T>,
+    }
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {} {}", self.max, self.what)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                if list.len() == self.max {
+                    return Err(A::Error::custom(format!("more than {} {}", self.max, self.what)));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    struct Map<K, V> {
+        max: usize,
+        what: &'static str,
+        of: PhantomData<(K, V)>,
+    }
+
+    impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Map<K, V> {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a map of at most {} {}", self.max, self.what)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<BTreeMap<K, V>, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = entries.next_entry()? {
+                map.insert(key, value);
+                if map.len() > self.max {
+                    return Err(A::Error::custom(format!("more than {} {}", self.max, self.what)));
+                }
+            }
+            Ok(map)
+        }
+    }
+
+    fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+        deserializer: D,
+        max: usize,
+        what: &'static str,
+    ) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(List { max, what, of: PhantomData })
+    }
+
+    pub(super) fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventDeclaration>, D::Error> {
+        list(deserializer, limits::EVENTS_MAX, "events")
+    }
+
+    pub(super) fn handlers<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Handler<'a>>, D::Error> {
+        list(deserializer, limits::HANDLERS_MAX, "handlers")
+    }
+
+    pub(super) fn acks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+        list(deserializer, limits::ACKS_MAX, "numbers")
+    }
+
+    pub(super) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Text<'a>>, D::Error> {
+        list(deserializer, limits::WAITS_MAX, "names")
+    }
+
+    pub(super) fn headers<'de: 'a, 'a, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Text<'a>, Text<'a>>, D::Error> {
+        deserializer.deserialize_map(Map { max: limits::HEADERS_MAX, what: "headers", of: PhantomData })
+    }
+
+    pub(super) fn figures<'de: 'a, 'a, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Text<'a>, f64>, D::Error> {
+        deserializer.deserialize_map(Map { max: limits::FIGURES_MAX, what: "figures", of: PhantomData })
+    }
+}

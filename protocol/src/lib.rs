@@ -1,0 +1,29 @@
+//! How it is written: the frames that cross a boundary, and how they become bytes.
+//!
+//! The same [`Frame`]s travel over an inherited Unix socket (process workers), over WebSocket (clients, remote workers) and
+//! over QUIC (links). `docs/PROTOCOL.md` specifies them for those who write an SDK in another language.
+//!
+//! This crate promises that arbitrary bytes never panic and never make it allocate more than its [`limits`] say, that a
+//! reader skips the fields it does not know, and that a frame it does not know is told apart from one that is malformed.
+//! It has no clock, no socket and no runtime.
+
+mod codec;
+mod declaration;
+mod frame;
+pub mod limits;
+mod payload;
+mod stream;
+mod text;
+
+pub use codec::FrameError;
+pub use declaration::{DeclaredSchemas, EventDeclaration};
+pub use frame::{
+    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, End, Fault, Frame, Grant, Handler, Health, Hello, Level, Log,
+    Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,
+};
+pub use payload::Payload;
+pub use stream::{PREFIX_BYTES, split};
+pub use text::Text;
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u32 = 1;
