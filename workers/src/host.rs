@@ -243,7 +243,8 @@ impl Desk {
         delivery: Delivery,
         mut kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Exit> {
-        if !self.take(delivery) {
+        self.hand = Some(delivery);
+        if !self.begin() {
             return None;
         }
         loop {
@@ -265,7 +266,9 @@ impl Desk {
                         () = tokio::time::sleep(pause) => {}
                     }
                     again.attempts += 1;
-                    self.hold(again);
+                    self.timer = Timer::start(&again);
+                    self.cx.begin(&mut again);
+                    self.hand = Some(again);
                 }
             }
         }
@@ -273,23 +276,19 @@ impl Desk {
         None
     }
 
-    /// Takes a delivery in hand if it is still worth handling.
+    /// Begins the delivery in hand if it is still worth handling, otherwise puts it down.
     #[inline]
-    fn take(&mut self, mut delivery: Delivery) -> bool {
-        let begun = begin(&self.seat, &mut delivery);
-        if begun {
-            self.seat.status.set_in_hand(1);
-            self.turns = self.turns.saturating_sub(1);
-            self.hold(delivery);
+    fn begin(&mut self) -> bool {
+        let Some(delivery) = &mut self.hand else { return false };
+        if !begin(&self.seat, delivery) {
+            self.hand = None;
+            return false;
         }
-        begun
-    }
-
-    #[inline]
-    fn hold(&mut self, mut delivery: Delivery) {
-        self.timer = Timer::start(&delivery);
-        self.cx.begin(&mut delivery);
-        self.hand = Some(delivery);
+        self.seat.status.set_in_hand(1);
+        self.turns = self.turns.saturating_sub(1);
+        self.timer = Timer::start(delivery);
+        self.cx.begin(delivery);
+        true
     }
 
     /// The event in hand and what its handler needs.
@@ -306,27 +305,34 @@ impl Desk {
     /// same handler is taken in hand. Anything else is for [`Desk::handle`] to see to.
     #[inline]
     pub(crate) fn put_down(&mut self, outcome: Outcome, waited: bool) {
-        let delivery = match (self.hand.take(), outcome) {
+        let (delivery, value) = match (&self.hand, outcome) {
             (Some(delivery), Ok(value)) if self.watched.is_none() && !self.cx.deferral().load(Ordering::Relaxed) => {
-                self.cx.end();
-                self.timer.stop(&self.seat.status);
-                succeed(&self.seat, &delivery, value);
-                delivery
+                (delivery, value)
             }
-            (hand, outcome) => {
-                (self.hand, self.outcome) = (hand, Some(outcome));
+            (_, outcome) => {
+                self.outcome = Some(outcome);
                 return;
             }
         };
+        self.timer.stop(&self.seat.status);
+        succeed(&self.seat, delivery, value);
+        let handler = delivery.handler;
+        self.cx.end();
+        self.hand = None;
         // The time limit of the one that waited runs until the call returns.
         while !waited && self.turns > 0 {
-            let Some(next) = self.consumer.try_next() else { return };
-            if next.handler != delivery.handler {
-                self.next = Some(next);
-                return;
-            }
-            if self.take(next) {
-                return;
+            // Into its place at once: a delivery is moved as seldom as can be.
+            self.hand = self.consumer.try_next();
+            match &self.hand {
+                Some(next) if next.handler == handler => {
+                    if self.begin() {
+                        return;
+                    }
+                }
+                _ => {
+                    self.next = self.hand.take();
+                    return;
+                }
             }
         }
     }
