@@ -21,7 +21,7 @@ mod key;
 mod name;
 mod trace;
 
-pub use address::Address;
+pub use address::{Address, Origin};
 pub use body::{Body, Value};
 pub use codec::{CodecError, Encoding};
 pub use descriptor::{Declaration, Descriptor, DescriptorRef, Incompatible, Kind, REQUEST_TIMEOUT_DEFAULT, Schemas};

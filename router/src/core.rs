@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use actix::Addr;
 use arc_swap::ArcSwap;
-use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification};
+use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification, Origin};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
@@ -38,7 +38,7 @@ pub enum Phase {
 }
 
 pub(crate) struct Core {
-    pub(crate) address: Arc<Address>,
+    pub(crate) address: Origin,
     pub(crate) limits: Limits,
     pub(crate) pending: Pending,
     pub(crate) letters: Letters,
@@ -85,7 +85,7 @@ pub(crate) struct Stalled {
 impl Core {
     pub(crate) fn new(address: Address, limits: Limits, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
-            address: Arc::new(address),
+            address: Origin::here(address),
             pending: Pending::new(limits.pending_max),
             letters: Letters::new(limits.dead_letters_max),
             limits,
@@ -257,8 +257,8 @@ impl Core {
 
     /// The head of a new event.
     #[inline(always)]
-    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Arc<Address>) -> Head {
-        let mut head = Head::new(descriptor, Arc::clone(origin));
+    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Origin) -> Head {
+        let mut head = Head::new(descriptor, origin.clone());
         if head.id.sequence() & (TIMED_ONE_IN - 1) == 0 {
             head.stamped = Some(Instant::now());
         }
@@ -387,7 +387,7 @@ impl Core {
             return;
         }
         self.announced.fetch_add(1, Ordering::Relaxed);
-        let head = Head::new(descriptor, Arc::clone(&self.address));
+        let head = Head::new(descriptor, self.address.clone());
         let envelope = Envelope::from(Envelope::typed(head, event));
         let mut displaced = Vec::new();
         entry.for_each(&envelope, |route| {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use edri_events::{Kind, ManagerName, Value};
+use edri_events::{Envelope, Kind, ManagerName, Value};
 use edri_router::{
     Delivery, Ended, GroupRef, InboxConsumer, Reason, ReplyTo, RequestError, Router, WorkerState, WorkerStatus,
 };
@@ -149,8 +149,7 @@ pub(crate) async fn run(
         () = set(seat.signals.open.clone()) => {}
     }
     let resume = seat.resume.take();
-    let consumer = seat.group.consume(seat.inbox);
-    let mut desk = Desk { seat, cx, consumer, watched };
+    let mut desk = Desk::new(seat, cx, watched);
     let mut instance = instance;
     let ended = match shared::serve(&mut desk, &mut instance, resume, kill.as_mut()).await {
         Some(exit) => exit,
@@ -190,13 +189,24 @@ fn killed(seat: &Seat, resume: Option<Delivery>, detail: &str) -> Exit {
     Exit::Killed
 }
 
-/// What an instance works with: its seat, its context and its inbox.
-pub(crate) struct Desk {
+/// What an instance works with: its seat, its context, its inbox, and the delivery in hand.
+pub struct Desk {
     pub(crate) seat: Seat,
     pub(crate) cx: Context,
     pub(crate) consumer: InboxConsumer,
     watched: Option<Watched>,
+    hand: Option<Delivery>,
+    timer: Timer,
+    /// What came of the delivery in hand, when it takes more than counting it.
+    outcome: Option<Outcome>,
+    /// Taken after the delivery that was in hand, and for another handler.
+    pub(crate) next: Option<Delivery>,
+    /// How many deliveries may still be begun before other tasks have their turn.
+    pub(crate) turns: u32,
 }
+
+/// Other tasks have their turn after so many deliveries, as with tokio's own budget.
+pub(crate) const TURNS: u32 = 128;
 
 /// What came of calling a handler.
 pub(crate) enum Called {
@@ -219,78 +229,165 @@ pub(crate) enum Next {
 }
 
 impl Desk {
-    /// Handles one delivery from its first try to its end. Returns how the instance ended, if it did.
+    fn new(seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
+        let consumer = seat.group.consume(seat.inbox);
+        let timer = Timer { times: None };
+        Self { seat, cx, consumer, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+    }
+
+    /// Handles one delivery from its first try to its end, and those that follow it in the inbox while they are for the
+    /// same handler and end well at once. Returns how the instance ended, if it did.
     pub(crate) async fn handle(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        mut delivery: Delivery,
+        delivery: Delivery,
         mut kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Exit> {
-        if !begin(&self.seat, &mut delivery) {
+        self.hand = Some(delivery);
+        if !self.begin() {
             return None;
         }
-        self.seat.status.set_in_hand(1);
         loop {
-            let timer = Timer::start(&delivery);
-            let called = self.call(instance, &mut delivery, kill.as_mut()).await;
+            let called = self.call(instance, kill.as_mut()).await;
             self.cx.end();
+            let (Some(called), Some(delivery)) = (called, self.hand.take()) else { break };
             if matches!(called, Called::GivenUp) {
                 return Some(Exit::Killed);
             }
-            timer.stop(&self.seat.status);
+            self.timer.stop(&self.seat.status);
             match settle(&self.seat, delivery, called, self.cx.deferral()) {
                 Next::Settled => break,
                 Next::End(exit) => return Some(exit),
-                Next::Again(again, pause) => {
-                    delivery = again;
+                Next::Again(mut again, pause) => {
+                    self.consumer.give_back();
                     tokio::select! {
                         biased;
-                        () = &mut kill => return Some(killed(&self.seat, Some(delivery), "it was stopped between retries")),
+                        () = &mut kill => return Some(killed(&self.seat, Some(again), "it was stopped between retries")),
                         () = tokio::time::sleep(pause) => {}
                     }
+                    again.attempts += 1;
+                    self.timer = Timer::start(&again);
+                    self.cx.begin(&mut again);
+                    self.hand = Some(again);
                 }
             }
-            delivery.attempts += 1;
         }
-        self.seat.status.set_in_hand(0);
+        self.seat.status.set_in_hand(usize::from(self.next.is_some()));
         None
     }
 
+    /// Begins the delivery in hand if it is still worth handling, otherwise puts it down.
+    #[inline]
+    fn begin(&mut self) -> bool {
+        let Some(delivery) = &mut self.hand else { return false };
+        if !begin(&self.seat, delivery) {
+            self.hand = None;
+            return false;
+        }
+        self.seat.status.set_in_hand(1);
+        self.turns = self.turns.saturating_sub(1);
+        self.timer = Timer::start(delivery);
+        self.cx.begin(delivery);
+        true
+    }
+
+    /// The event in hand and what its handler needs.
+    #[inline]
+    pub(crate) fn in_hand(&mut self) -> Option<(&Envelope, &mut Context, &mut InboxConsumer)> {
+        let delivery = self.hand.as_ref()?;
+        if self.outcome.is_some() {
+            return None;
+        }
+        Some((&delivery.envelope, &mut self.cx, &mut self.consumer))
+    }
+
+    /// Puts the event down. If it was handled well, it is settled, and if that needed no waiting, the next one for the
+    /// same handler is taken in hand. Anything else is for [`Desk::handle`] to see to.
+    #[inline]
+    pub(crate) fn put_down(&mut self, outcome: Outcome, waited: bool) {
+        let (delivery, value) = match (&self.hand, outcome) {
+            (Some(delivery), Ok(value)) if self.watched.is_none() && !self.cx.deferral().load(Ordering::Relaxed) => {
+                (delivery, value)
+            }
+            (_, outcome) => {
+                self.outcome = Some(outcome);
+                return;
+            }
+        };
+        self.timer.stop(&self.seat.status);
+        succeed(&self.seat, delivery, value);
+        let handler = delivery.handler;
+        self.cx.end();
+        self.hand = None;
+        // The time limit of the one that waited runs until the call returns.
+        while !waited && self.turns > 0 {
+            // Into its place at once: a delivery is moved as seldom as can be.
+            self.hand = self.consumer.try_next();
+            match &self.hand {
+                Some(next) if next.handler == handler => {
+                    if self.begin() {
+                        return;
+                    }
+                }
+                _ => {
+                    self.next = self.hand.take();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Calls the handler of the delivery in hand; nothing comes back when all is settled.
     async fn call(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        delivery: &mut Delivery,
         kill: Pin<&mut impl Future<Output = ()>>,
-    ) -> Called {
-        self.cx.begin(delivery);
-        let Self { cx, consumer, watched, seat } = self;
-        if let Some(watched) = watched {
-            consumer.give_back();
+    ) -> Option<Called> {
+        let (handler, limit) = (self.hand.as_ref()?.handler, self.seat.policy.time_limit);
+        if let (Some(watched), Some(delivery)) = (&self.watched, &self.hand) {
+            self.consumer.give_back();
             watched.begin(delivery);
         }
-        let handling = AssertUnwindSafe(instance.handle(delivery.handler, &delivery.envelope, cx)).catch_unwind();
-        let mut handling = pin!(handling);
-        // Most handlers are ready at once; only the others need timers and signals.
-        let called = match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
-            Poll::Ready(done) => called(done),
-            Poll::Pending => {
-                consumer.give_back();
-                finish(handling, seat.policy.time_limit, kill).await
+        let called = {
+            let mut handling = pin!(AssertUnwindSafe(instance.handle(handler, self)).catch_unwind());
+            // Most handlers are ready at once; only the others need timers and signals.
+            match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
+                Poll::Ready(done) => Ok(done),
+                Poll::Pending => finish(handling, limit, kill).await,
             }
         };
-        match watched {
-            Some(watched) if !watched.end() => Called::GivenUp,
-            _ => called,
+        if self.watched.as_ref().is_some_and(|watched| !watched.end()) {
+            return Some(Called::GivenUp);
+        }
+        match called {
+            Ok(Ok(())) => self.outcome.take().map(Called::Done),
+            Ok(Err(panic)) => Some(Called::Panicked(panic_text(&*panic))),
+            Err(called) => Some(called),
         }
     }
 }
 
+/// Calls a handler; `true` says that it was not ready at once.
+pub(crate) async fn attend(handling: impl Future<Output = Outcome>, consumer: &mut InboxConsumer) -> (Outcome, bool) {
+    let mut handling = pin!(handling);
+    let mut waited = false;
+    let outcome = poll_fn(|cx| {
+        let polled = handling.as_mut().poll(cx);
+        if polled.is_pending() && !std::mem::replace(&mut waited, true) {
+            consumer.give_back();
+        }
+        polled
+    })
+    .await;
+    (outcome, waited)
+}
+
 /// Waits for a handler that was not ready at once.
-pub(crate) async fn finish(
-    handling: impl Future<Output = Result<Outcome, Box<dyn Any + Send>>>,
+pub(crate) async fn finish<R>(
+    handling: impl Future<Output = R>,
     limit: Option<Duration>,
     kill: impl Future<Output = ()>,
-) -> Called {
+) -> Result<R, Called> {
     let too_long = async {
         match limit {
             Some(limit) => {
@@ -302,17 +399,9 @@ pub(crate) async fn finish(
     };
     tokio::select! {
         biased;
-        done = handling => called(done),
-        () = kill => Called::Killed,
-        limit = too_long => Called::TimeLimit(limit),
-    }
-}
-
-#[inline]
-pub(crate) fn called(done: Result<Outcome, Box<dyn Any + Send>>) -> Called {
-    match done {
-        Ok(outcome) => Called::Done(outcome),
-        Err(panic) => Called::Panicked(panic_text(&*panic)),
+        done = handling => Ok(done),
+        () = kill => Err(Called::Killed),
+        limit = too_long => Err(Called::TimeLimit(limit)),
     }
 }
 
@@ -457,6 +546,7 @@ pub(crate) fn may_try_again(seat: &Seat, mut delivery: Delivery, reason: Reason,
 }
 
 /// Times the events that were stamped when they were sent.
+#[derive(Clone, Copy)]
 pub(crate) struct Timer {
     times: Option<(Instant, Instant)>,
 }

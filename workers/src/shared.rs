@@ -12,7 +12,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
-use crate::host::{Called, Desk, Exit, Next, Seat, Timer, begin, finish, may_try_again, set, settle, time_limit_text};
+use crate::host::{
+    Called, Desk, Exit, Next, Seat, TURNS, Timer, begin, finish, may_try_again, panic_text, set, settle,
+    time_limit_text,
+};
 use crate::instance::Instance;
 
 /// What a running call, or the pause before the next one, comes to.
@@ -35,8 +38,11 @@ pub(crate) async fn serve(
     let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
     let mut next = resume;
     loop {
-        // Lets other tasks of the runtime have their turn under load.
-        tokio::task::consume_budget().await;
+        if desk.turns == 0 {
+            // Lets other tasks of the runtime have their turn under load.
+            tokio::task::yield_now().await;
+            desk.turns = TURNS;
+        }
         let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.consumer.try_next()).flatten()) {
             Some(delivery) => delivery,
             None if beside.calls.is_empty() => {
@@ -87,6 +93,7 @@ pub(crate) async fn serve(
             }
         };
         if instance.is_concurrent(delivery.handler) {
+            desk.turns = desk.turns.saturating_sub(1);
             beside.begin(desk, instance, delivery);
             continue;
         }
@@ -110,6 +117,7 @@ pub(crate) async fn serve(
         if let Some(exit) = desk.handle(instance, delivery, kill.as_mut()).await {
             return Some(exit);
         }
+        next = desk.next.take();
     }
 }
 
@@ -150,7 +158,11 @@ impl Beside {
         let handling = instance.handle_beside(delivery.handler, delivery.envelope.clone(), cx);
         let (limit, kill) = (desk.seat.policy.time_limit, desk.seat.signals.kill.clone());
         self.calls.push(Box::pin(async move {
-            let called = finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await;
+            let called = match finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await {
+                Ok(Ok(outcome)) => Called::Done(outcome),
+                Ok(Err(panic)) => Called::Panicked(panic_text(&*panic)),
+                Err(called) => called,
+            };
             Progress::Ended { delivery, called, deferred, timer }
         }));
         desk.seat.status.set_in_hand(self.calls.len());
