@@ -3,6 +3,7 @@
 mod compile_fail;
 mod envelopes;
 mod order;
+mod processes;
 mod quakes;
 mod requests;
 mod running;

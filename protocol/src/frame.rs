@@ -145,9 +145,12 @@ pub struct Hello<'a> {
     /// What it handles. A call names the handler by its place in this list, from 0.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::handlers")]
     pub handlers: Vec<Handler<'a>>,
-    /// How many calls it takes at once.
+    /// How many calls it takes before it has answered earlier ones.
     #[serde(default)]
     pub window: Window,
+    /// How many of them it handles at once; zero is one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub concurrency: u32,
 }
 
 /// What one handler takes.

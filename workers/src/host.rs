@@ -1,6 +1,7 @@
 //! The life of one instance: started, events one by one, stopping; and how it ended.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -15,10 +16,12 @@ use edri_router::{
 };
 use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::instance::Instance;
+use crate::process::{self, Introduced, ProcessPlan};
 use crate::thread::Watched;
-use crate::{Context, Factory, HandlerError, Outcome, Placement, Policy, shared, thread};
+use crate::{Context, Factory, HandlerError, Outcome, Policy, shared, thread};
 
 /// How often an idempotent request is given to a worker when workers are lost over it.
 const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
@@ -49,8 +52,12 @@ pub struct Seat {
     pub policy: Policy,
     /// What the manager tells it.
     pub signals: Signals,
-    /// An event that the last instance was lost over, to be tried again first.
-    pub resume: Option<Delivery>,
+    /// Events that the last instance had when it was lost, to be tried again first. A task or a thread has one at most.
+    pub resume: Vec<Delivery>,
+    /// Whether the order of its events is promised: it is alone, or has a partition of its own.
+    pub ordered: bool,
+    /// After so long without an event it ends, when it is one of those that come and go.
+    pub idle: Option<Duration>,
 }
 
 /// How an instance ended.
@@ -60,16 +67,16 @@ pub enum Exit {
     Finished,
     /// It was told to end at once.
     Killed,
-    /// `started` failed or panicked. The event to be resumed, if there was one, comes back.
-    StartFailed(String, Option<Delivery>),
-    /// It panicked, or a handler took too long. An event that may be tried again comes back; another has been settled.
+    /// `started` failed or panicked. The events to be resumed come back.
+    StartFailed(String, Vec<Delivery>),
+    /// It panicked, or a handler took too long. Events that may be tried again come back; others have been settled.
     Lost {
         /// Why.
         reason: Reason,
         /// Why, in words.
         detail: String,
-        /// The event to be tried again first by the next instance.
-        resume: Option<Delivery>,
+        /// The events to be tried again first by the next instance.
+        resume: Vec<Delivery>,
     },
 }
 
@@ -82,26 +89,43 @@ impl Host {
     ///
     /// The future that comes back only waits; dropping it does not end the instance, [`Signals::kill`] does.
     #[must_use]
-    pub fn spawn(
-        placement: Placement,
-        seat: Seat,
-        factory: Factory,
-        ready: oneshot::Sender<()>,
-    ) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
-        match placement {
-            Placement::Task => {
-                let runtime = seat.router.runtime().clone();
-                let task = runtime.spawn(run(seat, factory, ready, None));
-                Box::pin(async move {
-                    task.await.unwrap_or_else(|error| Exit::Lost {
-                        reason: Reason::WorkerLost,
-                        detail: format!("its task ended: {error}"),
-                        resume: None,
-                    })
-                })
+    pub fn spawn(work: Work, seat: Seat, ready: oneshot::Sender<()>) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
+        let runtime = seat.router.runtime().clone();
+        match work {
+            Work::Task(factory) => Box::pin(joined(runtime.spawn(run(seat, factory, ready, None)))),
+            Work::Thread(factory) => Box::pin(thread::spawn(seat, factory, ready)),
+            Work::Process(plan, introduced) => {
+                Box::pin(joined(runtime.spawn(process::run(seat, plan, introduced, ready))))
             }
-            Placement::Thread => Box::pin(thread::spawn(seat, factory, ready)),
         }
+    }
+}
+
+async fn joined(task: JoinHandle<Exit>) -> Exit {
+    task.await.unwrap_or_else(|error| Exit::Lost {
+        reason: Reason::WorkerLost,
+        detail: format!("its task ended: {error}"),
+        resume: Vec::new(),
+    })
+}
+
+/// What an instance is made of, and where it runs.
+pub enum Work {
+    /// Made by the factory, as a task.
+    Task(Factory),
+    /// Made by the factory, on a thread of its own.
+    Thread(Factory),
+    /// A process; the one that has said hello already, or a new one.
+    Process(Arc<ProcessPlan>, Option<Box<Introduced>>),
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Task(_) => "Task",
+            Self::Thread(_) => "Thread",
+            Self::Process(..) => "Process",
+        })
     }
 }
 
@@ -127,15 +151,17 @@ pub(crate) async fn run(
     let started = tokio::select! {
         biased;
         () = &mut kill => {
-            let resume = seat.resume.take();
+            let resume = std::mem::take(&mut seat.resume);
             return killed(&seat, resume, "its worker was stopped while starting");
         }
         started = AssertUnwindSafe(starting).catch_unwind() => started,
     };
     let instance = match started {
         Ok(Ok(instance)) => instance,
-        Ok(Err(failure)) => return Exit::StartFailed(failure.to_string(), seat.resume.take()),
-        Err(panic) => return Exit::StartFailed(format!("panicked: {}", panic_text(&*panic)), seat.resume.take()),
+        Ok(Err(failure)) => return Exit::StartFailed(failure.to_string(), std::mem::take(&mut seat.resume)),
+        Err(panic) => {
+            return Exit::StartFailed(format!("panicked: {}", panic_text(&*panic)), std::mem::take(&mut seat.resume));
+        }
     };
     seat.status.set_state(WorkerState::Running);
     // The manager may have stopped waiting; the kill signal says so.
@@ -143,16 +169,15 @@ pub(crate) async fn run(
     tokio::select! {
         biased;
         () = &mut kill => {
-            let resume = seat.resume.take();
+            let resume = std::mem::take(&mut seat.resume);
             return killed(&seat, resume, "its worker was stopped before its first event");
         }
         () = set(seat.signals.open.clone()) => {}
     }
-    let resume = seat.resume.take();
     let mut desk = Desk::new(seat, cx, watched);
     let mut instance = instance;
-    let ended = match shared::serve(&mut desk, &mut instance, resume, kill.as_mut()).await {
-        Some(exit) => exit,
+    let ended = match shared::serve(&mut desk, &mut instance, kill.as_mut()).await {
+        Some(exit) => desk.leave_rest(exit),
         None => Exit::Finished,
     };
     let ended = match ended {
@@ -181,8 +206,8 @@ pub(crate) async fn run(
     ended
 }
 
-fn killed(seat: &Seat, resume: Option<Delivery>, detail: &str) -> Exit {
-    if let Some(delivery) = resume {
+fn killed(seat: &Seat, resume: impl IntoIterator<Item = Delivery>, detail: &str) -> Exit {
+    for delivery in resume {
         seat.router.discard(&seat.group, delivery, Reason::Stopped, detail);
         seat.status.set_in_hand(0);
     }
@@ -194,6 +219,8 @@ pub struct Desk {
     pub(crate) seat: Seat,
     pub(crate) cx: Context,
     pub(crate) consumer: InboxConsumer,
+    /// What the last instance had when it was lost; it comes before anything new.
+    resume: VecDeque<Delivery>,
     watched: Option<Watched>,
     hand: Option<Delivery>,
     timer: Timer,
@@ -229,10 +256,33 @@ pub(crate) enum Next {
 }
 
 impl Desk {
-    fn new(seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
+    fn new(mut seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
         let consumer = seat.group.consume(seat.inbox);
+        let resume = std::mem::take(&mut seat.resume).into();
         let timer = Timer { times: None };
-        Self { seat, cx, consumer, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+        Self { seat, cx, consumer, resume, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+    }
+
+    /// Lets the next instance have what this one was to resume and has not begun.
+    fn leave_rest(&mut self, mut exit: Exit) -> Exit {
+        let rest = std::mem::take(&mut self.resume);
+        match &mut exit {
+            Exit::Lost { resume, .. } => {
+                resume.extend(rest);
+                self.seat.status.set_in_hand(resume.len());
+                exit
+            }
+            _ => {
+                killed(&self.seat, rest, "its worker was stopped before it took it again");
+                exit
+            }
+        }
+    }
+
+    /// The next delivery, if there is one.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Delivery> {
+        self.resume.pop_front().or_else(|| self.consumer.try_next())
     }
 
     /// Handles one delivery from its first try to its end, and those that follow it in the inbox while they are for the
@@ -262,7 +312,7 @@ impl Desk {
                     self.consumer.give_back();
                     tokio::select! {
                         biased;
-                        () = &mut kill => return Some(killed(&self.seat, Some(again), "it was stopped between retries")),
+                        () = &mut kill => return Some(killed(&self.seat, [again], "it was stopped between retries")),
                         () = tokio::time::sleep(pause) => {}
                     }
                     again.attempts += 1;
@@ -520,8 +570,9 @@ fn succeed(seat: &Seat, delivery: &Delivery, value: Value) {
 
 /// The instance is lost; so is the delivery in its hands, unless it may be tried again.
 pub(crate) fn lost(seat: &Seat, delivery: Option<Delivery>, reason: Reason, detail: String) -> Next {
-    let resume = delivery.and_then(|delivery| may_try_again(seat, delivery, reason, &detail));
-    if resume.is_none() {
+    let resume: Vec<_> =
+        delivery.and_then(|delivery| may_try_again(seat, delivery, reason, &detail)).into_iter().collect();
+    if resume.is_empty() {
         seat.status.set_in_hand(0);
     }
     Next::End(Exit::Lost { reason, detail, resume })

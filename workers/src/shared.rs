@@ -32,18 +32,17 @@ enum Progress {
 pub(crate) async fn serve(
     desk: &mut Desk,
     instance: &mut Box<dyn Instance>,
-    resume: Option<Delivery>,
     mut kill: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<Exit> {
     let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
-    let mut next = resume;
+    let mut next = None;
     loop {
         if desk.turns == 0 {
             // Lets other tasks of the runtime have their turn under load.
             tokio::task::yield_now().await;
             desk.turns = TURNS;
         }
-        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.consumer.try_next()).flatten()) {
+        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.take()).flatten()) {
             Some(delivery) => delivery,
             None if beside.calls.is_empty() => {
                 if let Some(exit) = beside.lost.take() {
@@ -107,9 +106,11 @@ pub(crate) async fn serve(
         }
         if let Some(mut exit) = beside.lost.take() {
             // The event was taken but not begun, so the next instance gets it as it is.
-            desk.seat.status.set_in_hand(1);
             match &mut exit {
-                Exit::Lost { resume: resume @ None, .. } => *resume = Some(delivery),
+                Exit::Lost { resume, .. } => {
+                    resume.push(delivery);
+                    desk.seat.status.set_in_hand(resume.len());
+                }
                 _ => desk.seat.router.discard(&desk.seat.group, delivery, Reason::WorkerLost, "its worker was lost"),
             }
             return Some(exit);
@@ -187,9 +188,9 @@ impl Beside {
         let again = match (&mut self.lost, again) {
             (None, again) => again,
             (Some(_), None) => None,
-            // The next instance gets the event; it can resume one, and of several the others have had their try.
-            (Some(Exit::Lost { resume: resume @ None, .. }), Some(delivery)) => {
-                *resume = Some(delivery);
+            // The next instance gets the event.
+            (Some(Exit::Lost { resume, .. }), Some(delivery)) => {
+                resume.push(delivery);
                 None
             }
             (Some(_), Some(delivery)) => {
@@ -197,8 +198,11 @@ impl Beside {
                 None
             }
         };
-        let resumed = matches!(self.lost, Some(Exit::Lost { resume: Some(_), .. }));
-        seat.status.set_in_hand(self.calls.len() + usize::from(resumed || again.is_some()));
+        let resumed = match &self.lost {
+            Some(Exit::Lost { resume, .. }) => resume.len(),
+            _ => 0,
+        };
+        seat.status.set_in_hand(self.calls.len() + resumed + usize::from(again.is_some()));
         again
     }
 
@@ -214,10 +218,15 @@ impl Beside {
                 None
             }
             Next::End(Exit::Lost { reason, detail, resume }) => {
-                if self.lost.is_some() {
-                    return resume;
+                match &mut self.lost {
+                    Some(Exit::Lost { resume: already, .. }) => already.extend(resume),
+                    Some(_) => {
+                        for delivery in resume {
+                            seat.router.discard(&seat.group, delivery, reason, &detail);
+                        }
+                    }
+                    None => self.lost = Some(Exit::Lost { reason, detail, resume }),
                 }
-                self.lost = Some(Exit::Lost { reason, detail, resume });
                 None
             }
             Next::End(exit) => {
