@@ -59,7 +59,8 @@ impl<'a> Frame<'a> {
             Encoding::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
             Encoding::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-                reader.set_max_depth(limits::NESTING_MAX);
+                // The reader's number is the first depth that is too deep.
+                reader.set_max_depth(limits::NESTING_MAX + 1);
                 let frame = Frame::deserialize(&mut reader).map_err(|error| malformed(&error))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {

@@ -4,6 +4,8 @@ use edri_events::{Descriptor, DescriptorRef, Kind, NameError, Schemas};
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::reading;
+
 /// What a peer says of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventDeclaration {
@@ -18,10 +20,10 @@ pub struct EventDeclaration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit_ms: Option<u64>,
     /// Whether a request may be tried again elsewhere when the worker that had it is lost.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "reading::or_default")]
     pub idempotent: bool,
     /// What its author says of it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "reading::or_default")]
     pub description: String,
     /// The JSON Schemas, when the peer has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

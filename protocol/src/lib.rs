@@ -12,6 +12,7 @@ mod declaration;
 mod frame;
 pub mod limits;
 mod payload;
+mod reading;
 mod stream;
 mod text;
 
