@@ -3,6 +3,7 @@ use std::time::Duration;
 use edri_events::{Descriptor, DescriptorRef, Kind, NameError, Schemas};
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::reading;
 
@@ -34,17 +35,35 @@ pub struct EventDeclaration {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeclaredSchemas {
     /// Of the event itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub event: Option<Schema>,
     /// Of a request's response or a tunnel's final result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub output: Option<Schema>,
     /// Of what the opener of a tunnel sends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub up: Option<Schema>,
     /// Of what the worker of a tunnel sends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub down: Option<Schema>,
+}
+
+impl DeclaredSchemas {
+    /// How many values they are made of.
+    pub(crate) fn values(&self) -> usize {
+        fn within(value: &Value) -> usize {
+            1 + match value {
+                Value::Array(values) => values.iter().map(within).sum(),
+                Value::Object(values) => values.values().map(within).sum(),
+                _ => 0,
+            }
+        }
+        [&self.event, &self.output, &self.up, &self.down]
+            .into_iter()
+            .flatten()
+            .map(|schema| within(schema.as_value()))
+            .sum()
+    }
 }
 
 impl EventDeclaration {
