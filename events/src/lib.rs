@@ -19,6 +19,7 @@ mod failure;
 mod id;
 mod key;
 mod name;
+mod text;
 mod trace;
 
 pub use address::{Address, Origin};
