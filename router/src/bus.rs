@@ -365,11 +365,21 @@ impl Bus {
     /// The head of a new event sent through this bus.
     #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, options: &Options) -> Result<Head, PublishError> {
+        self.head_at(descriptor, options, Instant::now)
+    }
+
+    #[inline(always)]
+    pub(crate) fn head_at(
+        &self,
+        descriptor: DescriptorRef,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<Head, PublishError> {
         self.check_open()?;
         let limit = options.time_limit.or(descriptor.time_limit());
         let mut head = self.core.head(descriptor, &self.origin);
         if let Some(limit) = limit {
-            head.deadline = Some(Instant::now() + limit);
+            head.deadline = Some(now() + limit);
         }
         if let Some(cause) = &self.cause {
             head.cause = Some(cause.id);

@@ -292,9 +292,7 @@ impl Core {
             }
         }
         let Push { stalled, displaced, .. } = push;
-        if !displaced.is_empty() {
-            self.bury_displaced(displaced);
-        }
+        self.bury_displaced(displaced);
         if stalled.is_empty() { Pushed::Done(receipt) } else { Pushed::Waits(receipt, stalled) }
     }
 
@@ -302,7 +300,15 @@ impl Core {
         self.discard(group, delivery, Reason::DroppedNewest, "the inbox was full");
     }
 
+    #[inline]
     pub(crate) fn bury_displaced(self: &Arc<Self>, displaced: Displaced) {
+        if !displaced.is_empty() {
+            self.bury(displaced);
+        }
+    }
+
+    #[cold]
+    fn bury(self: &Arc<Self>, displaced: Displaced) {
         for (group, delivery) in displaced {
             self.discard(&group, delivery, Reason::DroppedOldest, "a newer event took its place");
         }

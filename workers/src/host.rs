@@ -364,7 +364,9 @@ impl Desk {
                 return;
             }
         };
-        self.timer.stop(&self.seat.status);
+        if let Some(handling) = self.timer.stop(&self.seat.status) {
+            self.consumer.pace(handling);
+        }
         succeed(&self.seat, delivery, value);
         let handler = delivery.handler;
         self.cx.end();
@@ -609,9 +611,10 @@ impl Timer {
     }
 
     #[inline]
-    pub(crate) fn stop(self, status: &WorkerStatus) {
-        if let Some((sent, begun)) = self.times {
-            status.timed(begun.saturating_duration_since(sent), begun.elapsed());
-        }
+    pub(crate) fn stop(self, status: &WorkerStatus) -> Option<Duration> {
+        let (sent, begun) = self.times?;
+        let handling = begun.elapsed();
+        status.timed(begun.saturating_duration_since(sent), handling);
+        Some(handling)
     }
 }

@@ -48,7 +48,6 @@ pub(crate) async fn serve(
                 if let Some(exit) = beside.lost.take() {
                     return Some(exit);
                 }
-                desk.consumer.give_back();
                 let taken = tokio::select! {
                     biased;
                     taken = desk.consumer.next() => taken,
