@@ -26,7 +26,7 @@ fn writes_back(frame: &Frame<'_>, encoding: Encoding, bytes: &[u8]) {
     let mut twice = Vec::new();
     again.encode(encoding, usize::MAX, &mut twice).expect("it can be written again");
     assert_eq!(once, twice);
-    // What is not finite equals nothing, and a null in JSON is an absent payload.
+    // A figure that is not a number equals nothing.
     if !has_figures(frame) {
         assert_eq!(&again, frame);
     }
@@ -39,7 +39,7 @@ fn writes_back(frame: &Frame<'_>, encoding: Encoding, bytes: &[u8]) {
         _ => None,
     };
     if let Some(payload) = payload {
-        shares_memory(payload, bytes);
+        is_whole_in_another_frame(payload, bytes);
     }
 }
 
@@ -47,8 +47,8 @@ fn has_figures(frame: &Frame<'_>) -> bool {
     matches!(frame, Frame::Report(report) if !report.figures.is_empty())
 }
 
-fn shares_memory(payload: &Payload<'_>, bytes: &[u8]) {
-    // Only what was read from these very bytes can share their memory; a null stands for itself.
+/// A payload that was read elsewhere is copied, not sliced out of a frame that it is no part of.
+fn is_whole_in_another_frame(payload: &Payload<'_>, bytes: &[u8]) {
     let whole = Bytes::copy_from_slice(bytes);
     let body = payload.to_body(&whole);
     assert_eq!((&body.bytes[..], body.encoding), (payload.bytes(), payload.encoding()));
