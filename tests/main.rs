@@ -2,6 +2,7 @@
 
 mod compile_fail;
 mod envelopes;
+mod foreign;
 mod order;
 mod processes;
 mod quakes;

@@ -71,7 +71,8 @@ impl Relay {
     ///
     /// As [`Untyped::request`](crate::Untyped::request).
     pub async fn request(&self, event: Relayed, to: Option<&str>) -> Outcome {
-        self.bus.ask(self.request_envelope(event)?, to.map_or(To::Any, To::Manager)).await
+        let began = Instant::now();
+        self.bus.ask(self.request_envelope(event)?, began, to.map_or(To::Any, To::Manager)).await
     }
 
     /// As [`Bus::request_all`].
