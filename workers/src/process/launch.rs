@@ -190,12 +190,14 @@ fn attend(
 #[cfg(target_os = "linux")]
 fn limit(pid: Pid, (memory, cpu): (Option<u64>, Option<Duration>)) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, prlimit};
-    let set = |resource, most| prlimit(Some(pid), resource, Rlimit { current: Some(most), maximum: Some(most) });
+    let set = |resource, soft, hard| prlimit(Some(pid), resource, Rlimit { current: Some(soft), maximum: Some(hard) });
     if let Some(bytes) = memory {
-        set(Resource::As, bytes)?;
+        set(Resource::As, bytes, bytes)?;
     }
     if let Some(time) = cpu {
-        set(Resource::Cpu, time.as_secs().max(1))?;
+        // At the first the system says why it ends the process (XCPU), at the second it just does.
+        let seconds = time.as_secs().max(1);
+        set(Resource::Cpu, seconds, seconds + 1)?;
     }
     Ok(())
 }
