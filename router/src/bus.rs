@@ -48,6 +48,14 @@ pub struct Receipt {
     pub deliveries: u32,
 }
 
+impl Receipt {
+    /// The receipt of an event that so many groups have.
+    #[must_use]
+    pub fn new(id: EventId, deliveries: u32) -> Self {
+        Self { id, deliveries }
+    }
+}
+
 /// What may be said of an event beside its payload.
 ///
 /// ```

@@ -53,5 +53,7 @@ pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscri
 pub use table::Predicate;
 pub use timing::Quantiles;
 pub use topology::{GroupView, Topology, WorkerView};
+#[doc(hidden)]
+pub use tunnel::from_elsewhere;
 pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
 pub use untyped::Untyped;

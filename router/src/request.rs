@@ -321,6 +321,7 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
         PublishError::Payload { source, .. } => RequestError::Payload(source),
         PublishError::Overloaded { wait, .. } => RequestError::Overloaded(wait),
         PublishError::Stopping => RequestError::Stopping,
+        PublishError::Elsewhere(failure) => RequestError::Elsewhere(failure),
     }
 }
 

@@ -9,6 +9,7 @@ mod context;
 mod host;
 mod instance;
 mod policy;
+mod process;
 mod shared;
 mod thread;
 mod worker;
