@@ -48,7 +48,7 @@ def measure(kind: str, seconds: float, in_flight: int) -> Tuple[float, float]:
     verb = "publish" if kind == "notify" else "request"
     ours, theirs = socket.socketpair()
     environment = {**os.environ, "EDRI_WORKER": "bench", "PYTHONPATH": os.path.join(_HERE, "..", "src")}
-    child = subprocess.Popen([sys.executable, os.path.join(_HERE, "child.py"), kind], stdin=theirs, env=environment)
+    child = subprocess.Popen([sys.executable, os.path.join(_HERE, "child.py"), kind], stdin=theirs.fileno(), env=environment)
     theirs.close()
     base = calls(verb)[0]
     # Numbers have to grow, so each round has others; only the bytes of the number change.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: The node ends a call at its time-out and says more about it than the worker can; only when nothing has come so many
 #: seconds later, the worker ends it itself.
 GRACE = 1.0
+#: The window of a node that does not say.
+CALLS = 64
+BYTES = 8 << 20
 
 
 class OpenCall:
@@ -42,16 +45,17 @@ class Calls:
         self._open: Dict[int, OpenCall] = {}
         self._open_bytes = 0
         self._next = 1
-        self._calls_max = 64
-        self._bytes_max = 8 << 20
+        self._calls_max = CALLS
+        self._bytes_max = BYTES
         self._waiting: Deque[asyncio.Future[None]] = deque()
         self._closed: Optional[RequestError] = None
 
     def set_window(self, fields: Any) -> None:
         """What ``welcome`` or ``window`` says that the node takes at once."""
         if isinstance(fields, dict):
-            self._calls_max = int(fields.get("calls", self._calls_max))
-            self._bytes_max = int(fields.get("bytes", self._bytes_max))
+            calls, size = fields.get("calls"), fields.get("bytes")
+            self._calls_max = CALLS if calls is None else int(calls)
+            self._bytes_max = BYTES if size is None else int(size)
             self._let_in()
 
     def find(self, number: Any) -> Optional[OpenCall]:

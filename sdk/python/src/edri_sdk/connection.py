@@ -141,7 +141,7 @@ class Connection:
                 self.refuse(error)
             for name, fields in frames or ():
                 if name == "ping":
-                    self.outbox.put("pong", {"id": fields.get("id", 0)})
+                    self.outbox.put("pong", {"id": fields.get("id") or 0})
                     continue
                 if name == "cancel":
                     self._on_cancel(fields.get("id"))

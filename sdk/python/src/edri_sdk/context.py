@@ -62,12 +62,15 @@ class _EventLogger(logging.LoggerAdapter):  # type: ignore[type-arg, unused-igno
 class _About:
     """What both contexts know: the event in hand, and the worker. In ``started`` and ``stopping`` no event is in hand."""
 
-    __slots__ = ("_session", "_fields", "_received", "_is_cancelled", "_cancel_waiters", "handler", "number", "tunnel")
+    # Most calls never change these, so they cost nothing to make.
+    _is_cancelled = False
+    _cancel_waiters: Optional[List[asyncio.Future[None]]] = None
+    tunnel: Optional[Tunnel[Any, Any, Any]] = None
 
-    _session: Session
-    _fields: Fields
-    _received: float
-    _is_cancelled: bool
+    def __init__(self, session: Session, fields: Fields, received: float) -> None:
+        self._session = session
+        self._fields = fields
+        self._received = received
 
     @property
     def event(self) -> str:
@@ -107,12 +110,12 @@ class _About:
     @property
     def attempt(self) -> int:
         """Which try at the event this is, from 1; 0 when none is in hand."""
-        return int(self._fields.get("tried", 0)) + 1 if self._fields else 0
+        return int(self._fields.get("tried") or 0) + 1 if self._fields else 0
 
     @property
     def redelivered(self) -> bool:
         """Whether a worker that was lost may have handled the event already, wholly or in part."""
-        return bool(self._fields.get("redelivered", False))
+        return bool(self._fields.get("redelivered"))
 
     @property
     def deadline(self) -> Optional[float]:
@@ -177,17 +180,13 @@ class Context(_About):
     name and a plain payload; what comes back is a dataclass in the first two cases and plain in the last.
     """
 
-    __slots__ = ()
-
-    def __init__(self, session: Session, handler: Optional[Handler], number: int, fields: Fields, received: float) -> None:
+    def __init__(self, session: Session, fields: Fields, received: float, number: int = 0, handler: Optional[Handler] = None) -> None:
         self._session = session
         self._fields = fields
         self._received = received
-        self._is_cancelled = False
-        self._cancel_waiters: Optional[List[asyncio.Future[None]]] = None
-        self.handler: Handler = handler  # type: ignore[assignment]
         self.number = number
-        self.tunnel: Optional[Tunnel[Any, Any, Any]] = None
+        #: In ``started`` and ``stopping`` there is none, and nobody looks.
+        self.handler: Handler = handler  # type: ignore[assignment]
 
     async def wait_cancelled(self) -> None:
         """Returns once the requester, or the opener of the tunnel, waits no more; never for a notification."""
@@ -291,10 +290,10 @@ class Context(_About):
         session = self._session
         call = await session.calls.make("request", fields, size)
         last = await session.calls.wait(call, seconds)
-        if not call.answers and ("error" in last or "failure" in last):
-            session.value_of(last, None, "the answers")
+        if not call.answers and not last.get("from"):
+            session.value_of(last, None, "the answers")  # Nobody was asked: raises, or is null.
         answers = []
-        for response in call.answers + ([last] if "from" in last else []):
+        for response in call.answers + ([last] if last.get("from") else []):
             manager = str(response.get("from", ""))
             try:
                 shape = None if known is None else known.output
@@ -390,13 +389,9 @@ class Context(_About):
 class SyncContext(_About):
     """The surroundings of a plain function, which runs in a thread: the verbs of :class:`Context`, and they block."""
 
-    __slots__ = ("_context",)
-
     def __init__(self, context: Context) -> None:
+        super().__init__(context._session, context._fields, context._received)
         self._context = context
-        self._session = context._session
-        self._fields = context._fields
-        self._received = context._received
 
     @property
     def cancelled(self) -> bool:

@@ -66,8 +66,8 @@ class RequestError(EdriError):
         if not isinstance(fault, dict):
             fault = {}
         return cls(
-            str(fault.get("code", "failed")),
-            str(fault.get("message", "")),
+            str(fault.get("code") or "failed"),
+            str(fault.get("message") or ""),
             fault.get("detail"),
             fault.get("wait"),
             is_failure,

@@ -9,9 +9,11 @@ import typing
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from . import events
-from .errors import DeclarationError
-from .events import Event, NotificationEvent, RequestEvent, TunnelEvent
+from .errors import DeclarationError, Failure, Mismatch
+from .events import FRAME_OF_KIND, Event, NotificationEvent, RequestEvent, TunnelEvent
+from .frames import Fields, unpack
 from .names import check_pattern, is_pattern
+from .shape import Shape
 
 NOT_GIVEN: Any = object()
 #: How many arguments a handler takes: at least, at most.
@@ -22,7 +24,7 @@ _ARGUMENTS = {"notification": "(event, cx)", "request": "(event, cx)", "tunnel":
 class Handler:
     """A function that handles an event, or notifications that a pattern selects."""
 
-    __slots__ = ("select", "kind", "event", "function", "is_plain", "read", "name")
+    __slots__ = ("select", "kind", "verb", "event", "function", "is_plain", "_decode", "check", "name")
 
     def __init__(self, select: str, kind: str, event: Optional[Event[Any]], function: Callable[..., Any], name: str) -> None:
         self.select = select
@@ -32,9 +34,21 @@ class Handler:
         self.function = function
         #: Whether it is a plain function, which runs in a thread.
         self.is_plain = not is_async(function)
-        #: From the plain payload to the handler's type; ``None`` when it takes it plain.
-        self.read = None if event is None else event.payload.decode
+        #: The name of the frame that calls it.
+        self.verb = FRAME_OF_KIND[kind]
+        self._decode = None if event is None else event.payload.decode
+        #: Whether what it returns has to be looked at before it is sent.
+        self.check: Optional[Shape] = None if event is None or event.output.type is None else event.output
         self.name = name
+
+    def read(self, fields: Fields) -> Any:
+        """The payload of a call as the handler takes it; :class:`Failure` when it is not what the handler's type says."""
+        try:
+            plain = unpack(fields.get("payload"))
+            return plain if self._decode is None else self._decode(plain)
+        except (ValueError, Mismatch, RecursionError) as error:
+            text = "it nests too deep" if isinstance(error, RecursionError) else str(error)
+            raise Failure("invalid_payload", f"the payload of {fields['event']}: {text}") from None
 
     def __repr__(self) -> str:
         return f"<handler {self.name} for {self.select}>"

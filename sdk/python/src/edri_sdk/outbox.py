@@ -38,16 +38,13 @@ class Outbox:
     def put(self, name: str, fields: Dict[str, Any]) -> int:
         """Puts a frame down; returns how long it is with its length."""
         frame = encode(name, fields)
-        self._frames.append(frame)
-        # Threads may lose an addition of one another: it is only about when to write.
-        self._bytes += len(frame)
-        if self._bytes > FLUSH_BYTES:
-            self.flush()
+        self.put_encoded(frame)
         return len(frame)
 
     def put_encoded(self, frame: bytes) -> None:
         """Puts a frame down that is encoded already."""
         self._frames.append(frame)
+        # Threads may lose an addition of one another: it is only about when to write.
         self._bytes += len(frame)
         if self._bytes > FLUSH_BYTES:
             self.flush()

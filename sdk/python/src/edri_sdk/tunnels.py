@@ -156,8 +156,8 @@ class Tunnel(Generic[Out, In, Result]):
 
     def on_credit(self, fields: Fields) -> None:
         """The other side takes more."""
-        self._credit_items += int(fields.get("items", 0))
-        self._credit_bytes += int(fields.get("bytes", 0))
+        self._credit_items += int(fields.get("items") or 0)
+        self._credit_bytes += int(fields.get("bytes") or 0)
         self._notify()
 
     def on_end(self) -> None:
@@ -168,7 +168,7 @@ class Tunnel(Generic[Out, In, Result]):
     def on_response(self, fields: Fields) -> None:
         """The worker at the other end has returned: its direction ends, or the tunnel breaks."""
         for kind in ("failure", "error"):
-            if kind in fields:
+            if fields.get(kind) is not None:
                 self.break_with(RequestError.of_fault(fields[kind], kind == "failure"))
         self._finished = True
         self.on_end()
