@@ -140,10 +140,10 @@ class Connection:
                 self._ended = True
                 self.refuse(error)
             for name, fields in frames or ():
-                if name == "ping":
+                if name == "ping" and isinstance(fields, dict):
                     self.outbox.put("pong", {"id": fields.get("id") or 0})
                     continue
-                if name == "cancel":
+                if name == "cancel" and isinstance(fields, dict):
                     self._on_cancel(fields.get("id"))
                 self._backlog.append((name, fields))
         if frames is None:

@@ -29,7 +29,8 @@ HEADERS_MAX = 64
 FIGURES_MAX = 64
 
 Fields = Dict[str, Any]
-Frame = Tuple[str, Fields]
+#: A name and its fields. The fields of a frame that nobody knows may be anything.
+Frame = Tuple[str, Any]
 
 _PREFIX = struct.Struct(">I")
 _BUFFER = 128 << 10
@@ -96,8 +97,6 @@ class FrameReader:
             for bound in bounds:
                 skip(4)
                 ((name, fields),) = next_frame().items()
-                if type(fields) is not dict:
-                    raise ValueError("the fields of a frame are a map")
                 if tell() != fed + bound:
                     raise ValueError("its length is not the length before it")
                 append((name, fields))
@@ -122,6 +121,8 @@ def _plain(value: Any) -> Any:
         return {wire: getattr(value, name) for name, wire in wire_names(type(value))}
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, int):
+        raise OverflowError(f"the integer {value} cannot be sent: an integer has 64 bits")
     raise TypeError(
         f"a value of the type {type(value).__name__} cannot be sent: use None, bool, int, float, str, bytes, list, "
         "tuple, dict, Enum or a dataclass of these"

@@ -204,6 +204,8 @@ class Session:
             for name, fields in frames:
                 action = actions.get(name)
                 if action is not None:
+                    if type(fields) is not dict:
+                        raise ValueError("the fields of a frame are a map")
                     action(fields)
                 else:
                     message = clean(f"this worker knows no frame `{name}`")
@@ -286,7 +288,7 @@ class Session:
 
     def _unknown_call(self, frame: str, number: Any) -> None:
         """A call that has just ended may be spoken of by a node that does not know yet; one that never was is an error."""
-        if self.calls.was_made(number) or (isinstance(number, int) and 0 < number <= self._last_number):
+        if self.calls.was_made(number) or (isinstance(number, int) and number % 2 == 0 and 0 < number <= self._last_number):
             return
         self.put("error", {"code": "unknown_call", "message": "there was no such call", "frame": frame, **_id_of(number)})
 

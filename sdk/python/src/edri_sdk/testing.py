@@ -14,6 +14,7 @@ The worker's event loop runs in a thread of its own; everything here blocks, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import queue
 import socket
@@ -224,7 +225,7 @@ class TestNode:
 
     def stop(self) -> int:
         """Says `bye`, and waits until the worker has ended; its exit code. Raises what broke the connection, if anything."""
-        if not self._is_over:
+        with contextlib.suppress(OSError):  # It may have ended by itself.
             self.send("bye", {})
         self._worker_thread.join(self.timeout)
         if self._worker_thread.is_alive():
@@ -362,10 +363,10 @@ class TestNode:
         elif name == "ready":
             self._is_ready = True
         elif name == "response":
-            self._calls[fields["id"]].answer(fields)
+            self._answered(fields["id"], fields)
         elif name == "ack":
             for number in fields.get("done", ()):
-                self._calls[number].answer({})
+                self._answered(number, {})
         elif name == "publish":
             self.published.append(_published(fields))
             receipt = {"id": f"{fields['id']:032x}", "groups": 1}
@@ -393,6 +394,11 @@ class TestNode:
             self.send("pong", fields)
         elif name == "bye":
             self.bye = fields
+
+    def _answered(self, number: int, response: Fields) -> None:
+        call = self._calls.get(number)
+        if call is not None:  # Otherwise it was made with `send`.
+            call.answer(response)
 
     def _tunnel(self, fields: Fields) -> TestTunnel:
         tunnel = self._calls[fields["id"]]
