@@ -2,7 +2,9 @@
 
 mod compile_fail;
 mod envelopes;
+mod foreign;
 mod order;
+mod processes;
 mod quakes;
 mod requests;
 mod running;

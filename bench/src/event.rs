@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edri::{
     Account, Address, App, Bus, Context, Definition, Envelope, Failure, Handle, Incarnation, Node, Worker, event,
 };
-use edri_events::{DescriptorRef, Event, Head};
+use edri_events::{DescriptorRef, Event, Head, Origin};
 use tokio::sync::Semaphore;
 
 /// The number of the last event for somebody.
@@ -118,17 +118,17 @@ impl Handle<Ask> for Oracle {
 /// Makes the same envelopes as a bus does, for a reference to carry.
 #[derive(Debug, Clone)]
 pub(crate) struct Sealer {
-    origin: Arc<Address>,
+    origin: Origin,
 }
 
 impl Sealer {
     pub(crate) fn new() -> Self {
         let node = "bench".parse().expect("a name");
-        Self { origin: Arc::new(Address { node, incarnation: Incarnation::random(), manager: None }) }
+        Self { origin: Origin::here(Address { node, incarnation: Incarnation::random(), manager: None }) }
     }
 
     pub(crate) fn seal<E: Event>(&self, event: E) -> Envelope {
-        Envelope::typed(Head::new(DescriptorRef::of::<E>(), Arc::clone(&self.origin)), event).into()
+        Envelope::typed(Head::new(DescriptorRef::of::<E>(), self.origin.clone()), event).into()
     }
 }
 

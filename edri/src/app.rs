@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use edri_events::NodeName;
+use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, Prepared};
 use edri_router::{Control, Limits, Router};
+use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 
 use crate::{Error, Node, Result, StartError};
@@ -69,14 +70,16 @@ impl App {
     pub async fn start(self) -> Result<Node, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let name = NodeName::new(&self.name)?;
-        let mut prepared: Vec<Prepared> = Vec::new();
-        for definition in self.managers {
-            let manager = Prepared::new(definition)?;
-            if prepared.iter().any(|other| other.name() == manager.name()) {
-                return Err(edri_managers::ManagerError::NameTaken(manager.name().clone()).into());
+        for (index, definition) in self.managers.iter().enumerate() {
+            let taken =
+                |name: &ManagerName| self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name));
+            if let Some(name) = definition.name().filter(taken) {
+                return Err(edri_managers::ManagerError::NameTaken(name).into());
             }
-            prepared.push(manager);
         }
+        // Side by side: a program that is slow to say hello holds nobody up.
+        let prepared = self.managers.into_iter().map(|definition| Prepared::new(definition, &runtime));
+        let prepared = try_join_all(prepared).await?;
         let control = Control::start(&name)?;
         let router = Router::start(name, self.limits, &control, &runtime);
         let node = Node::new(router, control, self.start_timeout, self.drain_limit);

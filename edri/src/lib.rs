@@ -62,14 +62,16 @@ pub use edri_events::{
     EventName, Failure, Headers, Incarnation, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification,
     Parts, Pattern, Request, Schemas, TraceContext, Tunnel, data, event, key_hash,
 };
-pub use edri_managers::{Definition, Drained, Manager, ManagerError, Restart};
+pub use edri_managers::{Definition, Drained, Manager, ManagerError, Program, Restart};
 pub use edri_router::{
     Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits,
     ManagerState, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason, Receipt, Received,
     Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError, TunnelError,
     TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
-pub use edri_workers::{Backoff, Context, Handle, HandleAny, HandleConcurrent, Placement, Retry, Worker};
+pub use edri_workers::{
+    Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
+};
 pub use error::{Error, Result, StartError};
 pub use node::{Node, ShutdownReport};
 

@@ -151,8 +151,12 @@ impl Node {
     ///
     /// Dropping the future does not stop what it has begun: the manager is added all the same.
     pub async fn add(&self, manager: impl Into<Definition>) -> Result<(), ManagerError> {
-        let (node, prepared) = (self.clone(), Prepared::new(manager.into())?);
+        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
         self.see_through(prepared.name().clone(), async move { node.add_now(prepared).await }).await
+    }
+
+    async fn prepare(&self, definition: Definition) -> Result<Prepared, ManagerError> {
+        Prepared::new(definition, self.inner.router.runtime()).await
     }
 
     /// Runs a change of the managers to its end, also when nobody waits for it any more: half of it would leave a group
@@ -204,7 +208,7 @@ impl Node {
     ///
     /// Dropping the future does not stop what it has begun: the manager is replaced all the same.
     pub async fn replace(&self, manager: impl Into<Definition>) -> Result<Drained, ManagerError> {
-        let (node, prepared) = (self.clone(), Prepared::new(manager.into())?);
+        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
         self.see_through(prepared.name().clone(), async move { node.replace_now(prepared).await }).await
     }
 

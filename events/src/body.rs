@@ -43,6 +43,19 @@ impl Body {
         self.encoding.decode(&self.bytes)
     }
 
+    /// The same value in another encoding; the body itself when it is in that one already.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] when the body is malformed, or has something in it that JSON has no place for: bytes, or an integer
+    /// beyond 64 bits.
+    pub fn transcode(self, encoding: Encoding) -> Result<Self, CodecError> {
+        if self.encoding == encoding {
+            return Ok(self);
+        }
+        Self::encode(encoding, &self.decode::<serde_json::Value>()?)
+    }
+
     /// The text of the field `name`, if the body is a map that has it and its value can be a key: a text, an integer or
     /// a boolean.
     ///
@@ -260,6 +273,18 @@ mod tests {
         for value in [json!([1]), json!({"k": 1.5}), json!({"k": {}}), json!("k")] {
             assert!(Body::from(value.clone()).key_field("k").is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn a_body_is_the_same_value_in_the_other_encoding() {
+        let value = json!({"a": [1, -2, 1.5, null, true], "b": "text"});
+        let body = Body::from(value.clone());
+        let there = body.clone().transcode(Encoding::MessagePack).expect("has a place");
+        assert_eq!(there.decode::<serde_json::Value>().expect("decodes"), value);
+        assert_eq!(there.transcode(Encoding::Json).expect("has a place"), body);
+        let bytes = Body::new(Encoding::MessagePack, &b"\xc4\x01\x00"[..]);
+        assert!(bytes.clone().transcode(Encoding::MessagePack).is_ok());
+        assert!(bytes.transcode(Encoding::Json).is_err());
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum CodecError {
         /// What the payload is.
         found: &'static str,
     },
+    /// What another process says of a payload that it was sent.
+    #[error("{0}")]
+    Elsewhere(String),
 }
 
 impl Encoding {

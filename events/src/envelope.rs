@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::{Address, Body, CodecError, DescriptorRef, Encoding, Event, EventId, EventName, TraceContext};
+use crate::{Body, CodecError, DescriptorRef, Encoding, Event, EventId, EventName, Origin, TraceContext};
 
 /// What an envelope carries: a typed event, or the encoded [`Body`] of one.
 pub trait Payload: Any + Send + Sync {
@@ -73,56 +73,96 @@ pub struct Head {
     /// What the event is.
     pub descriptor: DescriptorRef,
     /// Who sent it.
-    pub origin: Arc<Address>,
+    pub origin: Origin,
     /// The event that made this one.
     pub cause: Option<EventId>,
     /// When it loses its meaning: the end of a notification's time to live, the deadline of a request.
     pub deadline: Option<Instant>,
     /// Where it stands in a trace; `None` when a trace begins with it.
     pub trace: Option<TraceContext>,
-    /// What the sender adds.
-    pub headers: Option<Arc<Headers>>,
-    /// The key of an untyped event, or one that the sender chose instead of the event's own.
-    pub key: Option<Box<str>>,
     /// When it was sent, on the events whose way is timed.
     pub stamped: Option<Instant>,
+    /// Boxed because most events have none of it, and every byte of a head crosses from one core to another.
+    extra: Option<Box<Extra>>,
+}
+
+/// What few events have in their head.
+#[derive(Debug, Clone, Default)]
+struct Extra {
+    headers: Headers,
+    key: Option<Box<str>>,
 }
 
 impl Head {
     /// The head of a new event from `origin`, with a fresh id and nothing optional.
     #[must_use]
     #[inline(always)]
-    pub fn new(descriptor: DescriptorRef, origin: Arc<Address>) -> Self {
+    pub fn new(descriptor: DescriptorRef, origin: impl Into<Origin>) -> Self {
         Self {
             id: EventId::next(),
             descriptor,
-            origin,
+            origin: origin.into(),
             cause: None,
             deadline: None,
             trace: None,
-            headers: None,
-            key: None,
             stamped: None,
+            extra: None,
         }
+    }
+
+    /// What the sender adds.
+    #[must_use]
+    pub fn headers(&self) -> Option<&Headers> {
+        self.extra.as_ref().map(|extra| &extra.headers).filter(|headers| !headers.0.is_empty())
+    }
+
+    /// Sets what the sender adds.
+    pub fn set_headers(&mut self, headers: Headers) {
+        self.extra.get_or_insert_default().headers = headers;
+    }
+
+    /// The key of an untyped event, or one that the sender chose instead of the event's own.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.extra.as_ref()?.key.as_deref()
+    }
+
+    /// Sets the key of an untyped event, or one instead of the event's own.
+    pub fn set_key(&mut self, key: impl Into<Box<str>>) {
+        self.extra.get_or_insert_default().key = Some(key.into());
     }
 }
 
 /// The contents of an envelope: one allocation for head and payload.
 ///
 /// ```text
-/// ┌───────┬──────────────┬──────────────┬───────────┐
-/// │ head  │ MessagePack? │ JSON?        │ payload P │
-/// └───────┴──────────────┴──────────────┴───────────┘
-///          encoded once, when a boundary first asks
+/// ┌───────┬──────────┬───────────┐
+/// │ head  │ encoded? │ payload P │
+/// └───────┴──────────┴───────────┘
+///          made when a boundary first asks
 /// ```
 pub struct Parts<P: ?Sized = dyn Payload> {
     head: Head,
-    messagepack: OnceLock<Bytes>,
-    json: OnceLock<Bytes>,
+    /// Boxed because an event that stays in its process has none.
+    encoded: OnceLock<Box<Encodings>>,
     payload: P,
 }
 
+/// The payload's bytes, each encoded once.
+#[derive(Default)]
+struct Encodings {
+    messagepack: OnceLock<Bytes>,
+    json: OnceLock<Bytes>,
+}
+
+// It is written by one core and read by another for every event.
+const _: () = assert!(size_of::<Parts<()>>() <= 160);
+
 impl<P> Parts<P> {
+    fn new(head: Head, payload: P) -> Arc<Self> {
+        Arc::new(Self { head, encoded: OnceLock::new(), payload })
+    }
+
     /// Takes the payload back out.
     pub fn into_payload(self) -> P {
         self.payload
@@ -157,12 +197,12 @@ impl<P: Payload + ?Sized> Parts<P> {
     /// The value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.as_ref()?.get(name)
+        self.head.headers()?.get(name)
     }
 
     /// Calls `with` with the event's key.
     pub fn with_key<R>(&self, with: impl FnOnce(Option<&str>) -> R) -> R {
-        if let Some(key) = &self.head.key {
+        if let Some(key) = self.head.key() {
             return with(Some(key));
         }
         let mut with = Some(with);
@@ -191,9 +231,10 @@ impl<P: Payload + ?Sized> Parts<P> {
     ///
     /// [`CodecError`] when the payload cannot be written in this encoding.
     pub fn encoded(&self, encoding: Encoding) -> Result<&Bytes, CodecError> {
+        let encoded = self.encoded.get_or_init(Box::default);
         let kept = match encoding {
-            Encoding::MessagePack => &self.messagepack,
-            Encoding::Json => &self.json,
+            Encoding::MessagePack => &encoded.messagepack,
+            Encoding::Json => &encoded.json,
         };
         if let Some(bytes) = kept.get() {
             return Ok(bytes);
@@ -248,7 +289,7 @@ impl Envelope {
     /// Makes the parts of a typed event; [`Envelope::from`] makes them an envelope.
     #[must_use]
     pub fn typed<E: Event>(head: Head, event: E) -> Arc<Parts<E>> {
-        Arc::new(Parts { head, messagepack: OnceLock::new(), json: OnceLock::new(), payload: event })
+        Parts::new(head, event)
     }
 
     /// Makes the envelope of an encoded event. The key that the descriptor names is taken out of the body, unless the
@@ -258,20 +299,15 @@ impl Envelope {
     ///
     /// [`CodecError::Decode`] when the descriptor names a key and the body does not have it.
     pub fn untyped(mut head: Head, body: Body) -> Result<Self, CodecError> {
-        if let (None, Some(field)) = (&head.key, head.descriptor.key()) {
+        if let (None, Some(field)) = (head.key(), head.descriptor.key()) {
             let key = body.key_field(field)?.ok_or_else(|| CodecError::Decode {
                 type_name: "the event's key",
                 encoding: body.encoding,
                 source: format!("the payload has no field `{field}`, which is the event's key").into(),
             })?;
-            head.key = Some(key.into());
+            head.set_key(key);
         }
-        Ok(Self(Arc::new(Parts {
-            head,
-            messagepack: OnceLock::new(),
-            json: OnceLock::new(),
-            payload: Encoded { body, decoded: OnceLock::new() },
-        })))
+        Ok(Self(Parts::new(head, Encoded { body, decoded: OnceLock::new() })))
     }
 
     /// The payload's bytes as a [`Body`]: as they came if the event came as bytes, otherwise in `encoding`.

@@ -125,14 +125,16 @@ impl std::str::FromStr for EventId {
 
 impl Serialize for EventId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut text = [0; 32];
+        crate::text::write_hex(self.process.get(), &mut text[..16]);
+        crate::text::write_hex(self.sequence, &mut text[16..]);
+        crate::text::serialize(&text, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        crate::text::deserialize(deserializer, "an event id")
     }
 }
 
@@ -186,6 +188,7 @@ mod tests {
     fn an_id_reads_back_what_it_writes() {
         let id = EventId::next();
         assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(serde_json::to_value(id).expect("a text"), id.to_string());
         assert!("xyz".parse::<EventId>().is_err());
         assert!("0".repeat(32).parse::<EventId>().is_err());
         assert!("+".repeat(32).parse::<EventId>().is_err());

@@ -19,9 +19,10 @@ mod failure;
 mod id;
 mod key;
 mod name;
+mod text;
 mod trace;
 
-pub use address::Address;
+pub use address::{Address, Origin};
 pub use body::{Body, Value};
 pub use codec::{CodecError, Encoding};
 pub use descriptor::{Declaration, Descriptor, DescriptorRef, Incompatible, Kind, REQUEST_TIMEOUT_DEFAULT, Schemas};

@@ -105,14 +105,18 @@ impl std::str::FromStr for TraceContext {
 
 impl Serialize for TraceContext {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut text = *b"00-................................-................-..";
+        crate::text::write_hex(self.trace.0, &mut text[3..19]);
+        crate::text::write_hex(self.trace.1, &mut text[19..35]);
+        crate::text::write_hex(self.span.get(), &mut text[36..52]);
+        crate::text::write_hex(self.flags.into(), &mut text[53..]);
+        crate::text::serialize(&text, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for TraceContext {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        crate::text::deserialize(deserializer, "a traceparent")
     }
 }
 
@@ -125,6 +129,7 @@ mod tests {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace: TraceContext = text.parse().expect("valid");
         assert_eq!(trace.to_string(), text);
+        assert_eq!(serde_json::to_value(trace).expect("a text"), text);
         assert!(trace.is_sampled());
     }
 

@@ -8,7 +8,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, ArbiterHandle, AsyncConte
 use edri_events::ManagerName;
 use edri_router::system::{ManagerChanged, WorkerChanged};
 use edri_router::{Delivery, GroupRef, ManagerState, Reason, Router, WorkerState, WorkerStatus};
-use edri_workers::{Exit, Host, Seat, Signals};
+use edri_workers::{Demand, Exit, Factory, Host, Introduced, Placement, ProcessPlan, Seat, Signals, Work};
 use tokio::sync::{oneshot, watch};
 
 use crate::{Definition, Drained, ManagerError};
@@ -19,8 +19,11 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct ManagerActor {
     name: ManagerName,
     definition: Definition,
+    /// How instances come and go, when not all run all the time.
+    demand: Option<Demand>,
     group: GroupRef,
     router: Router,
+    work: Made,
     seats: Vec<Chair>,
     /// When instances were restarted, as far back as the policy looks.
     restarts: VecDeque<Instant>,
@@ -34,6 +37,16 @@ pub(crate) struct ManagerActor {
     drain_over: bool,
 }
 
+/// What instances are made of.
+enum Made {
+    By(Factory),
+    /// The one that has said hello already goes to the first chair.
+    Process(Arc<ProcessPlan>, Option<Box<Introduced>>),
+}
+
+/// How often a manager whose workers come and go looks whether there is work for another.
+const DEMAND_POLL: Duration = Duration::from_millis(20);
+
 /// A place for instances, one after another.
 struct Chair {
     status: Arc<WorkerStatus>,
@@ -46,7 +59,9 @@ enum Occupied {
     /// An instance is starting or running.
     By { since: Instant },
     /// The last one was lost; the next comes after a pause.
-    Soon { resume: Option<Delivery> },
+    Soon { resume: Vec<Delivery> },
+    /// Nobody, until there is more to do.
+    OnDemand,
     /// Nobody comes any more.
     Never,
 }
@@ -83,22 +98,37 @@ impl ManagerActor {
         name: ManagerName,
         definition: Definition,
         group: GroupRef,
+        introduced: Option<Box<Introduced>>,
         router: Router,
         arbiter: &ArbiterHandle,
     ) -> Addr<Self> {
+        let settings = &definition.settings;
+        let demand = settings.process.demand().filter(|_| settings.placement == Placement::Process);
+        let work = match (&definition.factory, settings.placement) {
+            (Some(factory), Placement::Task | Placement::Thread) => Made::By(Arc::clone(factory)),
+            _ => {
+                let selects = definition.selections.iter().map(|wants| wants.pattern.as_str().to_owned()).collect();
+                let (process, arguments) = (settings.process.clone(), settings.arguments.clone());
+                Made::Process(Arc::new(ProcessPlan { process, selects, arguments }), introduced)
+            }
+        };
+        // A program has been started already, to hear what it handles.
+        let least = demand.map_or(usize::MAX, |demand| demand.least.max(1));
         let seats: Vec<_> = (0..definition.settings.instances)
             .map(|index| Chair {
                 status: Arc::new(WorkerStatus::new(index)),
-                occupied: Occupied::Soon { resume: None },
+                occupied: if index < least { Occupied::Soon { resume: Vec::new() } } else { Occupied::OnDemand },
                 row: 0,
             })
             .collect();
         group.set_workers(seats.iter().map(|chair| Arc::clone(&chair.status)).collect());
-        Self::start_in_arbiter(arbiter, |_| Self {
+        Self::start_in_arbiter(arbiter, move |_| Self {
             name,
             definition,
+            demand,
             group,
             router,
+            work,
             seats,
             restarts: VecDeque::new(),
             open: watch::Sender::new(false),
@@ -132,10 +162,18 @@ impl ManagerActor {
             policy: self.definition.settings.policy,
             signals: Signals { open: self.open.subscribe(), kill: self.kill.subscribe() },
             resume,
+            ordered: self.definition.settings.keyed || self.definition.settings.instances == 1,
+            idle: self.demand.filter(|demand| index >= demand.least).map(|demand| demand.idle),
         };
         let (ready, is_ready) = oneshot::channel();
-        let factory = Arc::clone(&self.definition.factory);
-        let ended = Host::spawn(self.definition.settings.placement, seat, factory, ready);
+        let work = match &mut self.work {
+            Made::By(factory) if self.definition.settings.placement == Placement::Thread => {
+                Work::Thread(Arc::clone(factory))
+            }
+            Made::By(factory) => Work::Task(Arc::clone(factory)),
+            Made::Process(plan, introduced) => Work::Process(Arc::clone(plan), introduced.take()),
+        };
+        let ended = Host::spawn(work, seat, ready);
         ctx.spawn(actix::fut::wrap_future::<_, Self>(is_ready).map(move |ready, manager, _| {
             // An error says that it ended before, which is told below.
             if ready.is_ok() {
@@ -161,7 +199,8 @@ impl ManagerActor {
     }
 
     fn all_started(&self) -> bool {
-        self.seats.iter().all(|chair| chair.status.state() == WorkerState::Running)
+        let mut expected = self.seats.iter().filter(|chair| !matches!(chair.occupied, Occupied::OnDemand));
+        expected.all(|chair| chair.status.state() == WorkerState::Running)
     }
 
     fn ended(&mut self, index: usize, exit: Exit, ctx: &mut Context<Self>) {
@@ -172,6 +211,15 @@ impl ManagerActor {
         };
         chair.occupied = Occupied::Never;
         let (detail, resume) = match exit {
+            // It was idle, or its inbox has ended; more may have come in the meantime.
+            Exit::Finished if self.demand.is_some() => {
+                chair.occupied = Occupied::OnDemand;
+                chair.row = 0;
+                chair.status.set_state(WorkerState::Stopped);
+                self.announce_worker(index, WorkerState::Stopped, None);
+                self.check_drained(ctx);
+                return;
+            }
             Exit::Finished | Exit::Killed => {
                 chair.status.set_state(WorkerState::Stopped);
                 self.announce_worker(index, WorkerState::Stopped, None);
@@ -216,6 +264,23 @@ impl ManagerActor {
         ctx.run_later(pause, move |manager, ctx| manager.seat(index, ctx));
     }
 
+    /// Seats another instance when there is more to do than those who sit take up.
+    fn look_for_work(&mut self, ctx: &mut Context<Self>) {
+        let waiting = self.group.depths().iter().sum::<usize>();
+        let starting = self.seats.iter().any(|chair| match chair.occupied {
+            Occupied::By { .. } => chair.status.state() == WorkerState::Starting,
+            Occupied::Soon { .. } => true,
+            Occupied::OnDemand | Occupied::Never => false,
+        });
+        if waiting == 0 || starting || self.failure.is_some() || *self.kill.borrow() {
+            return;
+        }
+        if let Some(index) = self.seats.iter().position(|chair| matches!(chair.occupied, Occupied::OnDemand)) {
+            self.seats[index].occupied = Occupied::Soon { resume: Vec::new() };
+            self.seat(index, ctx);
+        }
+    }
+
     // ---- ends ------------------------------------------------------------------------------------------------------
 
     /// Gives up: nobody is given events any more, and those who wait are told.
@@ -244,22 +309,24 @@ impl ManagerActor {
     fn vacate(&mut self, reason: Reason) {
         for index in 0..self.seats.len() {
             let chair = &mut self.seats[index];
-            if let Occupied::Soon { resume } = &mut chair.occupied {
-                let resume = resume.take();
-                chair.occupied = Occupied::Never;
-                chair.status.set_state(WorkerState::Stopped);
-                self.discard(index, resume, reason);
+            match std::mem::replace(&mut chair.occupied, Occupied::Never) {
+                Occupied::Soon { resume } => {
+                    chair.status.set_state(WorkerState::Stopped);
+                    self.discard(index, resume, reason);
+                }
+                Occupied::OnDemand => chair.status.set_state(WorkerState::Stopped),
+                other => chair.occupied = other,
             }
         }
     }
 
-    fn discard_resume(&self, index: usize, resume: Option<Delivery>) {
+    fn discard_resume(&self, index: usize, resume: Vec<Delivery>) {
         let reason = if self.failure.is_some() { Reason::ManagerFailed } else { Reason::WorkerLost };
         self.discard(index, resume, reason);
     }
 
-    fn discard(&self, index: usize, delivery: Option<Delivery>, reason: Reason) {
-        if let Some(delivery) = delivery {
+    fn discard(&self, index: usize, resume: Vec<Delivery>, reason: Reason) {
+        for delivery in resume {
             self.router.discard(&self.group, delivery, reason, "its worker was lost and is not restarted");
             self.seats[index].status.set_in_hand(0);
         }
@@ -267,7 +334,9 @@ impl ManagerActor {
 
     /// Ends the actor once nobody is left and somebody waits for that.
     fn check_drained(&mut self, ctx: &mut Context<Self>) {
-        let occupied = self.seats.iter().filter(|chair| !matches!(chair.occupied, Occupied::Never)).count();
+        self.look_for_work(ctx);
+        let nobody = |chair: &&Chair| matches!(chair.occupied, Occupied::Never | Occupied::OnDemand);
+        let occupied = self.seats.len() - self.seats.iter().filter(nobody).count();
         if self.when_drained.is_none() || (occupied > 0 && !self.drain_over) {
             return;
         }
@@ -311,6 +380,9 @@ impl Actor for ManagerActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         for index in 0..self.seats.len() {
             self.seat(index, ctx);
+        }
+        if self.demand.is_some() {
+            ctx.run_interval(DEMAND_POLL, Self::look_for_work);
         }
     }
 }

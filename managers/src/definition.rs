@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use edri_events::{DescriptorRef, Event, ManagerName, Pattern};
 use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
 use edri_workers::{
-    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Placement, Policy, Retry, Worker,
+    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Placement, Policy, Process, Retry, Worker,
 };
 
 /// When a lost worker is restarted, and when its manager gives up.
@@ -86,6 +87,10 @@ impl<W> std::fmt::Debug for Typed<W> {
     }
 }
 
+/// A worker that is a program of its own.
+#[derive(Debug)]
+pub struct Program(());
+
 /// All of a manager but its worker type.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -97,6 +102,9 @@ pub(crate) struct Settings {
     pub(crate) placement: Placement,
     pub(crate) policy: Policy,
     pub(crate) restart: Restart,
+    pub(crate) process: Process,
+    /// What the worker is made with, as MessagePack, for one in a process.
+    pub(crate) arguments: Option<Bytes>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
 }
@@ -115,10 +123,32 @@ impl Manager {
                 placement: Placement::Task,
                 policy: Policy::default(),
                 restart: Restart::default(),
+                process: Process::default(),
+                arguments: None,
                 wrong: None,
             },
             worker: (),
         }
+    }
+
+    /// A manager whose worker is a program in any language that speaks the protocol, as those do that use an SDK. The
+    /// program itself says which events it handles. `command` is split into words as a shell does, quotes included;
+    /// nothing else in it means anything special, and no shell runs.
+    ///
+    /// ```
+    /// # use edri_managers::Manager;
+    /// let manager = Manager::program("report", "python3 'my reports/report.py' --quiet").instances(2);
+    /// ```
+    pub fn program(name: &str, command: &str) -> Manager<Program> {
+        let mut settings = Self::new(name).settings;
+        let words = shlex::split(command).filter(|words| !words.is_empty());
+        let words = words.unwrap_or_else(|| {
+            settings.refuse(format!("`{command}` is no command: it is empty, or a quote in it is not closed"));
+            Vec::new()
+        });
+        settings.placement = Placement::Process;
+        settings.process = Process::foreign(words.into_iter().map(Into::into).collect());
+        Manager { settings, worker: Program(()) }
     }
 
     /// So many worker instances, each made by `make`; a lost one is made anew.
@@ -127,10 +157,7 @@ impl Manager {
         instances: usize,
         make: impl Fn() -> W + Send + Sync + 'static,
     ) -> Manager<Typed<W>> {
-        if instances == 0 || instances > INSTANCES_MAX {
-            self.settings.refuse(format!("{instances} instances: a manager has 1 to {INSTANCES_MAX}"));
-        }
-        self.settings.instances = instances.clamp(1, INSTANCES_MAX);
+        self.settings.set_instances(instances);
         Manager { settings: self.settings, worker: Typed { blueprint: Blueprint::default(), make: Box::new(make) } }
     }
 
@@ -179,7 +206,27 @@ impl<W: Worker> Manager<Typed<W>> {
     }
 }
 
+impl Manager<Program> {
+    /// So many processes. One by default.
+    pub fn instances(mut self, instances: usize) -> Self {
+        self.settings.set_instances(instances);
+        self
+    }
+}
+
 impl<W> Manager<W> {
+    /// The workers run as processes, started and kept as `change` says; [`Placement::Process`] alone is as by default.
+    ///
+    /// ```
+    /// # use edri_managers::Manager;
+    /// Manager::program("report", "python3 report.py").process(|process| process.env("PYTHONUNBUFFERED", "1"));
+    /// ```
+    pub fn process(mut self, change: impl FnOnce(Process) -> Process) -> Self {
+        self.settings.placement = Placement::Process;
+        self.settings.process = change(self.settings.process);
+        self
+    }
+
     /// Where the workers run. By default as tasks.
     pub fn placement(mut self, placement: Placement) -> Self {
         self.settings.placement = placement;
@@ -238,6 +285,13 @@ impl<W> Manager<W> {
 }
 
 impl Settings {
+    fn set_instances(&mut self, instances: usize) {
+        if instances == 0 || instances > INSTANCES_MAX {
+            self.refuse(format!("{instances} instances: a manager has 1 to {INSTANCES_MAX}"));
+        }
+        self.instances = instances.clamp(1, INSTANCES_MAX);
+    }
+
     fn refuse(&mut self, wrong: String) {
         self.wrong.get_or_insert(wrong);
     }
@@ -248,7 +302,8 @@ pub struct Definition {
     pub(crate) settings: Settings,
     pub(crate) events: Vec<DescriptorRef>,
     pub(crate) selections: Vec<Selection>,
-    pub(crate) factory: Factory,
+    /// What makes instances; none of a program, which says itself what it handles.
+    pub(crate) factory: Option<Factory>,
 }
 
 impl Definition {
@@ -266,8 +321,14 @@ impl<W: Worker> From<Manager<Typed<W>>> for Definition {
             settings: manager.settings,
             events: blueprint.events().to_vec(),
             selections: blueprint.selections().to_vec(),
-            factory: blueprint.factory(make),
+            factory: Some(blueprint.factory(make)),
         }
+    }
+}
+
+impl From<Manager<Program>> for Definition {
+    fn from(manager: Manager<Program>) -> Self {
+        Self { settings: manager.settings, events: Vec::new(), selections: Vec::new(), factory: None }
     }
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use actix::Addr;
 use edri_events::{ManagerName, NameError};
-use edri_router::{Control, DeclareError, Group, GroupName, GroupOptions, GroupRef, Joining, Router, Spread};
+use edri_router::{
+    Control, DeclareError, Group, GroupName, GroupOptions, GroupRef, INSTANCES_MAX, Joining, Router, Spread,
+};
+use edri_workers::{Demand, Introduced, Placement};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::Definition;
@@ -93,21 +97,51 @@ pub struct Prepared {
     name: ManagerName,
     definition: Definition,
     group: GroupRef,
+    introduced: Option<Box<Introduced>>,
 }
 
 impl Prepared {
-    /// Checks a definition and makes its group.
+    /// Checks a definition and makes its group. A program is started to hear which events it handles.
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Invalid`] when something in the definition is wrong.
-    pub fn new(definition: Definition) -> Result<Self, ManagerError> {
-        let settings = &definition.settings;
-        let invalid = |wrong: String| ManagerError::Invalid { manager: settings.name.clone(), wrong };
+    /// [`ManagerError::Invalid`] when something in the definition is wrong, [`ManagerError::Failed`] when the program
+    /// does not say hello.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends a program that was started.
+    pub async fn new(mut definition: Definition, runtime: &Handle) -> Result<Self, ManagerError> {
+        let settings = &mut definition.settings;
+        let manager = settings.name.clone();
+        let invalid = |wrong: String| ManagerError::Invalid { manager: manager.clone(), wrong };
         let name = ManagerName::new(&settings.name).map_err(|error: NameError| invalid(error.to_string()))?;
+        if let Some(demand) = settings.process.demand().filter(|_| settings.placement == Placement::Process) {
+            if settings.keyed {
+                return Err(invalid("keyed workers cannot come and go: each has its partition".to_owned()));
+            }
+            if demand.most == 0 || demand.most > INSTANCES_MAX || demand.least > demand.most {
+                let Demand { least, most, .. } = demand;
+                return Err(invalid(format!("{least} to {most} processes on demand: 1 to {INSTANCES_MAX} at most")));
+            }
+            settings.instances = demand.most;
+        }
         if let Some(wrong) = &settings.wrong {
             return Err(invalid(wrong.clone()));
         }
+        if definition.factory.is_none() && settings.placement != Placement::Process {
+            return Err(invalid("a program runs as a process and nowhere else".to_owned()));
+        }
+        let mut introduced = None;
+        if definition.factory.is_none() {
+            let launched = Introduced::launch(&definition.settings.process, &name, 0, runtime).await;
+            let process =
+                launched.map_err(|reason| ManagerError::Failed { manager: name.clone(), reason: reason.clone() })?;
+            definition.events = process.events().to_vec();
+            definition.selections = process.selections();
+            introduced = Some(Box::new(process));
+        }
+        let settings = &definition.settings;
         if definition.selections.is_empty() {
             return Err(invalid("it handles no event: add `.handles::<E>()`".to_owned()));
         }
@@ -118,7 +152,7 @@ impl Prepared {
             overflow: settings.overflow,
             handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
         });
-        Ok(Self { name, definition, group })
+        Ok(Self { name, definition, group, introduced })
     }
 
     /// The manager's name.
@@ -141,7 +175,14 @@ impl Prepared {
     #[must_use]
     pub fn start(self, router: &Router, control: &Control) -> ManagerHandle {
         let (name, group) = (self.name.clone(), GroupRef::clone(&self.group));
-        let addr = ManagerActor::start(self.name, self.definition, self.group, router.clone(), control.arbiter());
+        let addr = ManagerActor::start(
+            self.name,
+            self.definition,
+            self.group,
+            self.introduced,
+            router.clone(),
+            control.arbiter(),
+        );
         ManagerHandle { name, group, addr }
     }
 }

@@ -1,5 +1,8 @@
 //! One frame from bytes and to bytes.
 
+use std::fmt;
+use std::fmt::Write as _;
+
 use edri_events::Encoding;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +40,30 @@ impl FrameError {
     }
 }
 
+/// The most bytes of a text that says what is wrong with a frame. serde's texts repeat what they found there, however long.
+const SAYS_MAX: usize = 256;
+
+fn malformed(error: &dyn fmt::Display) -> FrameError {
+    struct Short(String);
+
+    impl fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let mut end = text.len().min(SAYS_MAX - self.0.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.0.push_str(&text[..end]);
+            if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+
+    let mut short = Short(String::new());
+    if write!(short, "{error}").is_err() {
+        short.0.push('…');
+    }
+    FrameError::Malformed(short.0)
+}
+
 impl<'a> Frame<'a> {
     /// In which encoding the frame of these bytes is written: a JSON frame begins with a brace, which begins no MessagePack
     /// map.
@@ -54,12 +81,12 @@ impl<'a> Frame<'a> {
     ///
     /// [`FrameError::Malformed`] says what is wrong.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        let malformed = |error: &dyn std::fmt::Display| FrameError::Malformed(error.to_string());
         match Self::encoding_of(bytes) {
             Encoding::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
             Encoding::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-                reader.set_max_depth(limits::NESTING_MAX);
+                // The reader's number is the first depth that is too deep.
+                reader.set_max_depth(limits::NESTING_MAX + 1);
                 let frame = Frame::deserialize(&mut reader).map_err(|error| malformed(&error))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {

@@ -3,6 +3,9 @@ use std::time::Duration;
 use edri_events::{Descriptor, DescriptorRef, Kind, NameError, Schemas};
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::reading;
 
 /// What a peer says of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,10 +21,10 @@ pub struct EventDeclaration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit_ms: Option<u64>,
     /// Whether a request may be tried again elsewhere when the worker that had it is lost.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "reading::or_default")]
     pub idempotent: bool,
     /// What its author says of it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "reading::or_default")]
     pub description: String,
     /// The JSON Schemas, when the peer has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,17 +35,35 @@ pub struct EventDeclaration {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeclaredSchemas {
     /// Of the event itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub event: Option<Schema>,
     /// Of a request's response or a tunnel's final result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub output: Option<Schema>,
     /// Of what the opener of a tunnel sends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub up: Option<Schema>,
     /// Of what the worker of a tunnel sends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::schema")]
     pub down: Option<Schema>,
+}
+
+impl DeclaredSchemas {
+    /// How many values they are made of.
+    pub(crate) fn values(&self) -> usize {
+        fn within(value: &Value) -> usize {
+            1 + match value {
+                Value::Array(values) => values.iter().map(within).sum(),
+                Value::Object(values) => values.values().map(within).sum(),
+                _ => 0,
+            }
+        }
+        [&self.event, &self.output, &self.up, &self.down]
+            .into_iter()
+            .flatten()
+            .map(|schema| within(schema.as_value()))
+            .sum()
+    }
 }
 
 impl EventDeclaration {

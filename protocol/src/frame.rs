@@ -8,7 +8,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::declaration::EventDeclaration;
-use crate::{Payload, Text, limits};
+use crate::{Payload, Text, reading};
 
 macro_rules! frames {
     ($( $(#[$doc:meta])* $variant:ident($content:ty) = $name:literal, )*) => {
@@ -24,6 +24,9 @@ macro_rules! frames {
         }
 
         impl Frame<'_> {
+            /// The names of all frames that this version knows.
+            pub const NAMES: &'static [&'static str] = &[$( $name ),*];
+
             /// The frame's name.
             #[must_use]
             pub fn name(&self) -> &str {
@@ -46,7 +49,7 @@ macro_rules! frames {
                     return Err(serde::de::Error::custom("the frame has no name"));
                 };
                 let frame = match &*name {
-                    $( $name => Frame::$variant(map.next_value()?), )*
+                    $( $name => Frame::$variant(map.next_value_seed(reading::Fields::new())?), )*
                     _ => {
                         map.next_value::<IgnoredAny>()?;
                         Frame::Unknown(name)
@@ -137,17 +140,20 @@ pub struct Hello<'a> {
     /// As what it comes.
     pub role: Role,
     /// The program and its version, for people: `edri-sdk-python 0.1.0`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::or_default")]
     pub agent: Text<'a>,
     /// The events that it handles or sends.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::events")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::events")]
     pub events: Vec<EventDeclaration>,
     /// What it handles. A call names the handler by its place in this list, from 0.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::handlers")]
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::handlers")]
     pub handlers: Vec<Handler<'a>>,
-    /// How many calls it takes at once.
-    #[serde(default)]
+    /// How many calls it takes before it has answered earlier ones.
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub window: Window,
+    /// How many of them it handles at once; zero is one.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub concurrency: u32,
 }
 
 /// What one handler takes.
@@ -162,10 +168,10 @@ pub struct Handler<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// So many calls.
-    #[serde(default = "Window::default_calls")]
+    #[serde(default = "Window::default_calls", deserialize_with = "Window::read_calls")]
     pub calls: u32,
     /// So many bytes of payload; a call larger than all of it is made alone.
-    #[serde(default = "Window::default_bytes")]
+    #[serde(default = "Window::default_bytes", deserialize_with = "Window::read_bytes")]
     pub bytes: u64,
 }
 
@@ -176,6 +182,14 @@ impl Window {
 
     const fn default_bytes() -> u64 {
         8 << 20
+    }
+
+    fn read_calls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or_else(Self::default_calls))
+    }
+
+    fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or_else(Self::default_bytes))
     }
 }
 
@@ -200,7 +214,7 @@ pub struct Welcome<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub manager: Option<Text<'a>>,
     /// Which of the manager's instances it is, from 0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub instance: u32,
     /// The sender is lost when nothing came from it for so long, in milliseconds; it sends something at least three times
     /// as often, and expects the same.
@@ -208,7 +222,7 @@ pub struct Welcome<'a> {
     /// The longest frame it takes.
     pub frame_bytes_max: u64,
     /// How many calls it takes at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub window: Window,
     /// What the worker is made with.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -223,7 +237,7 @@ pub struct Ready {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Declare {
     /// The events.
-    #[serde(deserialize_with = "at_most::events")]
+    #[serde(deserialize_with = "reading::events")]
     pub events: Vec<EventDeclaration>,
 }
 
@@ -252,7 +266,7 @@ pub struct Unsubscribe {
 pub struct Call<'a> {
     /// The number of the call: odd from the side that said `hello`, even from the other, growing. Zero in a `publish` that
     /// wants no answer.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub id: u64,
     /// The event's name.
     #[serde(borrow)]
@@ -261,7 +275,7 @@ pub struct Call<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload<'a>>,
     /// Which of the receiver's handlers it is for.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub handler: u32,
     /// The event's id; a fresh one when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -282,19 +296,19 @@ pub struct Call<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
     /// What the sender adds.
-    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "at_most::headers")]
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "reading::headers")]
     pub headers: BTreeMap<Text<'a>, Text<'a>>,
     /// How often the event has been tried before.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub tried: u32,
     /// Whether a worker that was lost may have handled the event already, wholly or in part.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub redelivered: bool,
     /// The manager that is asked; of a request.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Text<'a>>,
     /// Whether every manager that answers is asked; of a request. Each answers with a `response` of its own.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub all: bool,
     /// What the opener of a tunnel is ready to take before it gives credit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,10 +322,10 @@ pub struct Call<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Grant {
     /// So many items.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub items: u64,
     /// So many bytes of payload. An item may be sent while any are left, so it may take more than there were.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub bytes: u64,
 }
 
@@ -333,7 +347,7 @@ pub struct Response<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Text<'a>>,
     /// Whether more responses follow. The last one, when all were asked, has no `from` and no value.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub more: bool,
 }
 
@@ -344,7 +358,7 @@ pub struct Fault<'a> {
     #[serde(borrow)]
     pub code: Text<'a>,
     /// A text for people.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::or_default")]
     pub message: Text<'a>,
     /// More of it for people, as the traceback of an exception.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -360,10 +374,10 @@ pub struct Wait<'a> {
     /// How long it lasted.
     pub waited_ms: u64,
     /// What was waited for: names of managers, `subscription.7` for a subscription.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::texts")]
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::texts")]
     pub groups: Vec<Text<'a>>,
     /// Managers that wait for one another in a circle.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::texts")]
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::texts")]
     pub cycle: Vec<Text<'a>>,
 }
 
@@ -371,7 +385,7 @@ pub struct Wait<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ack {
     /// Their numbers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::acks")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::acks")]
     pub done: Vec<u64>,
     /// All calls up to this number have been begun; those behind it have not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -401,10 +415,10 @@ pub struct Credit {
     /// The number of the `open`.
     pub id: u64,
     /// So many items more.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub items: u64,
     /// So many bytes of payload more.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub bytes: u64,
 }
 
@@ -429,7 +443,7 @@ pub struct Abort<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ping {
     /// Comes back in the `pong`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub id: u64,
 }
 
@@ -437,7 +451,7 @@ pub struct Ping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pong {
     /// That of the `ping`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reading::or_default")]
     pub id: u64,
 }
 
@@ -480,7 +494,7 @@ pub struct Report<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health<'a>>,
     /// Figures of its own; each replaces the one of its name.
-    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "at_most::figures")]
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "reading::figures")]
     pub figures: BTreeMap<Text<'a>, f64>,
 }
 
@@ -505,7 +519,7 @@ pub struct Notice<'a> {
     #[serde(borrow)]
     pub code: Text<'a>,
     /// A text for people that says what to do.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "reading::or_default")]
     pub message: Text<'a>,
     /// The name of the frame that is wrong.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -525,99 +539,4 @@ pub struct Bye<'a> {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-/// Lists and maps that are refused once they have grown beyond their limit.
-mod at_most {
-    use std::marker::PhantomData;
-
-    use serde::de::{Error, SeqAccess};
-
-    use super::*;
-
-    struct List<T> {
-        max: usize,
-        what: &'static str,
-        of: PhantomData<T>,
-    }
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {} {}", self.max, self.what)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let mut list = Vec::new();
-            while let Some(item) = seq.next_element()? {
-                if list.len() == self.max {
-                    return Err(A::Error::custom(format!("more than {} {}", self.max, self.what)));
-                }
-                list.push(item);
-            }
-            Ok(list)
-        }
-    }
-
-    struct Map<K, V> {
-        max: usize,
-        what: &'static str,
-        of: PhantomData<(K, V)>,
-    }
-
-    impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Map<K, V> {
-        type Value = BTreeMap<K, V>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a map of at most {} {}", self.max, self.what)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<BTreeMap<K, V>, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((key, value)) = entries.next_entry()? {
-                map.insert(key, value);
-                if map.len() > self.max {
-                    return Err(A::Error::custom(format!("more than {} {}", self.max, self.what)));
-                }
-            }
-            Ok(map)
-        }
-    }
-
-    fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-        deserializer: D,
-        max: usize,
-        what: &'static str,
-    ) -> Result<Vec<T>, D::Error> {
-        deserializer.deserialize_seq(List { max, what, of: PhantomData })
-    }
-
-    pub(super) fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventDeclaration>, D::Error> {
-        list(deserializer, limits::EVENTS_MAX, "events")
-    }
-
-    pub(super) fn handlers<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Handler<'a>>, D::Error> {
-        list(deserializer, limits::HANDLERS_MAX, "handlers")
-    }
-
-    pub(super) fn acks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-        list(deserializer, limits::ACKS_MAX, "numbers")
-    }
-
-    pub(super) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Text<'a>>, D::Error> {
-        list(deserializer, limits::WAITS_MAX, "names")
-    }
-
-    pub(super) fn headers<'de: 'a, 'a, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<Text<'a>, Text<'a>>, D::Error> {
-        deserializer.deserialize_map(Map { max: limits::HEADERS_MAX, what: "headers", of: PhantomData })
-    }
-
-    pub(super) fn figures<'de: 'a, 'a, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<Text<'a>, f64>, D::Error> {
-        deserializer.deserialize_map(Map { max: limits::FIGURES_MAX, what: "figures", of: PhantomData })
-    }
 }

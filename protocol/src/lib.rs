@@ -7,11 +7,14 @@
 //! reader skips the fields it does not know, and that a frame it does not know is told apart from one that is malformed.
 //! It has no clock, no socket and no runtime.
 
+#![forbid(unsafe_code)]
+
 mod codec;
 mod declaration;
 mod frame;
 pub mod limits;
 mod payload;
+mod reading;
 mod stream;
 mod text;
 

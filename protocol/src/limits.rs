@@ -1,4 +1,4 @@
-//! What a frame may hold. A reader refuses more before it has allocated it.
+//! What a frame may hold. A reader refuses more before it has allocated much of it.
 
 /// The longest frame, without its length prefix.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -6,6 +6,10 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub const NESTING_MAX: usize = 96;
 /// The most events one frame may declare.
 pub const EVENTS_MAX: usize = 4096;
+/// The most values that a JSON Schema may be made of: each list, map, text, number, truth and null counts.
+pub const SCHEMA_VALUES_MAX: usize = 4096;
+/// The most values that all JSON Schemas of a frame may be made of.
+pub const SCHEMAS_VALUES_MAX: usize = 1 << 17;
 /// The most handlers one worker may have.
 pub const HANDLERS_MAX: usize = 4096;
 /// The most headers a call may have.

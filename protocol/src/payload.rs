@@ -52,6 +52,9 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// The MessagePack of null.
+const NIL: &[u8] = &[0xc0];
+
 fn is_within(bytes: &[u8], frame: &Bytes) -> bool {
     let (inner, outer) = (bytes.as_ptr_range(), frame.as_ptr_range());
     outer.start <= inner.start && inner.end <= outer.end
@@ -91,6 +94,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Payload<'a> {
 
             fn visit_borrowed_bytes<E: serde::de::Error>(self, bytes: &'de [u8]) -> Result<Payload<'de>, E> {
                 Ok(Payload::new(Encoding::MessagePack, bytes))
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Payload<'de>, E> {
+                Ok(Payload::new(Encoding::MessagePack, NIL))
             }
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Payload<'de>, E> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use edri_events::{
-    Address, DescriptorRef, Envelope, EventId, Head, Headers, HeadersError, ManagerName, Notification, Parts,
+    Address, DescriptorRef, Envelope, EventId, Head, Headers, HeadersError, ManagerName, Notification, Origin, Parts,
     TraceContext,
 };
 
@@ -25,7 +25,7 @@ use crate::{Account, DeclareError, PublishError, Topology, TryPublishError};
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) core: Arc<Core>,
-    pub(crate) origin: Arc<Address>,
+    pub(crate) origin: Origin,
     pub(crate) worker: Option<Arc<WorkerStatus>>,
     pub(crate) cause: Option<Cause>,
 }
@@ -46,6 +46,14 @@ pub struct Receipt {
     pub id: EventId,
     /// How many subscriber groups have the event in an inbox. Zero is no error: nobody was interested.
     pub deliveries: u32,
+}
+
+impl Receipt {
+    /// The receipt of an event that so many groups have.
+    #[must_use]
+    pub fn new(id: EventId, deliveries: u32) -> Self {
+        Self { id, deliveries }
+    }
 }
 
 /// What may be said of an event beside its payload.
@@ -71,16 +79,14 @@ struct Rare {
 }
 
 impl Cause {
-    /// Makes the event of `head` follow from this one.
-    fn of(&self, head: &mut Head) {
-        head.cause = Some(self.id);
-        let parent = self.trace.unwrap_or_else(|| TraceContext::root(self.id));
-        head.trace = Some(parent.child(head.id, 0));
+    /// The trace of the event `id`, which follows from this one.
+    fn trace(&self, id: EventId) -> TraceContext {
+        self.trace.unwrap_or_else(|| TraceContext::root(self.id)).child(id, 0)
     }
 }
 
 impl Rare {
-    fn add_to(&self, head: &mut Head) -> Result<(), PublishError> {
+    fn add_to(&self, mut head: Head) -> Result<Head, PublishError> {
         if let Some(error) = &self.wrong {
             return Err(DeclareError::from(error.clone()).into());
         }
@@ -88,10 +94,12 @@ impl Rare {
             head.trace = Some(parent.child(head.id, 0));
         }
         if self.headers != Headers::default() {
-            head.headers = Some(Arc::new(self.headers.clone()));
+            head.set_headers(self.headers.clone());
         }
-        head.key = self.key.clone();
-        Ok(())
+        if let Some(key) = &self.key {
+            head.set_key(key.clone());
+        }
+        Ok(head)
     }
 }
 
@@ -143,7 +151,7 @@ impl Options {
 
 impl Bus {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let origin = Arc::clone(&core.address);
+        let origin = core.address.clone();
         Self { core, origin, worker: None, cause: None }
     }
 
@@ -152,7 +160,7 @@ impl Bus {
     #[must_use]
     pub fn within(&self, manager: &ManagerName, worker: Arc<WorkerStatus>) -> Self {
         let origin = Address { manager: Some(manager.clone()), ..(*self.core.address).clone() };
-        Self { core: Arc::clone(&self.core), origin: Arc::new(origin), worker: Some(worker), cause: None }
+        Self { core: Arc::clone(&self.core), origin: Origin::here(origin), worker: Some(worker), cause: None }
     }
 
     /// Makes what is sent from now on follow from `event`.
@@ -357,19 +365,30 @@ impl Bus {
     /// The head of a new event sent through this bus.
     #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, options: &Options) -> Result<Head, PublishError> {
+        self.head_at(descriptor, options, Instant::now)
+    }
+
+    #[inline(always)]
+    pub(crate) fn head_at(
+        &self,
+        descriptor: DescriptorRef,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<Head, PublishError> {
         self.check_open()?;
         let limit = options.time_limit.or(descriptor.time_limit());
         let mut head = self.core.head(descriptor, &self.origin);
         if let Some(limit) = limit {
-            head.deadline = Some(Instant::now() + limit);
+            head.deadline = Some(now() + limit);
         }
         if let Some(cause) = &self.cause {
-            cause.of(&mut head);
+            head.cause = Some(cause.id);
+            head.trace = Some(cause.trace(head.id));
         }
-        if let Some(rare) = &options.rare {
-            rare.add_to(&mut head)?;
+        match &options.rare {
+            None => Ok(head),
+            Some(rare) => rare.add_to(head),
         }
-        Ok(head)
     }
 
     /// When a wait for room ends.

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use actix::Addr;
 use arc_swap::ArcSwap;
-use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification};
+use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification, Origin};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
@@ -38,7 +38,7 @@ pub enum Phase {
 }
 
 pub(crate) struct Core {
-    pub(crate) address: Arc<Address>,
+    pub(crate) address: Origin,
     pub(crate) limits: Limits,
     pub(crate) pending: Pending,
     pub(crate) letters: Letters,
@@ -85,7 +85,7 @@ pub(crate) struct Stalled {
 impl Core {
     pub(crate) fn new(address: Address, limits: Limits, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
-            address: Arc::new(address),
+            address: Origin::here(address),
             pending: Pending::new(limits.pending_max),
             letters: Letters::new(limits.dead_letters_max),
             limits,
@@ -257,8 +257,8 @@ impl Core {
 
     /// The head of a new event.
     #[inline(always)]
-    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Arc<Address>) -> Head {
-        let mut head = Head::new(descriptor, Arc::clone(origin));
+    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Origin) -> Head {
+        let mut head = Head::new(descriptor, origin.clone());
         if head.id.sequence() & (TIMED_ONE_IN - 1) == 0 {
             head.stamped = Some(Instant::now());
         }
@@ -292,9 +292,7 @@ impl Core {
             }
         }
         let Push { stalled, displaced, .. } = push;
-        if !displaced.is_empty() {
-            self.bury_displaced(displaced);
-        }
+        self.bury_displaced(displaced);
         if stalled.is_empty() { Pushed::Done(receipt) } else { Pushed::Waits(receipt, stalled) }
     }
 
@@ -302,7 +300,15 @@ impl Core {
         self.discard(group, delivery, Reason::DroppedNewest, "the inbox was full");
     }
 
+    #[inline]
     pub(crate) fn bury_displaced(self: &Arc<Self>, displaced: Displaced) {
+        if !displaced.is_empty() {
+            self.bury(displaced);
+        }
+    }
+
+    #[cold]
+    fn bury(self: &Arc<Self>, displaced: Displaced) {
         for (group, delivery) in displaced {
             self.discard(&group, delivery, Reason::DroppedOldest, "a newer event took its place");
         }
@@ -387,7 +393,7 @@ impl Core {
             return;
         }
         self.announced.fetch_add(1, Ordering::Relaxed);
-        let head = Head::new(descriptor, Arc::clone(&self.address));
+        let head = Head::new(descriptor, self.address.clone());
         let envelope = Envelope::from(Envelope::typed(head, event));
         let mut displaced = Vec::new();
         entry.for_each(&envelope, |route| {

@@ -37,6 +37,23 @@ pub enum PublishError {
     /// The node is stopping and takes no new work.
     #[error("the node is stopping")]
     Stopping,
+    /// What another process says, which is none of the above.
+    #[error("{0}")]
+    Elsewhere(Failure),
+}
+
+impl PublishError {
+    /// The stable code: `overloaded`, `invalid_payload`, `stopping`, or that of the [`DeclareError`].
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Overloaded { .. } => "overloaded",
+            Self::Declare(error) => error.code(),
+            Self::Payload { .. } => "invalid_payload",
+            Self::Stopping => "stopping",
+            Self::Elsewhere(failure) => failure.code(),
+        }
+    }
 }
 
 /// Why a notification could not be delivered at once; the event comes back.
@@ -104,6 +121,9 @@ pub enum RequestError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+    /// What another process says, which is none of the above: `peer_lost`, for one.
+    #[error("{0}")]
+    Elsewhere(Failure),
 }
 
 impl RequestError {
@@ -120,6 +140,7 @@ impl RequestError {
             Self::Payload(_) => "invalid_payload",
             Self::Declare(error) => error.code(),
             Self::Stopping => "stopping",
+            Self::Elsewhere(failure) => failure.code(),
         }
     }
 }
@@ -161,6 +182,14 @@ pub enum DeclareError {
     /// The node has stopped.
     #[error("the node is stopping")]
     Stopping,
+    /// What another process says of the event.
+    #[error("{message}")]
+    Elsewhere {
+        /// The stable code.
+        code: &'static str,
+        /// The text for people.
+        message: String,
+    },
 }
 
 impl DeclareError {
@@ -175,6 +204,7 @@ impl DeclareError {
             Self::Headers(_) => "invalid_headers",
             Self::Limit { .. } => "overloaded",
             Self::Stopping => "stopping",
+            Self::Elsewhere { code, .. } => code,
         }
     }
 }
@@ -189,6 +219,14 @@ pub struct WaitEnded {
     pub groups: Vec<GroupName>,
     /// Managers that wait for one another in a circle, when that is why: each for the next, the last for the first.
     pub cycle: Vec<ManagerName>,
+}
+
+impl WaitEnded {
+    /// A wait of this length for these groups.
+    #[must_use]
+    pub fn new(waited: Duration, groups: Vec<GroupName>, cycle: Vec<ManagerName>) -> Self {
+        Self { waited, groups, cycle }
+    }
 }
 
 impl fmt::Display for WaitEnded {

@@ -534,8 +534,7 @@ impl Group {
 
     /// How much room there is for this event: none when the answer is zero.
     pub(crate) fn room_for(&self, envelope: &Envelope) -> usize {
-        let queue = &self.inboxes[self.inbox_for(envelope)];
-        queue.capacity().saturating_sub(queue.len())
+        self.inboxes[self.inbox_for(envelope)].room()
     }
 
     /// How many deliveries wait or are being handled, a worker.
@@ -641,6 +640,11 @@ impl InboxConsumer {
     /// Takes nothing for a while although it was polled: gives places back, and a wake-up that was meant for it to another.
     pub fn stand_down(&mut self) {
         self.consumer.stand_down();
+    }
+
+    /// Says how long a delivery took to handle lately: who is quick gives places back in larger numbers.
+    pub fn pace(&mut self, handling: Duration) {
+        self.consumer.pace(handling);
     }
 
     /// Lets publishers have the places of what was taken. Taken places are given back together for speed, at the latest

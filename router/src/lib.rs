@@ -21,6 +21,7 @@ mod letters;
 mod limits;
 mod pending;
 mod queue;
+mod relay;
 mod request;
 mod router;
 mod shards;
@@ -47,11 +48,14 @@ pub use limits::{
     EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
 };
 pub use pending::{Outcome, Ticket};
+pub use relay::{Relay, Relayed};
 pub use request::{Answer, Answers, Deferred, Reply};
 pub use router::{Joining, Router};
 pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
 pub use table::Predicate;
 pub use timing::Quantiles;
 pub use topology::{GroupView, Topology, WorkerView};
+#[doc(hidden)]
+pub use tunnel::from_elsewhere;
 pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
 pub use untyped::Untyped;

@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
@@ -28,7 +29,12 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 /// The most places a consumer keeps back before it returns them together.
-const RELEASE_BATCH_MAX: usize = 32;
+const KEPT_BACK_MAX: u64 = 32;
+/// The same of one that is quick. A producer that waits then finds room for so many at once: it neither waits again after
+/// every few items, nor takes turns with the consumer on one thread where the two could work side by side.
+const KEPT_BACK_QUICK_MAX: u64 = 256;
+/// A consumer is quick when an item takes it so long at most: the places it keeps back then come 5 ms late at most.
+const QUICK: Duration = Duration::from_micros(20);
 /// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
 const KEPT_BACK: usize = 4;
 
@@ -52,6 +58,7 @@ pub(crate) struct Closed;
 pub(crate) struct Queue<T> {
     items: ArrayQueue<T>,
     consumers: AtomicIsize,
+    /// How many places each consumer may keep back.
     release_batch: AtomicU64,
     claimed: CachePadded<AtomicU64>,
     released: CachePadded<AtomicU64>,
@@ -119,6 +126,12 @@ impl<T> Queue<T> {
     /// How many places were ever claimed and not given back unfilled: the items that were ever accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.claimed.load(Ordering::Relaxed) / ONE
+    }
+
+    /// How many places could be claimed at once. What consumers keep back is not among them.
+    pub(crate) fn room(&self) -> usize {
+        let taken = self.accepted().saturating_sub(self.released.load(Ordering::Acquire));
+        self.capacity().saturating_sub(taken as usize)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -245,8 +258,7 @@ impl<T> Queue<T> {
     fn count_consumers(&self, more: isize) {
         let consumers = self.consumers.fetch_add(more, Ordering::Relaxed) + more;
         let share = self.items.capacity() / KEPT_BACK / consumers.max(1).unsigned_abs();
-        let batch = share.clamp(1, RELEASE_BATCH_MAX);
-        self.release_batch.store(batch as u64, Ordering::Relaxed);
+        self.release_batch.store(share.max(1) as u64, Ordering::Relaxed);
     }
 
     fn is_finished(&self) -> bool {
@@ -393,12 +405,13 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
     sleeper: Arc<Sleeper>,
     slept: bool,
     unreleased: u64,
+    unreleased_max: u64,
 }
 
 impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     pub(crate) fn new(queue: Q) -> Self {
         queue.count_consumers(1);
-        Self { queue, sleeper: Arc::default(), slept: false, unreleased: 0 }
+        Self { queue, sleeper: Arc::default(), slept: false, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
     }
 
     /// Takes the next item if there is one.
@@ -406,7 +419,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     pub(crate) fn try_next(&mut self) -> Option<T> {
         let item = self.queue.items.pop()?;
         self.unreleased += 1;
-        if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed) {
+        if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed).min(self.unreleased_max) {
             self.give_back();
         }
         if self.slept {
@@ -434,6 +447,11 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
             return Poll::Ready(None);
         }
         Poll::Pending
+    }
+
+    /// Says how long an item took lately.
+    pub(crate) fn pace(&mut self, took: Duration) {
+        self.unreleased_max = if took <= QUICK { KEPT_BACK_QUICK_MAX } else { KEPT_BACK_MAX };
     }
 
     /// Gives the places of the taken items back to the producers. Called before anything that may last.
@@ -471,7 +489,6 @@ impl<T, Q: Deref<Target = Queue<T>>> Drop for Consumer<T, Q> {
 mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::AtomicU64;
-    use std::time::Duration;
 
     use futures_util::FutureExt;
     use tokio::time::timeout;
@@ -527,6 +544,22 @@ mod tests {
         assert_eq!(queue.evict(), Some(1));
         drop(second);
         assert_eq!(fill(&queue, 2), Ok(()), "a place granted to one who left goes on");
+    }
+
+    #[test]
+    fn a_quick_consumer_keeps_more_places_back_than_a_slow_one_and_never_more_than_a_quarter() {
+        // How many it takes until the first place is free again.
+        let kept = |capacity: usize, took: Duration| {
+            let queue = Queue::new(capacity);
+            while fill(&queue, 0).is_ok() {}
+            let mut consumer = Consumer::new(&queue);
+            consumer.pace(took);
+            (1..=capacity).find(|_| consumer.try_next().is_some() && queue.room() > 0).expect("given back at some time")
+        };
+        let (quick, slow) = (Duration::from_micros(1), Duration::from_millis(1));
+        assert_eq!((kept(4096, quick), kept(4096, slow)), (256, 32));
+        assert_eq!((kept(64, quick), kept(64, slow)), (16, 16));
+        assert_eq!((kept(1, quick), kept(1, slow)), (1, 1));
     }
 
     #[test]

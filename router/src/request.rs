@@ -50,7 +50,8 @@ impl Bus {
     ///
     /// As [`Bus::request`].
     pub async fn request_with<E: Request>(&self, event: E, options: &Options) -> Result<E::Output, RequestError> {
-        Ok(self.ask(self.request_envelope(event, options)?, To::Any).await?.take()?)
+        let began = Instant::now();
+        Ok(self.ask(self.request_envelope(event, options, began)?, began, To::Any).await?.take()?)
     }
 
     /// Sends a request to the manager of this name.
@@ -59,8 +60,9 @@ impl Bus {
     ///
     /// As [`Bus::request`]; [`RequestError::NoHandler`] also when that manager is not there or does not answer this event.
     pub async fn request_to<E: Request>(&self, manager: &str, event: E) -> Result<E::Output, RequestError> {
-        let envelope = self.request_envelope(event, &Options::default())?;
-        Ok(self.ask(envelope, To::Manager(manager)).await?.take()?)
+        let began = Instant::now();
+        let envelope = self.request_envelope(event, &Options::default(), began)?;
+        Ok(self.ask(envelope, began, To::Manager(manager)).await?.take()?)
     }
 
     /// Sends a request to every manager that answers it, one worker of each, and streams the answers as they come: until
@@ -70,33 +72,36 @@ impl Bus {
     ///
     /// [`RequestError::NoHandler`] when nobody answers this event; otherwise each answer has its own.
     pub async fn request_all<E: Request>(&self, event: E) -> Result<Answers<E::Output>, RequestError> {
-        let envelope = self.request_envelope(event, &Options::default())?;
+        let envelope = self.request_envelope(event, &Options::default(), Instant::now())?;
         let answers = self.ask_all(envelope).await?;
         Ok(Answers { open: answers, take: |value| value.take().map_err(RequestError::from) })
     }
 
-    pub(crate) fn request_envelope<E: Event>(&self, event: E, options: &Options) -> Result<Envelope, RequestError> {
-        let mut head = self.head(DescriptorRef::of::<E>(), options).map_err(not_sent)?;
-        let deadline = head.deadline.unwrap_or_else(|| Instant::now() + REQUEST_TIMEOUT_DEFAULT);
+    pub(crate) fn request_envelope<E: Event>(
+        &self,
+        event: E,
+        options: &Options,
+        now: Instant,
+    ) -> Result<Envelope, RequestError> {
+        let mut head = self.head_at(DescriptorRef::of::<E>(), options, || now).map_err(not_sent)?;
+        let deadline = head.deadline.unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
         head.deadline = Some(self.within_deadline(deadline));
         Ok(Envelope::typed(head, event).into())
     }
 
-    /// Asks one worker.
-    pub(crate) async fn ask(&self, envelope: Envelope, to: To<'_>) -> Outcome {
+    /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
+    pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
         let deadline = envelope.head().deadline;
         let (waiting, group) = self.place(envelope, to, deadline, ReplyTo::Response).await?;
-        self.outcome(waiting, &group).await
+        self.outcome(waiting, began, &group).await
     }
 
     /// Waits for the outcome of what `group` has.
-    pub(crate) async fn outcome(&self, waiting: Waiting<Arc<Core>>, group: &GroupRef) -> Outcome {
+    async fn outcome(&self, waiting: Waiting<Arc<Core>>, began: Instant, group: &GroupRef) -> Outcome {
         let Some(worker) = &self.worker else {
-            let began = Instant::now();
             let outcome = waiting.await;
             return outcome.map_err(|error| explain(error, began.elapsed(), group, Vec::new));
         };
-        let began = Instant::now();
         let waits = Waits::register(&self.core, Some(worker), std::iter::once(&**group));
         let outcome = waiting.await;
         outcome.map_err(|error| explain(error, began.elapsed(), group, || waits.cycle()))
@@ -262,7 +267,7 @@ impl Bus {
         let ask_one = |manager: ManagerName| {
             let (bus, envelope) = (self.clone(), envelope.clone());
             let answer: OpenAnswer = Box::pin(async move {
-                let outcome = bus.ask(envelope, To::Manager(&manager)).await;
+                let outcome = bus.ask(envelope, Instant::now(), To::Manager(&manager)).await;
                 (manager, outcome)
             });
             answer
@@ -321,6 +326,7 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
         PublishError::Payload { source, .. } => RequestError::Payload(source),
         PublishError::Overloaded { wait, .. } => RequestError::Overloaded(wait),
         PublishError::Stopping => RequestError::Stopping,
+        PublishError::Elsewhere(failure) => RequestError::Elsewhere(failure),
     }
 }
 

@@ -53,6 +53,17 @@ impl Offer for UntypedEnds {
     }
 }
 
+/// A tunnel whose opener is elsewhere: the worker's end, and the halves of whoever stands in for the opener.
+#[doc(hidden)]
+#[must_use]
+pub fn from_elsewhere(window: Window) -> (Box<dyn Offer>, Sender<Body>, Receiver<Body>) {
+    let weigh: Weigh<Body> = |body| body.bytes.len();
+    let (sender, worker_receiver) = halves(window, weigh, &None, true);
+    let (worker_sender, receiver) = halves(window, weigh, &None, false);
+    let ends = Ends { receiver: worker_receiver, sender: worker_sender };
+    (Box::new(UntypedEnds(ends)), sender, receiver)
+}
+
 /// The opener's end of a tunnel. Dropping it tells the worker, whose handler sees its context cancelled.
 pub struct Opened<U, D, R> {
     sender: Sender<U>,

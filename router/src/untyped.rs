@@ -116,7 +116,7 @@ impl Untyped<'_> {
         let body = body.into();
         let encoding = body.encoding;
         let envelope = self.request_envelope(name, body, options)?;
-        Ok(self.bus.ask(envelope, To::Any).await?.into_body(encoding)?)
+        Ok(self.bus.ask(envelope, Instant::now(), To::Any).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_to`].
@@ -128,7 +128,7 @@ impl Untyped<'_> {
         let body = body.into();
         let encoding = body.encoding;
         let envelope = self.request_envelope(name, body, &Options::default())?;
-        Ok(self.bus.ask(envelope, To::Manager(manager)).await?.into_body(encoding)?)
+        Ok(self.bus.ask(envelope, Instant::now(), To::Manager(manager)).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_all`].

@@ -1,6 +1,7 @@
 //! The life of one instance: started, events one by one, stopping; and how it ended.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -9,16 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use edri_events::{Kind, ManagerName, Value};
+use edri_events::{Envelope, Kind, ManagerName, Value};
 use edri_router::{
     Delivery, Ended, GroupRef, InboxConsumer, Reason, ReplyTo, RequestError, Router, WorkerState, WorkerStatus,
 };
 use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::instance::Instance;
+use crate::process::{self, Introduced, ProcessPlan};
 use crate::thread::Watched;
-use crate::{Context, Factory, HandlerError, Outcome, Placement, Policy, shared, thread};
+use crate::{Context, Factory, HandlerError, Outcome, Policy, shared, thread};
 
 /// How often an idempotent request is given to a worker when workers are lost over it.
 const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
@@ -49,8 +52,12 @@ pub struct Seat {
     pub policy: Policy,
     /// What the manager tells it.
     pub signals: Signals,
-    /// An event that the last instance was lost over, to be tried again first.
-    pub resume: Option<Delivery>,
+    /// Events that the last instance had when it was lost, to be tried again first. A task or a thread has one at most.
+    pub resume: Vec<Delivery>,
+    /// Whether the order of its events is promised: it is alone, or has a partition of its own.
+    pub ordered: bool,
+    /// After so long without an event it ends, when it is one of those that come and go.
+    pub idle: Option<Duration>,
 }
 
 /// How an instance ended.
@@ -60,16 +67,16 @@ pub enum Exit {
     Finished,
     /// It was told to end at once.
     Killed,
-    /// `started` failed or panicked. The event to be resumed, if there was one, comes back.
-    StartFailed(String, Option<Delivery>),
-    /// It panicked, or a handler took too long. An event that may be tried again comes back; another has been settled.
+    /// `started` failed or panicked. The events to be resumed come back.
+    StartFailed(String, Vec<Delivery>),
+    /// It panicked, or a handler took too long. Events that may be tried again come back; others have been settled.
     Lost {
         /// Why.
         reason: Reason,
         /// Why, in words.
         detail: String,
-        /// The event to be tried again first by the next instance.
-        resume: Option<Delivery>,
+        /// The events to be tried again first by the next instance.
+        resume: Vec<Delivery>,
     },
 }
 
@@ -82,26 +89,43 @@ impl Host {
     ///
     /// The future that comes back only waits; dropping it does not end the instance, [`Signals::kill`] does.
     #[must_use]
-    pub fn spawn(
-        placement: Placement,
-        seat: Seat,
-        factory: Factory,
-        ready: oneshot::Sender<()>,
-    ) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
-        match placement {
-            Placement::Task => {
-                let runtime = seat.router.runtime().clone();
-                let task = runtime.spawn(run(seat, factory, ready, None));
-                Box::pin(async move {
-                    task.await.unwrap_or_else(|error| Exit::Lost {
-                        reason: Reason::WorkerLost,
-                        detail: format!("its task ended: {error}"),
-                        resume: None,
-                    })
-                })
+    pub fn spawn(work: Work, seat: Seat, ready: oneshot::Sender<()>) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
+        let runtime = seat.router.runtime().clone();
+        match work {
+            Work::Task(factory) => Box::pin(joined(runtime.spawn(run(seat, factory, ready, None)))),
+            Work::Thread(factory) => Box::pin(thread::spawn(seat, factory, ready)),
+            Work::Process(plan, introduced) => {
+                Box::pin(joined(runtime.spawn(process::run(seat, plan, introduced, ready))))
             }
-            Placement::Thread => Box::pin(thread::spawn(seat, factory, ready)),
         }
+    }
+}
+
+async fn joined(task: JoinHandle<Exit>) -> Exit {
+    task.await.unwrap_or_else(|error| Exit::Lost {
+        reason: Reason::WorkerLost,
+        detail: format!("its task ended: {error}"),
+        resume: Vec::new(),
+    })
+}
+
+/// What an instance is made of, and where it runs.
+pub enum Work {
+    /// Made by the factory, as a task.
+    Task(Factory),
+    /// Made by the factory, on a thread of its own.
+    Thread(Factory),
+    /// A process; the one that has said hello already, or a new one.
+    Process(Arc<ProcessPlan>, Option<Box<Introduced>>),
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Task(_) => "Task",
+            Self::Thread(_) => "Thread",
+            Self::Process(..) => "Process",
+        })
     }
 }
 
@@ -127,15 +151,17 @@ pub(crate) async fn run(
     let started = tokio::select! {
         biased;
         () = &mut kill => {
-            let resume = seat.resume.take();
+            let resume = std::mem::take(&mut seat.resume);
             return killed(&seat, resume, "its worker was stopped while starting");
         }
         started = AssertUnwindSafe(starting).catch_unwind() => started,
     };
     let instance = match started {
         Ok(Ok(instance)) => instance,
-        Ok(Err(failure)) => return Exit::StartFailed(failure.to_string(), seat.resume.take()),
-        Err(panic) => return Exit::StartFailed(format!("panicked: {}", panic_text(&*panic)), seat.resume.take()),
+        Ok(Err(failure)) => return Exit::StartFailed(failure.to_string(), std::mem::take(&mut seat.resume)),
+        Err(panic) => {
+            return Exit::StartFailed(format!("panicked: {}", panic_text(&*panic)), std::mem::take(&mut seat.resume));
+        }
     };
     seat.status.set_state(WorkerState::Running);
     // The manager may have stopped waiting; the kill signal says so.
@@ -143,17 +169,15 @@ pub(crate) async fn run(
     tokio::select! {
         biased;
         () = &mut kill => {
-            let resume = seat.resume.take();
+            let resume = std::mem::take(&mut seat.resume);
             return killed(&seat, resume, "its worker was stopped before its first event");
         }
         () = set(seat.signals.open.clone()) => {}
     }
-    let resume = seat.resume.take();
-    let consumer = seat.group.consume(seat.inbox);
-    let mut desk = Desk { seat, cx, consumer, watched };
+    let mut desk = Desk::new(seat, cx, watched);
     let mut instance = instance;
-    let ended = match shared::serve(&mut desk, &mut instance, resume, kill.as_mut()).await {
-        Some(exit) => exit,
+    let ended = match shared::serve(&mut desk, &mut instance, kill.as_mut()).await {
+        Some(exit) => desk.leave_rest(exit),
         None => Exit::Finished,
     };
     let ended = match ended {
@@ -182,21 +206,34 @@ pub(crate) async fn run(
     ended
 }
 
-fn killed(seat: &Seat, resume: Option<Delivery>, detail: &str) -> Exit {
-    if let Some(delivery) = resume {
+fn killed(seat: &Seat, resume: impl IntoIterator<Item = Delivery>, detail: &str) -> Exit {
+    for delivery in resume {
         seat.router.discard(&seat.group, delivery, Reason::Stopped, detail);
         seat.status.set_in_hand(0);
     }
     Exit::Killed
 }
 
-/// What an instance works with: its seat, its context and its inbox.
-pub(crate) struct Desk {
+/// What an instance works with: its seat, its context, its inbox, and the delivery in hand.
+pub struct Desk {
     pub(crate) seat: Seat,
     pub(crate) cx: Context,
     pub(crate) consumer: InboxConsumer,
+    /// What the last instance had when it was lost; it comes before anything new.
+    resume: VecDeque<Delivery>,
     watched: Option<Watched>,
+    hand: Option<Delivery>,
+    timer: Timer,
+    /// What came of the delivery in hand, when it takes more than counting it.
+    outcome: Option<Outcome>,
+    /// Taken after the delivery that was in hand, and for another handler.
+    pub(crate) next: Option<Delivery>,
+    /// How many deliveries may still be begun before other tasks have their turn.
+    pub(crate) turns: u32,
 }
+
+/// Other tasks have their turn after so many deliveries, as with tokio's own budget.
+pub(crate) const TURNS: u32 = 128;
 
 /// What came of calling a handler.
 pub(crate) enum Called {
@@ -219,78 +256,190 @@ pub(crate) enum Next {
 }
 
 impl Desk {
-    /// Handles one delivery from its first try to its end. Returns how the instance ended, if it did.
+    fn new(mut seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
+        let consumer = seat.group.consume(seat.inbox);
+        let resume = std::mem::take(&mut seat.resume).into();
+        let timer = Timer { times: None };
+        Self { seat, cx, consumer, resume, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+    }
+
+    /// Lets the next instance have what this one was to resume and has not begun.
+    fn leave_rest(&mut self, mut exit: Exit) -> Exit {
+        let rest = std::mem::take(&mut self.resume);
+        match &mut exit {
+            Exit::Lost { resume, .. } => {
+                resume.extend(rest);
+                self.seat.status.set_in_hand(resume.len());
+                exit
+            }
+            _ => {
+                killed(&self.seat, rest, "its worker was stopped before it took it again");
+                exit
+            }
+        }
+    }
+
+    /// The next delivery, if there is one.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Delivery> {
+        self.resume.pop_front().or_else(|| self.consumer.try_next())
+    }
+
+    /// Handles one delivery from its first try to its end, and those that follow it in the inbox while they are for the
+    /// same handler and end well at once. Returns how the instance ended, if it did.
     pub(crate) async fn handle(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        mut delivery: Delivery,
+        delivery: Delivery,
         mut kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Exit> {
-        if !begin(&self.seat, &mut delivery) {
+        self.hand = Some(delivery);
+        if !self.begin() {
             return None;
         }
-        self.seat.status.set_in_hand(1);
         loop {
-            let timer = Timer::start(&delivery);
-            let called = self.call(instance, &mut delivery, kill.as_mut()).await;
+            let called = self.call(instance, kill.as_mut()).await;
             self.cx.end();
+            let (Some(called), Some(delivery)) = (called, self.hand.take()) else { break };
             if matches!(called, Called::GivenUp) {
                 return Some(Exit::Killed);
             }
-            timer.stop(&self.seat.status);
+            self.timer.stop(&self.seat.status);
             match settle(&self.seat, delivery, called, self.cx.deferral()) {
                 Next::Settled => break,
                 Next::End(exit) => return Some(exit),
-                Next::Again(again, pause) => {
-                    delivery = again;
+                Next::Again(mut again, pause) => {
+                    self.consumer.give_back();
                     tokio::select! {
                         biased;
-                        () = &mut kill => return Some(killed(&self.seat, Some(delivery), "it was stopped between retries")),
+                        () = &mut kill => return Some(killed(&self.seat, [again], "it was stopped between retries")),
                         () = tokio::time::sleep(pause) => {}
                     }
+                    again.attempts += 1;
+                    self.timer = Timer::start(&again);
+                    self.cx.begin(&mut again);
+                    self.hand = Some(again);
                 }
             }
-            delivery.attempts += 1;
         }
-        self.seat.status.set_in_hand(0);
+        self.seat.status.set_in_hand(usize::from(self.next.is_some()));
         None
     }
 
+    /// Begins the delivery in hand if it is still worth handling, otherwise puts it down.
+    #[inline]
+    fn begin(&mut self) -> bool {
+        let Some(delivery) = &mut self.hand else { return false };
+        if !begin(&self.seat, delivery) {
+            self.hand = None;
+            return false;
+        }
+        self.seat.status.set_in_hand(1);
+        self.turns = self.turns.saturating_sub(1);
+        self.timer = Timer::start(delivery);
+        self.cx.begin(delivery);
+        true
+    }
+
+    /// The event in hand and what its handler needs.
+    #[inline]
+    pub(crate) fn in_hand(&mut self) -> Option<(&Envelope, &mut Context, &mut InboxConsumer)> {
+        let delivery = self.hand.as_ref()?;
+        if self.outcome.is_some() {
+            return None;
+        }
+        Some((&delivery.envelope, &mut self.cx, &mut self.consumer))
+    }
+
+    /// Puts the event down. If it was handled well, it is settled, and if that needed no waiting, the next one for the
+    /// same handler is taken in hand. Anything else is for [`Desk::handle`] to see to.
+    #[inline]
+    pub(crate) fn put_down(&mut self, outcome: Outcome, waited: bool) {
+        let (delivery, value) = match (&self.hand, outcome) {
+            (Some(delivery), Ok(value)) if self.watched.is_none() && !self.cx.deferral().load(Ordering::Relaxed) => {
+                (delivery, value)
+            }
+            (_, outcome) => {
+                self.outcome = Some(outcome);
+                return;
+            }
+        };
+        if let Some(handling) = self.timer.stop(&self.seat.status) {
+            self.consumer.pace(handling);
+        }
+        succeed(&self.seat, delivery, value);
+        let handler = delivery.handler;
+        self.cx.end();
+        self.hand = None;
+        // The time limit of the one that waited runs until the call returns.
+        while !waited && self.turns > 0 {
+            // Into its place at once: a delivery is moved as seldom as can be.
+            self.hand = self.consumer.try_next();
+            match &self.hand {
+                Some(next) if next.handler == handler => {
+                    if self.begin() {
+                        return;
+                    }
+                }
+                _ => {
+                    self.next = self.hand.take();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Calls the handler of the delivery in hand; nothing comes back when all is settled.
     async fn call(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        delivery: &mut Delivery,
         kill: Pin<&mut impl Future<Output = ()>>,
-    ) -> Called {
-        self.cx.begin(delivery);
-        let Self { cx, consumer, watched, seat } = self;
-        if let Some(watched) = watched {
-            consumer.give_back();
+    ) -> Option<Called> {
+        let (handler, limit) = (self.hand.as_ref()?.handler, self.seat.policy.time_limit);
+        if let (Some(watched), Some(delivery)) = (&self.watched, &self.hand) {
+            self.consumer.give_back();
             watched.begin(delivery);
         }
-        let handling = AssertUnwindSafe(instance.handle(delivery.handler, &delivery.envelope, cx)).catch_unwind();
-        let mut handling = pin!(handling);
-        // Most handlers are ready at once; only the others need timers and signals.
-        let called = match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
-            Poll::Ready(done) => called(done),
-            Poll::Pending => {
-                consumer.give_back();
-                finish(handling, seat.policy.time_limit, kill).await
+        let called = {
+            let mut handling = pin!(AssertUnwindSafe(instance.handle(handler, self)).catch_unwind());
+            // Most handlers are ready at once; only the others need timers and signals.
+            match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
+                Poll::Ready(done) => Ok(done),
+                Poll::Pending => finish(handling, limit, kill).await,
             }
         };
-        match watched {
-            Some(watched) if !watched.end() => Called::GivenUp,
-            _ => called,
+        if self.watched.as_ref().is_some_and(|watched| !watched.end()) {
+            return Some(Called::GivenUp);
+        }
+        match called {
+            Ok(Ok(())) => self.outcome.take().map(Called::Done),
+            Ok(Err(panic)) => Some(Called::Panicked(panic_text(&*panic))),
+            Err(called) => Some(called),
         }
     }
 }
 
+/// Calls a handler; `true` says that it was not ready at once.
+pub(crate) async fn attend(handling: impl Future<Output = Outcome>, consumer: &mut InboxConsumer) -> (Outcome, bool) {
+    let mut handling = pin!(handling);
+    let mut waited = false;
+    let outcome = poll_fn(|cx| {
+        let polled = handling.as_mut().poll(cx);
+        if polled.is_pending() && !std::mem::replace(&mut waited, true) {
+            consumer.give_back();
+        }
+        polled
+    })
+    .await;
+    (outcome, waited)
+}
+
 /// Waits for a handler that was not ready at once.
-pub(crate) async fn finish(
-    handling: impl Future<Output = Result<Outcome, Box<dyn Any + Send>>>,
+pub(crate) async fn finish<R>(
+    handling: impl Future<Output = R>,
     limit: Option<Duration>,
     kill: impl Future<Output = ()>,
-) -> Called {
+) -> Result<R, Called> {
     let too_long = async {
         match limit {
             Some(limit) => {
@@ -302,17 +451,9 @@ pub(crate) async fn finish(
     };
     tokio::select! {
         biased;
-        done = handling => called(done),
-        () = kill => Called::Killed,
-        limit = too_long => Called::TimeLimit(limit),
-    }
-}
-
-#[inline]
-pub(crate) fn called(done: Result<Outcome, Box<dyn Any + Send>>) -> Called {
-    match done {
-        Ok(outcome) => Called::Done(outcome),
-        Err(panic) => Called::Panicked(panic_text(&*panic)),
+        done = handling => Ok(done),
+        () = kill => Err(Called::Killed),
+        limit = too_long => Err(Called::TimeLimit(limit)),
     }
 }
 
@@ -431,8 +572,9 @@ fn succeed(seat: &Seat, delivery: &Delivery, value: Value) {
 
 /// The instance is lost; so is the delivery in its hands, unless it may be tried again.
 pub(crate) fn lost(seat: &Seat, delivery: Option<Delivery>, reason: Reason, detail: String) -> Next {
-    let resume = delivery.and_then(|delivery| may_try_again(seat, delivery, reason, &detail));
-    if resume.is_none() {
+    let resume: Vec<_> =
+        delivery.and_then(|delivery| may_try_again(seat, delivery, reason, &detail)).into_iter().collect();
+    if resume.is_empty() {
         seat.status.set_in_hand(0);
     }
     Next::End(Exit::Lost { reason, detail, resume })
@@ -457,6 +599,7 @@ pub(crate) fn may_try_again(seat: &Seat, mut delivery: Delivery, reason: Reason,
 }
 
 /// Times the events that were stamped when they were sent.
+#[derive(Clone, Copy)]
 pub(crate) struct Timer {
     times: Option<(Instant, Instant)>,
 }
@@ -468,9 +611,10 @@ impl Timer {
     }
 
     #[inline]
-    pub(crate) fn stop(self, status: &WorkerStatus) {
-        if let Some((sent, begun)) = self.times {
-            status.timed(begun.saturating_duration_since(sent), begun.elapsed());
-        }
+    pub(crate) fn stop(self, status: &WorkerStatus) -> Option<Duration> {
+        let (sent, begun) = self.times?;
+        let handling = begun.elapsed();
+        status.timed(begun.saturating_duration_since(sent), handling);
+        Some(handling)
     }
 }

@@ -6,6 +6,7 @@ use edri_events::{Body, CodecError, DescriptorRef, Envelope, Event, Failure, Pat
 use edri_router::Selection;
 use futures_util::future::BoxFuture;
 
+use crate::host::{Desk, attend};
 use crate::{Context, Handle, HandleAny, HandleConcurrent, Worker};
 
 /// What comes of calling a handler.
@@ -31,13 +32,14 @@ pub trait Instance: Send {
     fn stopping<'a>(&'a mut self, cx: &'a mut Context) -> BoxFuture<'a, ()>;
     /// Whether the handler of this number takes `&self`.
     fn is_concurrent(&self, handler: u32) -> bool;
-    /// Calls a handler that takes `&mut self`. No concurrent one may be running.
-    fn handle<'a>(&'a mut self, handler: u32, event: &'a Envelope, cx: &'a mut Context) -> BoxFuture<'a, Outcome>;
+    /// Calls a handler that takes `&mut self` with the delivery in hand at `desk`, and with those that the desk takes in
+    /// hand after it: one future, and one allocation, for a whole run of them. No concurrent handler may be running.
+    fn handle<'a>(&'a mut self, handler: u32, desk: &'a mut Desk) -> BoxFuture<'a, ()>;
     /// Calls a handler that takes `&self`; the context comes back with the outcome.
     fn handle_beside(&self, handler: u32, event: Envelope, cx: Context) -> BoxFuture<'static, Outcome>;
 }
 
-type Exclusive<W> = for<'a> fn(&'a mut W, &'a Envelope, &'a mut Context) -> BoxFuture<'a, Outcome>;
+type Exclusive<W> = for<'a> fn(&'a mut W, &'a mut Desk) -> BoxFuture<'a, ()>;
 type Beside<W> = fn(Arc<W>, Envelope, Context) -> BoxFuture<'static, Outcome>;
 
 type Share<W> = fn(W, Arc<[Handler<W>]>) -> Box<dyn Instance>;
@@ -68,10 +70,16 @@ impl<W: Worker> Blueprint<W> {
     where
         W: Handle<E>,
     {
-        self.add_typed::<E>(Handler::Exclusive(|worker, event, cx| {
+        self.add_typed::<E>(Handler::Exclusive(|worker, desk| {
             Box::pin(async move {
-                let event = event.payload::<E>().map_err(HandlerError::Invalid)?;
-                worker.handle(event, cx).await.map(Value::typed).map_err(HandlerError::Failed)
+                while let Some((event, cx, consumer)) = desk.in_hand() {
+                    let handling = async {
+                        let event = event.payload::<E>().map_err(HandlerError::Invalid)?;
+                        worker.handle(event, cx).await.map(Value::typed).map_err(HandlerError::Failed)
+                    };
+                    let (outcome, waited) = attend(handling, consumer).await;
+                    desk.put_down(outcome, waited);
+                }
             })
         }));
     }
@@ -98,10 +106,16 @@ impl<W: Worker> Blueprint<W> {
     {
         self.add(
             Selection::new(pattern),
-            Handler::Exclusive(|worker, event, cx| {
+            Handler::Exclusive(|worker, desk| {
                 Box::pin(async move {
-                    let body = worker.handle(event, cx).await.map_err(HandlerError::Failed)?;
-                    Ok(body.map_or_else(|| Value::typed(()), |body: Body| Value::from(body)))
+                    while let Some((event, cx, consumer)) = desk.in_hand() {
+                        let handling = async {
+                            let body = worker.handle(event, cx).await.map_err(HandlerError::Failed)?;
+                            Ok(body.map_or_else(|| Value::typed(()), |body: Body| Value::from(body)))
+                        };
+                        let (outcome, waited) = attend(handling, consumer).await;
+                        desk.put_down(outcome, waited);
+                    }
                 })
             }),
         );
@@ -168,9 +182,9 @@ impl<W: Worker> Instance for Own<W> {
         false
     }
 
-    fn handle<'a>(&'a mut self, handler: u32, event: &'a Envelope, cx: &'a mut Context) -> BoxFuture<'a, Outcome> {
+    fn handle<'a>(&'a mut self, handler: u32, desk: &'a mut Desk) -> BoxFuture<'a, ()> {
         match &self.handlers[handler as usize] {
-            Handler::Exclusive(handle) => handle(&mut self.worker, event, cx),
+            Handler::Exclusive(handle) => handle(&mut self.worker, desk),
             Handler::Beside(_) => unreachable!("the factory shares a worker that has a concurrent handler"),
         }
     }
@@ -205,11 +219,11 @@ impl<W: Worker + Sync> Instance for Shared<W> {
         matches!(self.handlers[handler as usize], Handler::Beside(_))
     }
 
-    fn handle<'a>(&'a mut self, handler: u32, event: &'a Envelope, cx: &'a mut Context) -> BoxFuture<'a, Outcome> {
+    fn handle<'a>(&'a mut self, handler: u32, desk: &'a mut Desk) -> BoxFuture<'a, ()> {
         match &self.handlers[handler as usize] {
             Handler::Exclusive(handle) => {
                 let handle = *handle;
-                handle(self.alone(), event, cx)
+                handle(self.alone(), desk)
             }
             Handler::Beside(_) => unreachable!("the host asked whether the handler is concurrent"),
         }

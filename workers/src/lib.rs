@@ -9,12 +9,14 @@ mod context;
 mod host;
 mod instance;
 mod policy;
+mod process;
 mod shared;
 mod thread;
 mod worker;
 
 pub use context::Context;
-pub use host::{Exit, Host, Seat, Signals};
+pub use host::{Exit, Host, Seat, Signals, Work};
 pub use instance::{Blueprint, Factory, HandlerError, Outcome};
 pub use policy::{Backoff, Placement, Policy, Retry};
+pub use process::{Demand, Introduced, NODE_PID_VARIABLE, Process, ProcessPlan, WORKER_VARIABLE};
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

@@ -13,6 +13,8 @@ pub enum Placement {
     Task,
     /// On an operating system thread of its own, where blocking code is fine.
     Thread,
+    /// In a process of its own: this program, started again to host only this worker. See [`Process`](crate::Process).
+    Process,
 }
 
 /// A pause that grows: doubled each time up to a longest, each shortened at random by up to half so that many do not come

@@ -12,7 +12,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
-use crate::host::{Called, Desk, Exit, Next, Seat, Timer, begin, finish, may_try_again, set, settle, time_limit_text};
+use crate::host::{
+    Called, Desk, Exit, Next, Seat, TURNS, Timer, begin, finish, may_try_again, panic_text, set, settle,
+    time_limit_text,
+};
 use crate::instance::Instance;
 
 /// What a running call, or the pause before the next one, comes to.
@@ -29,27 +32,21 @@ enum Progress {
 pub(crate) async fn serve(
     desk: &mut Desk,
     instance: &mut Box<dyn Instance>,
-    resume: Option<Delivery>,
     mut kill: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<Exit> {
     let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
-    let mut next = resume;
+    let mut next = None;
     loop {
-        // Lets other tasks of the runtime have their turn under load.
-        tokio::task::consume_budget().await;
-        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.consumer.try_next()).flatten()) {
+        if desk.turns == 0 {
+            // Lets other tasks of the runtime have their turn under load.
+            tokio::task::yield_now().await;
+            desk.turns = TURNS;
+        }
+        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.take()).flatten()) {
             Some(delivery) => delivery,
             None if beside.calls.is_empty() => {
                 if let Some(exit) = beside.lost.take() {
                     return Some(exit);
-                }
-                desk.consumer.give_back();
-                // One more turn before going to sleep: under load the next event is often about to come, and neither this
-                // worker nor its publisher has to pay for a wake-up.
-                turn().await;
-                if let Some(delivery) = desk.consumer.try_next() {
-                    next = Some(delivery);
-                    continue;
                 }
                 let taken = tokio::select! {
                     biased;
@@ -87,6 +84,7 @@ pub(crate) async fn serve(
             }
         };
         if instance.is_concurrent(delivery.handler) {
+            desk.turns = desk.turns.saturating_sub(1);
             beside.begin(desk, instance, delivery);
             continue;
         }
@@ -100,9 +98,11 @@ pub(crate) async fn serve(
         }
         if let Some(mut exit) = beside.lost.take() {
             // The event was taken but not begun, so the next instance gets it as it is.
-            desk.seat.status.set_in_hand(1);
             match &mut exit {
-                Exit::Lost { resume: resume @ None, .. } => *resume = Some(delivery),
+                Exit::Lost { resume, .. } => {
+                    resume.push(delivery);
+                    desk.seat.status.set_in_hand(resume.len());
+                }
                 _ => desk.seat.router.discard(&desk.seat.group, delivery, Reason::WorkerLost, "its worker was lost"),
             }
             return Some(exit);
@@ -110,20 +110,8 @@ pub(crate) async fn serve(
         if let Some(exit) = desk.handle(instance, delivery, kill.as_mut()).await {
             return Some(exit);
         }
+        next = desk.next.take();
     }
-}
-
-/// Lets the runtime's other tasks have a turn, without the look at timers and sockets of `tokio::task::yield_now`.
-async fn turn() {
-    let mut had = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut had, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 /// The calls of concurrent handlers that are running.
@@ -150,7 +138,11 @@ impl Beside {
         let handling = instance.handle_beside(delivery.handler, delivery.envelope.clone(), cx);
         let (limit, kill) = (desk.seat.policy.time_limit, desk.seat.signals.kill.clone());
         self.calls.push(Box::pin(async move {
-            let called = finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await;
+            let called = match finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await {
+                Ok(Ok(outcome)) => Called::Done(outcome),
+                Ok(Err(panic)) => Called::Panicked(panic_text(&*panic)),
+                Err(called) => called,
+            };
             Progress::Ended { delivery, called, deferred, timer }
         }));
         desk.seat.status.set_in_hand(self.calls.len());
@@ -175,9 +167,9 @@ impl Beside {
         let again = match (&mut self.lost, again) {
             (None, again) => again,
             (Some(_), None) => None,
-            // The next instance gets the event; it can resume one, and of several the others have had their try.
-            (Some(Exit::Lost { resume: resume @ None, .. }), Some(delivery)) => {
-                *resume = Some(delivery);
+            // The next instance gets the event.
+            (Some(Exit::Lost { resume, .. }), Some(delivery)) => {
+                resume.push(delivery);
                 None
             }
             (Some(_), Some(delivery)) => {
@@ -185,8 +177,11 @@ impl Beside {
                 None
             }
         };
-        let resumed = matches!(self.lost, Some(Exit::Lost { resume: Some(_), .. }));
-        seat.status.set_in_hand(self.calls.len() + usize::from(resumed || again.is_some()));
+        let resumed = match &self.lost {
+            Some(Exit::Lost { resume, .. }) => resume.len(),
+            _ => 0,
+        };
+        seat.status.set_in_hand(self.calls.len() + resumed + usize::from(again.is_some()));
         again
     }
 
@@ -202,10 +197,15 @@ impl Beside {
                 None
             }
             Next::End(Exit::Lost { reason, detail, resume }) => {
-                if self.lost.is_some() {
-                    return resume;
+                match &mut self.lost {
+                    Some(Exit::Lost { resume: already, .. }) => already.extend(resume),
+                    Some(_) => {
+                        for delivery in resume {
+                            seat.router.discard(&seat.group, delivery, reason, &detail);
+                        }
+                    }
+                    None => self.lost = Some(Exit::Lost { reason, detail, resume }),
                 }
-                self.lost = Some(Exit::Lost { reason, detail, resume });
                 None
             }
             Next::End(exit) => {

@@ -84,7 +84,7 @@ pub(crate) async fn spawn(seat: Seat, factory: Factory, ready: oneshot::Sender<(
         manager: seat.manager.clone(),
         status: Arc::clone(&seat.status),
         signals: seat.signals.clone(),
-        resume: None,
+        resume: Vec::new(),
         ..seat
     };
     let hand = watched.clone();
@@ -92,7 +92,7 @@ pub(crate) async fn spawn(seat: Seat, factory: Factory, ready: oneshot::Sender<(
     let body = move || {
         let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(run(seat, factory, ready, Some(hand))),
-            Err(error) => Exit::StartFailed(format!("its thread has no runtime: {error}"), None),
+            Err(error) => Exit::StartFailed(format!("its thread has no runtime: {error}"), Vec::new()),
         };
         // Nobody listens any more when the thread was given up.
         if done.send(exit).is_err() {
@@ -101,7 +101,7 @@ pub(crate) async fn spawn(seat: Seat, factory: Factory, ready: oneshot::Sender<(
     };
     // The kernel shows the first 15 bytes of a thread's name.
     if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
-        return Exit::StartFailed(format!("no thread: {error}"), None);
+        return Exit::StartFailed(format!("no thread: {error}"), Vec::new());
     }
     watch(watcher, watched, ended).await
 }
@@ -117,7 +117,7 @@ async fn watch(seat: Seat, watched: Watched, mut ended: oneshot::Receiver<Exit>)
         exit = &mut ended => exit.unwrap_or_else(|_| Exit::Lost {
             reason: Reason::WorkerLost,
             detail: "its thread ended without a word".to_owned(),
-            resume: None,
+            resume: Vec::new(),
         }),
         delivery = watched.overdue(limit) => {
             leave(&seat, &mut ended);
@@ -148,8 +148,8 @@ fn leave(seat: &Seat, ended: &mut oneshot::Receiver<Exit>) -> Option<Exit> {
 
 fn give_up(seat: &Seat, delivery: Delivery) -> Exit {
     let detail = time_limit_text(seat.policy.time_limit.unwrap_or_default());
-    let resume = may_try_again(seat, delivery, Reason::TimeLimit, &detail);
-    if resume.is_none() {
+    let resume: Vec<_> = may_try_again(seat, delivery, Reason::TimeLimit, &detail).into_iter().collect();
+    if resume.is_empty() {
         seat.status.set_in_hand(0);
     }
     Exit::Lost { reason: Reason::TimeLimit, detail, resume }

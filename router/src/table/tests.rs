@@ -45,7 +45,9 @@ fn envelope(name: &str, key: Option<&str>, loud: bool) -> Envelope {
     let node = NodeName::new("test").expect("a name");
     let origin = Arc::new(Address { node, incarnation: Incarnation::random(), manager: None });
     let mut head = Head::new(declared(name, Kind::Notification, None), origin);
-    head.key = key.map(Into::into);
+    if let Some(key) = key {
+        head.set_key(key);
+    }
     Envelope::untyped(head, Body::from(json!(loud))).expect("no key to be found in the body")
 }
 

@@ -199,6 +199,16 @@ impl<T> Pipe<T> {
         outcome
     }
 
+    /// Ready once the pipe is broken.
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
+        let mut state = self.state.lock();
+        if let Some(End::Broken(error)) = &state.end {
+            return Poll::Ready(error.clone());
+        }
+        state.receiver = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn end(&self, end: End) {
         let mut state = self.state.lock();
         match (&state.end, &end) {
@@ -236,6 +246,10 @@ trait Mapped<T>: Send {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, TunnelError>> {
         let _ = cx;
         Poll::Ready(Ok(None))
+    }
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
+        let _ = cx;
+        Poll::Pending
     }
     fn end(&self, end: End);
     fn is_finished(&self) -> bool;
@@ -287,6 +301,9 @@ impl<T, P: Send> Mapped<T> for Outward<P, T> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
+        self.pipe.poll_broken(cx)
     }
     fn end(&self, end: End) {
         self.pipe.end(end);
@@ -405,6 +422,12 @@ impl<T> Sender<T> {
         self.end(End::Broken(TunnelError::Aborted(reason)));
     }
 
+    /// Breaks this direction with an error that came from elsewhere.
+    #[doc(hidden)]
+    pub fn break_off(&self, error: TunnelError) {
+        self.end(End::Broken(error));
+    }
+
     pub(super) fn end(&self, end: End) {
         match &self.pipe {
             SendTo::Pipe(pipe) => pipe.end(end),
@@ -451,6 +474,23 @@ impl<T> Receiver<T> {
         })
     }
 
+    /// Breaks this direction with an error that came from elsewhere.
+    #[doc(hidden)]
+    pub fn break_off(&self, error: TunnelError) {
+        self.end(End::Broken(error));
+    }
+
+    /// Ready once this direction is broken, whatever waits in it. Cancel safe.
+    #[doc(hidden)]
+    pub async fn broken_off(&mut self) -> TunnelError {
+        let pipe = &mut self.pipe;
+        poll_fn(|cx| match pipe {
+            RecvFrom::Pipe(pipe, _) => pipe.poll_broken(cx),
+            RecvFrom::Mapped(pipe) => pipe.poll_broken(cx),
+        })
+        .await
+    }
+
     pub(super) fn end(&self, end: End) {
         match &self.pipe {
             RecvFrom::Pipe(pipe, _) => pipe.end(end),
@@ -458,7 +498,10 @@ impl<T> Receiver<T> {
         }
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    /// Whether the sender said that it has finished; it may just have been dropped.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
         match &self.pipe {
             RecvFrom::Pipe(pipe, _) => pipe.is_finished(),
             RecvFrom::Mapped(pipe) => pipe.is_finished(),

@@ -1,0 +1,22 @@
+//! Workers in processes of their own: a connection between a node and a child that hosts one instance.
+//!
+//! Both sides speak the frames of `edri-protocol` over a Unix stream socket and share what does not depend on the side:
+//! `peer` is what runs over a connection, `fault` how errors cross it. On the node's side `launch` starts a process,
+//! `introduce` hears its hello, `host` gives it events and hears what came of them, and `calls` does what it asks for.
+
+mod calls;
+mod carried;
+mod fault;
+mod flights;
+mod guardian;
+mod host;
+mod introduce;
+mod launch;
+mod options;
+mod output;
+mod peer;
+
+pub(crate) use host::run;
+pub use introduce::Introduced;
+pub use launch::{NODE_PID_VARIABLE, WORKER_VARIABLE};
+pub use options::{Demand, Process, ProcessPlan};

@@ -1,0 +1,113 @@
+//! What a node carries to a process and from it: deliveries as calls, arguments, records, reports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use edri_events::{Address, Body, CodecError, Encoding, Kind, Origin};
+use edri_protocol::{Call, Frame, Grant, Level, Log, Payload, Report, Text};
+use edri_router::{Delivery, Health, ReplyTo, WorkerStatus};
+
+use super::peer::{Opener, Peer, TUNNEL_WINDOW};
+use crate::host::Seat;
+
+/// Writes deliveries as calls.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// The last origin and how it is written: most events of a while come from the same.
+    origin: Option<(Origin, String)>,
+}
+
+impl Outgoing {
+    /// Gives a delivery to a peer as the call `number`; returns how many bytes its payload has.
+    pub(super) fn send(&mut self, peer: &Arc<Peer>, number: u64, delivery: &mut Delivery) -> Result<u64, String> {
+        let envelope = delivery.envelope.clone();
+        let (head, encoding) = (envelope.head(), peer.encoding());
+        let payload = envelope.encoded(encoding).map_err(|error| error.to_string())?;
+        let key = envelope.key();
+        let headers = head.headers().into_iter().flat_map(|headers| headers.iter());
+        let call = Call {
+            id: number,
+            event: envelope.name().as_str().into(),
+            payload: Some(Payload::new(encoding, payload)),
+            handler: delivery.handler,
+            event_id: Some(head.id),
+            origin: Some(self.origin(&head.origin).into()),
+            key: key.as_deref().map(Text::from),
+            cause: head.cause,
+            timeout_ms: head.deadline.map(|deadline| left_ms(deadline, Instant::now())),
+            trace: head.trace,
+            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            tried: delivery.attempts.saturating_sub(1),
+            redelivered: delivery.redelivered,
+            ..Call::default()
+        };
+        let wrong = |error: edri_protocol::FrameError| error.to_string();
+        match head.descriptor.kind() {
+            Kind::Notification => peer.send(&Frame::Publish(call)).map_err(wrong)?,
+            Kind::Request => peer.send(&Frame::Request(call)).map_err(wrong)?,
+            Kind::Tunnel => {
+                let offer = match &mut delivery.reply {
+                    ReplyTo::Tunnel(_, offer) => offer.take(),
+                    _ => None,
+                };
+                let (receiver, sender) = offer.ok_or("its tunnel was accepted before")?.into_untyped();
+                let call = Call { credit: Some(TUNNEL_WINDOW), ..call };
+                peer.send(&Frame::Open(call)).map_err(wrong)?;
+                peer.run_tunnel(number, Opener::Here, receiver, sender, Grant::default());
+            }
+        }
+        Ok(payload.len() as u64)
+    }
+
+    fn origin(&mut self, origin: &Origin) -> &str {
+        if !self.origin.as_ref().is_some_and(|(known, _)| std::ptr::eq::<Address>(&**known, &**origin)) {
+            let text = match &origin.manager {
+                Some(manager) => format!("{}/{manager}", origin.node),
+                None => origin.node.to_string(),
+            };
+            self.origin = Some((origin.clone(), text));
+        }
+        self.origin.as_ref().map_or("", |(_, text)| text)
+    }
+}
+
+/// How many milliseconds are left, rounded up: what is left of one is not nothing.
+pub(super) fn left_ms(deadline: Instant, now: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(now) + Duration::from_nanos(999_999);
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a worker is made with, in the encoding of its connection.
+pub(super) fn arguments(bytes: Option<&Bytes>, encoding: Encoding) -> Result<Option<Body>, CodecError> {
+    let body = bytes.map(|bytes| Body::new(Encoding::MessagePack, bytes.clone()));
+    body.map(|body| body.transcode(encoding)).transpose()
+}
+
+/// Puts a line of a process into the node's log.
+pub(super) fn log(seat: &Seat, log: &Log<'_>) {
+    let (manager, instance, message) = (&seat.manager, seat.status.index(), &log.message);
+    let source = log.target.as_deref().unwrap_or_default();
+    let event = log.event_id.map(tracing::field::display);
+    // The level of a record is fixed where it is written.
+    match log.level {
+        Level::Trace => tracing::trace!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+        Level::Debug => tracing::debug!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+        Level::Info => tracing::info!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+        Level::Warn => tracing::warn!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+        Level::Error => tracing::error!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+    }
+}
+
+/// Takes note of what a worker says of itself.
+pub(super) fn report(status: &WorkerStatus, report: Report<'_>) {
+    match report.health {
+        Some(edri_protocol::Health::Good) => status.report_health(Health::Good),
+        Some(edri_protocol::Health::Degraded(why)) => status.report_health(Health::Degraded(why.into_owned())),
+        Some(edri_protocol::Health::Bad(why)) => status.report_health(Health::Bad(why.into_owned())),
+        None => {}
+    }
+    for (name, value) in report.figures {
+        status.report_figure(&name, value);
+    }
+}

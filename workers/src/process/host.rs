@@ -1,0 +1,750 @@
+//! The life of one process instance, seen from the node: hello, events in its hands, its calls, its end.
+//!
+//! One task does it all: it takes deliveries out of the inbox as far as the process's window goes, writes and reads frames,
+//! watches the clock, and says how each delivery ended.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use edri_events::{Failure, Kind, Value};
+use edri_protocol::{
+    Ack, Bye, Cancel, Declare, Frame, FrameError, Ping, Pong, Response, VERSION, Welcome, Window, limits, split,
+};
+use edri_router::{Bus, Delivery, InboxConsumer, Reason, WorkerState};
+use futures_util::task::AtomicWaker;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::calls::Calls;
+use super::carried::{self, Outgoing};
+use super::fault::{self, Refused};
+use super::flights::Flights;
+use super::introduce::Introduced;
+use super::launch::{Running, ended_text};
+use super::options::ProcessPlan;
+use super::peer::Peer;
+use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, time_limit_text};
+use crate::instance::HandlerError;
+
+/// How many of the worker's own calls may be open at once.
+const CALLS_MAX: u32 = 1024;
+/// The most bytes that wait for a process to read them, beyond what its window allows.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// The most bytes read before other things have their turn.
+const READ_TURN_BYTES: usize = 256 << 10;
+/// How long a process may take to end once its socket is closed and it has been asked to.
+const TERMINATION: Duration = Duration::from_millis(500);
+/// How long the process may take to end once it has said bye.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// An event in the process's hands.
+struct Flight {
+    delivery: Delivery,
+    timer: Timer,
+    cancelled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Its own `started` is running.
+    Starting,
+    /// It has started and may not take events yet.
+    Waiting,
+    /// It takes events.
+    Serving,
+    /// Its inbox has ended, or it was idle for long: what it has in hand is finished.
+    Finishing,
+    /// It was told that nothing more comes.
+    Leaving,
+}
+
+/// Why the loop ended.
+enum Over {
+    /// It has ended, or has closed its socket, or is no use any more; why, when it is not its exit that tells.
+    Gone(Option<String>),
+    /// It said bye; and why, when it should not have.
+    Bye(Option<String>),
+    /// A handler took too long.
+    TimeLimit(u64, Duration),
+    /// It is to end at once.
+    Killed,
+}
+
+struct ProcessHost {
+    seat: Seat,
+    plan: Arc<ProcessPlan>,
+    running: Running,
+    socket: UnixStream,
+    read: BytesMut,
+    out: Vec<u8>,
+    written: usize,
+    peer: Arc<Peer>,
+    calls: Calls,
+    outgoing: Outgoing,
+    consumer: Option<InboxConsumer>,
+    phase: Phase,
+    flights: Flights<Flight>,
+    window: Window,
+    sequential: bool,
+    says_begun: bool,
+    /// Offered again before anything else. What is marked as redelivered may have ended a process, and goes alone.
+    resume: VecDeque<Delivery>,
+    alone: bool,
+    /// Whether what is tried again comes before all that follows it.
+    keeps_order: bool,
+    /// Failed, to be tried again at that time.
+    resting: Vec<(Instant, Delivery)>,
+    /// Lost to a panic that the process told of; its end follows.
+    panicked: Vec<Delivery>,
+    unwanted: Arc<Unwanted>,
+    unwanted_waker: Waker,
+    pinged: Option<Instant>,
+    busy: Instant,
+}
+
+/// Runs one process instance until it ends.
+pub(crate) async fn run(
+    mut seat: Seat,
+    plan: Arc<ProcessPlan>,
+    introduced: Option<Box<Introduced>>,
+    ready: oneshot::Sender<()>,
+) -> Exit {
+    let mut kill = pin!(set(seat.signals.kill.clone()));
+    let runtime = seat.router.runtime().clone();
+    let introduced = match introduced {
+        Some(introduced) => *introduced,
+        None => {
+            let launch = Introduced::launch(&plan.process, &seat.manager, seat.status.index(), &runtime);
+            let launched = tokio::select! {
+                biased;
+                () = &mut kill => return killed_before(&mut seat),
+                launched = launch => launched,
+            };
+            match launched {
+                Ok(introduced) => introduced,
+                Err(wrong) => return Exit::StartFailed(wrong, std::mem::take(&mut seat.resume)),
+            }
+        }
+    };
+    if let Err(wrong) = introduced.check(&plan.selects) {
+        return Exit::StartFailed(wrong, std::mem::take(&mut seat.resume));
+    }
+    let Introduced { running, socket, read, encoding, window, sequential, .. } = introduced;
+    let peer = Peer::new(encoding, limits::FRAME_BYTES_MAX, runtime);
+    let relay = seat.router.relay(&seat.manager, Arc::clone(&seat.status));
+    let (unwanted, now) = (Arc::new(Unwanted::default()), Instant::now());
+    let keeps_order = seat.ordered && seat.policy.retry.attempts > 1;
+    let mut host = ProcessHost {
+        keeps_order,
+        calls: Calls::new(relay, Arc::clone(&peer), CALLS_MAX),
+        window: plan.window(window, keeps_order),
+        resume: std::mem::take(&mut seat.resume).into(),
+        unwanted_waker: Waker::from(Arc::clone(&unwanted)),
+        seat,
+        plan,
+        running,
+        socket,
+        read,
+        out: Vec::new(),
+        written: 0,
+        peer,
+        outgoing: Outgoing::default(),
+        consumer: None,
+        phase: Phase::Starting,
+        flights: Flights::new(2, now),
+        sequential,
+        says_begun: false,
+        alone: false,
+        resting: Vec::new(),
+        panicked: Vec::new(),
+        unwanted,
+        pinged: None,
+        busy: now,
+    };
+    if let Err(wrong) = host.welcome() {
+        return Exit::StartFailed(wrong, host.resume.into());
+    }
+    let mut ready = Some(ready);
+    let over = host.serve(&mut ready, kill.as_mut()).await;
+    host.end(over, ready.is_some(), kill).await
+}
+
+fn killed_before(seat: &mut Seat) -> Exit {
+    for delivery in std::mem::take(&mut seat.resume) {
+        seat.router.discard(&seat.group, delivery, Reason::Stopped, "its worker was stopped while starting");
+    }
+    seat.status.set_in_hand(0);
+    Exit::Killed
+}
+
+impl ProcessHost {
+    fn welcome(&mut self) -> Result<(), String> {
+        let address = self.seat.router.bus().address().clone();
+        let incarnation = address.incarnation.to_string();
+        let arguments = carried::arguments(self.plan.arguments.as_ref(), self.peer.encoding());
+        let arguments = arguments.map_err(|error| format!("its arguments: {error}"))?;
+        let welcome = Welcome {
+            version: VERSION,
+            node: address.node.as_str().into(),
+            incarnation: incarnation.as_str().into(),
+            manager: Some(self.seat.manager.as_str().into()),
+            instance: u32::try_from(self.seat.status.index()).unwrap_or(u32::MAX),
+            silence_ms: self.plan.process.silence.as_millis() as u64,
+            frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
+            window: Window { calls: CALLS_MAX, ..Window::default() },
+            arguments: arguments.as_ref().map(edri_protocol::Payload::of),
+        };
+        self.peer.send(&Frame::Welcome(welcome)).map_err(|error| format!("its welcome: {error}"))
+    }
+
+    // ---- the loop --------------------------------------------------------------------------------------------------
+
+    async fn serve(
+        &mut self,
+        ready: &mut Option<oneshot::Sender<()>>,
+        mut kill: Pin<&mut impl Future<Output = ()>>,
+    ) -> Over {
+        let tick = self.tick();
+        let mut clock = pin!(tokio::time::sleep(tick));
+        let mut open = Box::pin(set(self.seat.signals.open.clone()));
+        loop {
+            self.fill();
+            if let Err(over) = self.write() {
+                return over;
+            }
+            tokio::select! {
+                biased;
+                () = &mut kill => return Over::Killed,
+                // What it wrote before its end is read first.
+                readable = self.socket.readable() => {
+                    let read = match readable {
+                        Ok(()) => self.read(ready).await,
+                        Err(error) => Err(Over::Gone(Some(format!("its socket broke: {error}")))),
+                    };
+                    if let Err(over) = read {
+                        return over;
+                    }
+                }
+                _ = self.running.ended() => return Over::Gone(None),
+                _ = self.socket.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
+                () = self.peer.output() => {}
+                () = self.unwanted.any() => self.cancel_unwanted(),
+                () = self.calls.settled(), if !self.calls.is_empty() => {}
+                taken = next(&mut self.consumer), if self.phase == Phase::Serving && self.may_take() => match taken {
+                    Some(delivery) => self.send(delivery),
+                    None => self.phase = Phase::Finishing,
+                },
+                () = &mut open, if self.phase == Phase::Waiting => {
+                    self.phase = Phase::Serving;
+                    self.busy = Instant::now();
+                    self.consumer = Some(self.seat.group.consume(self.seat.inbox));
+                }
+                () = &mut clock => {
+                    if let Err(over) = self.look_at_the_clock() {
+                        return over;
+                    }
+                    clock.as_mut().reset(tokio::time::Instant::now() + tick);
+                }
+            }
+            if let Some(due) = self.resting.iter().map(|(due, _)| *due).min().map(tokio::time::Instant::from_std)
+                && due < clock.deadline()
+            {
+                clock.as_mut().reset(due);
+            }
+        }
+    }
+
+    /// How often the clock is looked at: limits are kept to a tenth.
+    fn tick(&self) -> Duration {
+        let mut tick = self.plan.process.silence / 10;
+        if let Some(limit) = self.seat.policy.time_limit {
+            tick = tick.min(limit / 10);
+        }
+        if let Some(idle) = self.seat.idle {
+            tick = tick.min(idle / 10);
+        }
+        tick.max(Duration::from_millis(5))
+    }
+
+    fn may_take(&self) -> bool {
+        self.resume.is_empty() && !self.holds() && self.flights.has_room(self.window)
+    }
+
+    /// Whether nothing new may go to the process: what may have ended another has to be alone, and what failed holds up
+    /// those behind it where their order is promised.
+    fn holds(&self) -> bool {
+        self.alone || (self.keeps_order && !self.resting.is_empty())
+    }
+
+    /// Gives the process what it may have.
+    fn fill(&mut self) {
+        if self.phase == Phase::Serving || self.phase == Phase::Finishing {
+            while let Some(front) = self.resume.front() {
+                let may = if front.redelivered { self.flights.is_empty() } else { self.flights.has_room(self.window) };
+                if self.holds() || !may {
+                    break;
+                }
+                if let Some(delivery) = self.resume.pop_front() {
+                    let suspect = delivery.redelivered;
+                    self.send(delivery);
+                    self.alone = suspect && !self.flights.is_empty();
+                }
+            }
+        }
+        if self.phase == Phase::Serving && self.may_take() {
+            while self.flights.has_room(self.window) {
+                match self.consumer.as_mut().and_then(InboxConsumer::try_next) {
+                    Some(delivery) => self.send(delivery),
+                    None => break,
+                }
+            }
+            if let Some(consumer) = &mut self.consumer {
+                consumer.give_back();
+            }
+        }
+        self.count_in_hand();
+        if self.phase == Phase::Finishing && self.in_hand() == 0 {
+            self.phase = Phase::Leaving;
+            self.peer.send_short(&Frame::Bye(Bye::default()));
+        }
+    }
+
+    fn in_hand(&self) -> usize {
+        self.flights.len() + self.resume.len() + self.resting.len() + self.panicked.len()
+    }
+
+    fn count_in_hand(&self) {
+        self.seat.status.set_in_hand(self.in_hand());
+    }
+
+    /// Gives one event to the process.
+    fn send(&mut self, mut delivery: Delivery) {
+        if !begin(&self.seat, &mut delivery) {
+            return;
+        }
+        let number = self.flights.next_number();
+        match self.outgoing.send(&self.peer, number, &mut delivery) {
+            Ok(bytes) => {
+                if let Some(ticket) = delivery.ticket() {
+                    let mut cx = Context::from_waker(&self.unwanted_waker);
+                    if self.seat.router.poll_unwanted(ticket, &mut cx).is_ready() {
+                        self.unwanted.flag.store(true, Ordering::Release);
+                    }
+                }
+                let timer = Timer::start(&delivery);
+                self.flights.add(Flight { delivery, timer, cancelled: false }, bytes);
+            }
+            Err(wrong) => {
+                self.seat.router.discard(&self.seat.group, delivery, Reason::InvalidPayload, &wrong);
+            }
+        }
+    }
+
+    // ---- frames ----------------------------------------------------------------------------------------------------
+
+    fn write(&mut self) -> Result<(), Over> {
+        loop {
+            if self.out.is_empty() && !self.peer.take_output(&mut self.out) {
+                return Ok(());
+            }
+            match self.socket.try_write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                // It may have ended in good order; what it wrote before tells.
+                Err(_) => {
+                    self.out.clear();
+                    self.written = 0;
+                    return Ok(());
+                }
+            }
+            if self.written == self.out.len() {
+                self.out.clear();
+                self.written = 0;
+            }
+        }
+    }
+
+    async fn read(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
+        let mut turn = 0;
+        while turn < READ_TURN_BYTES {
+            self.read.reserve(64 << 10);
+            match self.socket.try_read_buf(&mut self.read) {
+                Ok(0) => return Err(Over::Gone(None)),
+                Ok(count) => turn += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(Over::Gone(Some(format!("its socket broke: {error}")))),
+            }
+            while let Some(bytes) =
+                split(&mut self.read, limits::FRAME_BYTES_MAX).map_err(|error| self.refuse(&error))?
+            {
+                self.frame(&bytes, ready).await?;
+            }
+            if self.peer.output_bytes() + self.out.len() > OUTPUT_BYTES_MAX {
+                return Err(Over::Gone(Some("it does not read what it is sent".to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, error: &FrameError) -> Over {
+        self.peer.object(error.code(), &error.to_string(), "", None);
+        Over::Gone(Some(format!("it sent what is no frame: {error}")))
+    }
+
+    async fn frame(&mut self, bytes: &Bytes, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
+        let frame = Frame::decode(bytes).map_err(|error| self.refuse(&error))?;
+        match frame {
+            Frame::Ack(ack) => self.ack(&ack),
+            Frame::Response(response) => self.response(response, bytes),
+            Frame::Publish(call) => self.calls.publish(&call, bytes),
+            Frame::Request(call) => self.calls.request(&call, bytes),
+            Frame::Open(call) => self.calls.open(&call, bytes),
+            Frame::Cancel(cancel) => self.calls.cancel(cancel.id),
+            Frame::Data(data) => self.peer.data(&data, bytes),
+            Frame::Credit(credit) => self.peer.credit(&credit),
+            Frame::End(end) => self.peer.end(&end),
+            Frame::Abort(abort) => self.peer.abort(&abort),
+            Frame::Pong(_) => self.pinged = None,
+            Frame::Ping(ping) => {
+                self.peer.send_short(&Frame::Pong(Pong { id: ping.id }));
+            }
+            Frame::Window(window) => self.window = self.plan.window(window, self.keeps_order),
+            Frame::Declare(events) => declare(self.seat.router.bus(), Arc::clone(&self.peer), events).await,
+            Frame::Log(log) => carried::log(&self.seat, &log),
+            Frame::Report(report) => carried::report(&self.seat.status, report),
+            Frame::Error(notice) => {
+                let (manager, instance) = (&self.seat.manager, self.seat.status.index());
+                tracing::warn!(%manager, instance, code = %notice.code, message = %notice.message, "a process worker objects");
+            }
+            Frame::Ready(_) => match ready.take() {
+                Some(tell) => {
+                    self.seat.status.set_state(WorkerState::Running);
+                    self.phase = Phase::Waiting;
+                    // The manager may have stopped waiting; the kill signal says so.
+                    let _ = tell.send(());
+                }
+                None => self.peer.object("out_of_order", "`ready` is said once", "ready", None),
+            },
+            Frame::Bye(bye) => {
+                let why = bye.error.map(|error| fault::text(&error));
+                return Err(Over::Bye(why));
+            }
+            Frame::Unknown(name) => {
+                self.peer.object("unknown_frame", &format!("no frame `{name}` in version {VERSION}"), &name, None);
+            }
+            Frame::Subscribe(_) | Frame::Unsubscribe(_) => {
+                let advice = "a process worker does not subscribe: it handles events";
+                self.peer.object("unsupported", advice, frame.name(), None);
+            }
+            other => self.peer.object("out_of_order", "this frame has no place here", other.name(), None),
+        }
+        Ok(())
+    }
+
+    fn ack(&mut self, ack: &Ack) {
+        for number in &ack.done {
+            if let Some(flight) = self.land(*number) {
+                self.settle(flight, Ok(Value::typed(())));
+            }
+        }
+        if let Some(begun) = ack.begun {
+            self.says_begun = true;
+            self.flights.begin(begun, Instant::now());
+        }
+    }
+
+    fn response(&mut self, response: Response<'_>, bytes: &Bytes) {
+        let Some(flight) = self.land(response.id) else { return };
+        let value = response.value.as_ref().map(|value| Value::from(value.to_body(bytes)));
+        match Refused::of(response) {
+            None => self.settle(flight, Ok(value.unwrap_or_else(|| Value::typed(())))),
+            Some(Refused::Failure(fault)) => self.settle(flight, Err(fault::to_failure(fault))),
+            // The process was lost over it and is about to say so with its end.
+            Some(Refused::Error(fault)) if fault.code == "worker_lost".into() => {
+                self.lose(flight.delivery, Reason::WorkerLost, &fault.message);
+            }
+            Some(Refused::Error(fault)) => self.settle(flight, Err(fault::to_failure(fault))),
+        }
+    }
+
+    /// Takes an answered event out of the process's hands.
+    fn land(&mut self, number: u64) -> Option<Flight> {
+        let flight = self.flights.take(number, Instant::now());
+        if flight.is_none() {
+            self.peer.object("unknown_call", "no call of this number is open", "response", Some(number));
+            return None;
+        }
+        self.busy = Instant::now();
+        if self.flights.is_empty() {
+            self.alone = false;
+        }
+        self.peer.tunnel_over(number);
+        flight
+    }
+
+    fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
+        let Flight { delivery, timer, .. } = flight;
+        timer.stop(&self.seat.status);
+        if let (Err(failure), Kind::Notification) = (&result, delivery.envelope.head().descriptor.kind())
+            && failure.code() == "invalid_payload"
+        {
+            self.seat.router.discard(&self.seat.group, delivery, Reason::InvalidPayload, failure.text());
+            return;
+        }
+        let called = Called::Done(result.map_err(HandlerError::Failed));
+        match settle(&self.seat, delivery, called, &AtomicBool::new(false)) {
+            Next::Again(delivery, pause) => self.resting.push((Instant::now() + pause, delivery)),
+            Next::Settled | Next::End(_) => {}
+        }
+    }
+
+    /// An event that a worker was lost over has used up an attempt.
+    fn lose(&mut self, delivery: Delivery, reason: Reason, detail: &str) {
+        if let Some(delivery) = may_try_again(&self.seat, delivery, reason, detail) {
+            self.panicked.push(delivery);
+        }
+    }
+
+    fn cancel_unwanted(&mut self) {
+        let Self { flights, seat, peer, .. } = self;
+        for (number, flight) in flights.iter_mut() {
+            let ticket = flight.delivery.ticket();
+            if !flight.cancelled && ticket.is_some_and(|ticket| !seat.router.is_wanted(ticket)) {
+                flight.cancelled = true;
+                peer.tunnel_over(number);
+                peer.send_short(&Frame::Cancel(Cancel { id: number }));
+            }
+        }
+    }
+
+    // ---- the clock -------------------------------------------------------------------------------------------------
+
+    fn look_at_the_clock(&mut self) -> Result<(), Over> {
+        let now = Instant::now();
+        let silence = self.plan.process.silence;
+        match self.pinged {
+            Some(pinged) if now - pinged > silence => {
+                return Err(Over::Gone(Some(format!("it has not answered for {silence:?}: it hangs, or was stopped"))));
+            }
+            Some(_) => {}
+            None => {
+                self.pinged = Some(now);
+                self.peer.send_short(&Frame::Ping(Ping::default()));
+            }
+        }
+        if let Some(limit) = self.seat.policy.time_limit
+            && let Some((number, lasted)) = self.flights.oldest(self.sequential, self.says_begun, now)
+            && lasted > limit
+        {
+            return Err(Over::TimeLimit(number, limit));
+        }
+        let mut index = 0;
+        while index < self.resting.len() {
+            if self.resting[index].0 <= now && self.flights.has_room(self.window) && !self.alone {
+                let (_, delivery) = self.resting.swap_remove(index);
+                self.send(delivery);
+            } else {
+                index += 1;
+            }
+        }
+        let is_idle = self.phase == Phase::Serving && self.in_hand() == 0 && self.calls.is_empty();
+        if let (true, Some(idle)) = (is_idle, self.seat.idle)
+            && now - self.busy > idle
+        {
+            self.consumer = None;
+            self.phase = Phase::Finishing;
+        }
+        Ok(())
+    }
+
+    // ---- ends ------------------------------------------------------------------------------------------------------
+
+    async fn end(mut self, over: Over, before_ready: bool, kill: Pin<&mut impl Future<Output = ()>>) -> Exit {
+        self.consumer = None;
+        let (detail, time_limit) = match over {
+            Over::Killed => return self.end_killed().await,
+            Over::Bye(why) => {
+                let status = tokio::select! {
+                    ended = tokio::time::timeout(FAREWELL, self.running.ended()) => ended.ok(),
+                    () = kill => None,
+                };
+                if why.is_none() && self.phase == Phase::Leaving {
+                    self.calls.abort();
+                    return Exit::Finished;
+                }
+                let how = status.map_or_else(|| "it said bye and did not end".to_owned(), ended_text);
+                (why.unwrap_or_else(|| format!("it said bye although it had not been told to end; {how}")), None)
+            }
+            Over::TimeLimit(number, limit) => (time_limit_text(limit), Some(number)),
+            Over::Gone(why) => {
+                let grace = if why.is_some() { Duration::ZERO } else { TERMINATION };
+                let status = tokio::time::timeout(grace, self.running.ended()).await;
+                let detail = match (why, status) {
+                    (Some(why), _) => why,
+                    (None, Ok(status)) => format!("{}{}", gone_text(status), self.running.last_words().await),
+                    (None, Err(_)) => "it closed its socket".to_owned(),
+                };
+                (detail, None)
+            }
+        };
+        self.running.kill();
+        self.running.ended().await;
+        self.drain_socket();
+        self.calls.abort();
+        self.peer.close();
+        if self.phase == Phase::Leaving && self.in_hand() == 0 {
+            tracing::error!(manager = %self.seat.manager, instance = self.seat.status.index(), detail,
+                "a process worker ended in its `stopping`");
+            return Exit::Finished;
+        }
+        let (reason, resume) = self.sort_out(&detail, time_limit);
+        self.seat.status.set_in_hand(resume.len());
+        if before_ready { Exit::StartFailed(detail, resume) } else { Exit::Lost { reason, detail, resume } }
+    }
+
+    /// Decides who has used up an attempt and who is offered again.
+    fn sort_out(&mut self, detail: &str, overdue: Option<u64>) -> (Reason, Vec<Delivery>) {
+        let reason = if overdue.is_some() { Reason::TimeLimit } else { Reason::WorkerLost };
+        if let Some(flight) = overdue.and_then(|number| self.flights.take(number, Instant::now())) {
+            self.lose(flight.delivery, reason, detail);
+        }
+        let told = overdue.is_some() || !self.panicked.is_empty();
+        let flights = std::mem::replace(&mut self.flights, Flights::new(2, Instant::now()));
+        let (begun, waiting) = flights.end(self.says_begun);
+        let mut resume = std::mem::take(&mut self.panicked);
+        // When it is known which one it was, or there is but one, the blame is clear.
+        let alone = begun.len() == 1 && !told;
+        for Flight { mut delivery, .. } in begun {
+            let descriptor = &delivery.envelope.head().descriptor;
+            let once = match descriptor.kind() {
+                Kind::Notification => false,
+                Kind::Request => !descriptor.is_idempotent(),
+                Kind::Tunnel => true,
+            };
+            if alone || once {
+                resume.extend(may_try_again(&self.seat, delivery, Reason::WorkerLost, detail));
+            } else {
+                delivery.attempts -= 1;
+                delivery.redelivered = true;
+                self.seat.status.retried();
+                resume.push(delivery);
+            }
+        }
+        let tunnel_gone = |delivery: &Delivery| delivery.envelope.head().descriptor.kind() == Kind::Tunnel;
+        for Flight { mut delivery, .. } in waiting {
+            if tunnel_gone(&delivery) {
+                // Its ends were in use already.
+                self.seat.router.discard(&self.seat.group, delivery, Reason::WorkerLost, detail);
+            } else {
+                delivery.attempts -= 1;
+                resume.push(delivery);
+            }
+        }
+        resume.extend(std::mem::take(&mut self.resume));
+        resume.extend(std::mem::take(&mut self.resting).into_iter().map(|(_, delivery)| delivery));
+        (reason, resume)
+    }
+
+    /// What it had written before its end counts still.
+    fn drain_socket(&mut self) {
+        loop {
+            self.read.reserve(64 << 10);
+            match self.socket.try_read_buf(&mut self.read) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        while let Ok(Some(bytes)) = split(&mut self.read, limits::FRAME_BYTES_MAX) {
+            match Frame::decode(&bytes) {
+                Ok(Frame::Ack(ack)) => self.ack(&ack),
+                Ok(Frame::Response(response)) => self.response(response, &bytes),
+                Ok(Frame::Log(log)) => carried::log(&self.seat, &log),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    async fn end_killed(mut self) -> Exit {
+        self.calls.abort();
+        self.peer.close();
+        let detail = "its worker was stopped while handling it";
+        let flights = std::mem::replace(&mut self.flights, Flights::new(2, Instant::now()));
+        let (begun, waiting) = flights.end(self.says_begun);
+        let flown = begun.into_iter().chain(waiting).map(|flight| flight.delivery);
+        let resting = std::mem::take(&mut self.resting).into_iter().map(|(_, delivery)| delivery);
+        let rest =
+            std::mem::take(&mut self.resume).into_iter().chain(std::mem::take(&mut self.panicked)).chain(resting);
+        for delivery in flown.chain(rest) {
+            self.seat.router.discard(&self.seat.group, delivery, Reason::Stopped, detail);
+        }
+        self.seat.status.set_in_hand(0);
+        drop(self.socket);
+        self.running.terminate();
+        if tokio::time::timeout(TERMINATION, self.running.ended()).await.is_err() {
+            self.running.kill();
+            self.running.ended().await;
+        }
+        Exit::Killed
+    }
+}
+
+fn gone_text(status: ExitStatus) -> String {
+    if status.success() {
+        "its process ended with exit code 0 without having said bye".to_owned()
+    } else {
+        ended_text(status)
+    }
+}
+
+/// Makes events known that a process is about to use, before it does.
+async fn declare(bus: Bus, peer: Arc<Peer>, declare: Declare) {
+    for event in declare.events {
+        let name = event.name.clone();
+        let declared = match event.into_descriptor() {
+            Ok(descriptor) => bus.declare(descriptor).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = declared {
+            peer.object(error.code(), &format!("`{name}`: {error}"), "declare", None);
+        }
+    }
+}
+
+async fn next(consumer: &mut Option<InboxConsumer>) -> Option<Delivery> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the host that some requester waits no more, without saying which: that is rare and looked up then.
+#[derive(Default)]
+struct Unwanted {
+    flag: AtomicBool,
+    host: AtomicWaker,
+}
+
+impl Unwanted {
+    async fn any(&self) {
+        std::future::poll_fn(|cx| {
+            self.host.register(cx.waker());
+            if self.flag.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Wake for Unwanted {
+    fn wake(self: Arc<Self>) {
+        self.flag.store(true, Ordering::Release);
+        self.host.wake();
+    }
+}
