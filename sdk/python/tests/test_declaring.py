@@ -116,7 +116,7 @@ def test_hello_says_what_is_declared() -> None:
         lambda event, tunnel: None
     )
     hello = worker.hello()
-    assert hello["window"]["calls"] == 100
+    assert hello["window"]["calls"] == hello["concurrency"] == 100
     assert [handler["select"] for handler in hello["handlers"]] == ["quake.>", "risk.assess", "wave.stream"]
     risk, wave = hello["events"]
     quake = {"title": "Quake", "type": "object", "properties": {"region": {"type": "string"}}, "required": ["region"]}

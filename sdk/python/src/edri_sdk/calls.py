@@ -70,8 +70,8 @@ class Calls:
         self, verb: str, fields: Fields, size: int, tunnel: Optional[Tunnel[Any, Any, Any]] = None
     ) -> OpenCall:
         """Makes a call as soon as the window has room, in the order of asking. ``size``: the bytes of its payload."""
-        if self._waiting or not self._has_room(size):
-            await self._wait_for_room(size)
+        if self._waiting or not self._has_room():
+            await self._wait_for_room()
         if self._closed is not None:
             raise self._closed
         number = self._next
@@ -129,15 +129,15 @@ class Calls:
             self.on_response({"id": number, "error": {"code": error.code, "message": error.message}})
         self._let_in()
 
-    def _has_room(self, size: int) -> bool:
-        # A call that is larger than the whole window is made alone.
-        return len(self._open) < self._calls_max and (not self._open or self._open_bytes + size <= self._bytes_max)
+    def _has_room(self) -> bool:
+        # One call may go beyond the bytes, so a payload larger than the window gets through.
+        return len(self._open) < self._calls_max and self._open_bytes < self._bytes_max
 
-    async def _wait_for_room(self, size: int) -> None:
+    async def _wait_for_room(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            while self._closed is None and not (self._waiting[0] is turn and self._has_room(size)):
+            while self._closed is None and not (self._waiting[0] is turn and self._has_room()):
                 await turn
                 index = self._waiting.index(turn)
                 turn = asyncio.get_running_loop().create_future()

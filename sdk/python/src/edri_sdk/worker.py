@@ -167,6 +167,7 @@ class Worker:
             "events": [event.declaration() for event in self.events],
             "handlers": [{"select": handler.select} for handler in self.handlers],
             "window": self._window,
+            "concurrency": self.concurrency,
         }
 
     def run(self, log_level: int = logging.INFO) -> None:
