@@ -72,6 +72,8 @@ class Session:
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._flush_scheduled = False
         self._is_ready = False
+        # Before anything can be logged: it is the first frame.
+        self._outbox.put("hello", worker.hello())
         self.loop: asyncio.AbstractEventLoop
         self._thread = threading.current_thread()
         self._welcomed: asyncio.Future[Fields]
@@ -108,7 +110,7 @@ class Session:
         self._thread = threading.current_thread()
         self._welcomed, self._stop_asked = loop.create_future(), loop.create_future()
         self._at_rest, self._failed = loop.create_future(), loop.create_future()
-        self.put("hello", self._worker.hello())
+        self.schedule_flush()
         loop.add_reader(self.connection.fileno(), self._on_readable)
         self.connection.start()
         life = loop.create_task(self._live())
