@@ -353,9 +353,9 @@ class Session:
         if self._is_ready and not self._has_spare and self._runners < self._concurrency:
             self._has_spare = True
             self._runners += 1
-            task = self.loop.create_task(self._run_calls())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(self.loop.create_task(self._run_calls()))
+            # In the same round of the loop as the task's first step: where handlers are quick, nothing is left by then.
+            self.schedule_flush()
 
     async def _run_calls(self) -> None:
         self._has_spare = False
@@ -387,6 +387,8 @@ class Session:
                     raise
                 self._fail(call, error)
         self._runners -= 1
+        # Not by a callback of the task, which would cost each batch one more round of the loop.
+        self._tasks.discard(asyncio.current_task())
         self._outbox.flush()
         self._check_rest()
 
