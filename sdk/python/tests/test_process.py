@@ -88,6 +88,16 @@ def test_a_life_from_hello_to_bye(child: Child) -> None:
     assert child.end()[:2] == (0, "printed\n")
 
 
+def test_hello_is_the_first_frame_also_when_everything_is_logged() -> None:
+    child = Child("debug")
+    hello = child.next("hello", "log")
+    assert hello["role"] == "worker"
+    child.send("welcome", **WELCOME)
+    assert child.next("log")["level"] == "debug"
+    child.socket.close()
+    child.end()
+
+
 def test_sigterm_ends_it_as_bye_does(child: Child) -> None:
     child.start()
     child.process.send_signal(signal.SIGTERM)

@@ -58,4 +58,4 @@ def stop(cx: SyncContext) -> None:
 
 
 if __name__ == "__main__":
-    worker.run()
+    worker.run(logging.DEBUG if what == "debug" else logging.INFO)

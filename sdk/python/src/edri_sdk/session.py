@@ -72,6 +72,8 @@ class Session:
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._flush_scheduled = False
         self._is_ready = False
+        # Before anything can be logged: it is the first frame.
+        self._outbox.put("hello", worker.hello())
         self.loop: asyncio.AbstractEventLoop
         self._thread = threading.current_thread()
         self._welcomed: asyncio.Future[Fields]
@@ -108,7 +110,7 @@ class Session:
         self._thread = threading.current_thread()
         self._welcomed, self._stop_asked = loop.create_future(), loop.create_future()
         self._at_rest, self._failed = loop.create_future(), loop.create_future()
-        self.put("hello", self._worker.hello())
+        self.schedule_flush()
         loop.add_reader(self.connection.fileno(), self._on_readable)
         self.connection.start()
         life = loop.create_task(self._live())
@@ -351,9 +353,9 @@ class Session:
         if self._is_ready and not self._has_spare and self._runners < self._concurrency:
             self._has_spare = True
             self._runners += 1
-            task = self.loop.create_task(self._run_calls())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(self.loop.create_task(self._run_calls()))
+            # In the same round of the loop as the task's first step: where handlers are quick, nothing is left by then.
+            self.schedule_flush()
 
     async def _run_calls(self) -> None:
         self._has_spare = False
@@ -385,6 +387,8 @@ class Session:
                     raise
                 self._fail(call, error)
         self._runners -= 1
+        # Not by a callback of the task, which would cost each batch one more round of the loop.
+        self._tasks.discard(asyncio.current_task())
         self._outbox.flush()
         self._check_rest()
 

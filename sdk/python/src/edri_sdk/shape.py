@@ -417,14 +417,15 @@ def _decode_dataclass(cls: Any, fields: List[Tuple[str, str, Decode, bool]]) -> 
             else:
                 raise _expected(f"a map with the fields of {cls.__name__}", value)
         found = {}
-        for wire, name, decode_field, required in fields:
-            if wire in value:
-                try:
+        wire = ""
+        try:
+            for wire, name, decode_field, required in fields:
+                if wire in value:
                     found[name] = decode_field(value[wire])
-                except Mismatch as mismatch:
-                    raise mismatch.within(f".{wire}") from None
-            elif required:
-                raise Mismatch("is missing").within(f".{wire}")
+                elif required:
+                    raise Mismatch("is missing")
+        except Mismatch as mismatch:
+            raise mismatch.within(f".{wire}") from None
         try:
             return cls(**found)
         except (TypeError, ValueError) as error:  # What the dataclass itself checks in `__post_init__`.
