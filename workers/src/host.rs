@@ -101,6 +101,11 @@ impl Host {
                 })
             }
             Placement::Thread => Box::pin(thread::spawn(seat, factory, ready)),
+            Placement::Process => {
+                Box::pin(
+                    async move { Exit::StartFailed("workers in processes are not built yet".to_owned(), seat.resume) },
+                )
+            }
         }
     }
 }

@@ -18,4 +18,6 @@ pub use context::Context;
 pub use host::{Exit, Host, Seat, Signals};
 pub use instance::{Blueprint, Factory, HandlerError, Outcome};
 pub use policy::{Backoff, Placement, Policy, Retry};
+#[doc(hidden)]
+pub use process::{Hosted, TakeArguments};
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

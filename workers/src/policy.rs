@@ -13,6 +13,9 @@ pub enum Placement {
     Task,
     /// On an operating system thread of its own, where blocking code is fine.
     Thread,
+    /// In a process of its own: a crash, a leak or a handler that never returns is its own affair. The same program is
+    /// started again for it, and [`edri::hosted`](https://docs.rs/edri) tells the two apart.
+    Process,
 }
 
 /// A pause that grows: doubled each time up to a longest, each shortened at random by up to half so that many do not come

@@ -5,5 +5,8 @@
 
 #![allow(dead_code, reason = "the two sides of the connection that use it follow")]
 
+mod child;
 mod fault;
 mod peer;
+
+pub use child::{Hosted, TakeArguments};
