@@ -54,6 +54,7 @@
 
 mod app;
 mod error;
+mod hosted;
 mod node;
 
 pub use app::App;
@@ -71,6 +72,7 @@ pub use edri_router::{
 };
 pub use edri_workers::{Backoff, Context, Handle, HandleAny, HandleConcurrent, Placement, Retry, Worker};
 pub use error::{Error, Result, StartError};
+pub use hosted::hosted;
 pub use node::{Node, ShutdownReport};
 
 #[doc(hidden)]

@@ -1,12 +1,17 @@
 //! What a manager is made with.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use edri_events::{DescriptorRef, Event, ManagerName, Pattern};
+use bytes::Bytes;
+use edri_events::{Body, DescriptorRef, Encoding, Event, ManagerName, Pattern};
 use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
 use edri_workers::{
-    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Placement, Policy, Retry, Worker,
+    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Retry, TakeArguments,
+    Worker,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// When a lost worker is restarted, and when its manager gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +83,8 @@ pub struct Manager<W = ()> {
 pub struct Typed<W> {
     blueprint: Blueprint<W>,
     make: Box<dyn Fn() -> W + Send + Sync>,
+    /// Where arguments go that came from elsewhere.
+    take_arguments: Option<TakeArguments>,
 }
 
 impl<W> std::fmt::Debug for Typed<W> {
@@ -97,6 +104,8 @@ pub(crate) struct Settings {
     pub(crate) placement: Placement,
     pub(crate) policy: Policy,
     pub(crate) restart: Restart,
+    /// What workers in other processes are made with, as MessagePack.
+    pub(crate) arguments: Option<Bytes>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
 }
@@ -115,6 +124,7 @@ impl Manager {
                 placement: Placement::Task,
                 policy: Policy::default(),
                 restart: Restart::default(),
+                arguments: None,
                 wrong: None,
             },
             worker: (),
@@ -131,7 +141,53 @@ impl Manager {
             self.settings.refuse(format!("{instances} instances: a manager has 1 to {INSTANCES_MAX}"));
         }
         self.settings.instances = instances.clamp(1, INSTANCES_MAX);
-        Manager { settings: self.settings, worker: Typed { blueprint: Blueprint::default(), make: Box::new(make) } }
+        let worker = Typed { blueprint: Blueprint::default(), make: Box::new(make), take_arguments: None };
+        Manager { settings: self.settings, worker }
+    }
+
+    /// So many worker instances, each made by `make` with these arguments. A worker in a process of its own gets the
+    /// arguments that its node has, even where this process would come to others.
+    ///
+    /// ```
+    /// # use edri_events::{event, Failure};
+    /// # use edri_workers::{Context, Handle, Placement, Worker};
+    /// # use edri_managers::Manager;
+    /// # #[event(notification, name = "quake.recorded", crate = edri_events)]
+    /// # struct QuakeRecorded {}
+    /// struct Alarm { least: f64 }
+    /// impl Worker for Alarm {}
+    /// # impl Handle<QuakeRecorded> for Alarm {
+    /// #     async fn handle(&mut self, _: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> { Ok(()) }
+    /// # }
+    ///
+    /// let least: f64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5.0);
+    /// let manager = Manager::new("alarm")
+    ///     .workers_with(2, &least, |least| Alarm { least })
+    ///     .placement(Placement::Process)
+    ///     .handles::<QuakeRecorded>();
+    /// ```
+    pub fn workers_with<A, W: Worker>(
+        mut self,
+        instances: usize,
+        arguments: &A,
+        make: impl Fn(A) -> W + Send + Sync + 'static,
+    ) -> Manager<Typed<W>>
+    where
+        A: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+    {
+        match Encoding::MessagePack.encode(arguments) {
+            Ok(encoded) => self.settings.arguments = Some(encoded),
+            Err(error) => self.settings.refuse(format!("its workers' arguments: {error}")),
+        }
+        let (own, given) = (arguments.clone(), Arc::new(OnceLock::<A>::new()));
+        let taken = Arc::clone(&given);
+        let mut manager = self.workers(instances, move || make(given.get().unwrap_or(&own).clone()));
+        manager.worker.take_arguments = Some(Arc::new(move |body: &Body| {
+            // They come once, before the first worker is made.
+            let _ = taken.set(body.decode()?);
+            Ok(())
+        }));
+        manager
     }
 
     /// One worker instance.
@@ -249,9 +305,24 @@ pub struct Definition {
     pub(crate) events: Vec<DescriptorRef>,
     pub(crate) selections: Vec<Selection>,
     pub(crate) factory: Factory,
+    take_arguments: Option<TakeArguments>,
 }
 
 impl Definition {
+    /// The manager's worker, to be hosted in this process for a node in another; `None` when the manager has no name.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn into_hosted(self) -> Option<Hosted> {
+        Some(Hosted {
+            manager: self.name()?,
+            events: self.events,
+            selections: self.selections,
+            factory: self.factory,
+            policy: self.settings.policy,
+            arguments: self.take_arguments,
+        })
+    }
+
     /// The manager's name, if it is one.
     #[must_use]
     pub fn name(&self) -> Option<ManagerName> {
@@ -261,12 +332,13 @@ impl Definition {
 
 impl<W: Worker> From<Manager<Typed<W>>> for Definition {
     fn from(manager: Manager<Typed<W>>) -> Self {
-        let Typed { blueprint, make } = manager.worker;
+        let Typed { blueprint, make, take_arguments } = manager.worker;
         Self {
             settings: manager.settings,
             events: blueprint.events().to_vec(),
             selections: blueprint.selections().to_vec(),
             factory: blueprint.factory(make),
+            take_arguments,
         }
     }
 }

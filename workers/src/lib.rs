@@ -19,5 +19,5 @@ pub use host::{Exit, Host, Seat, Signals};
 pub use instance::{Blueprint, Factory, HandlerError, Outcome};
 pub use policy::{Backoff, Placement, Policy, Retry};
 #[doc(hidden)]
-pub use process::{Hosted, TakeArguments};
+pub use process::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

@@ -9,4 +9,4 @@ mod child;
 mod fault;
 mod peer;
 
-pub use child::{Hosted, TakeArguments};
+pub use child::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};

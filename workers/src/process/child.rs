@@ -4,6 +4,7 @@
 //! and threads; what the worker itself sends goes back over the connection. Retries, time limits and restarts are the
 //! node's: an event is tried once here, and a panic ends the process.
 
+mod entry;
 mod line;
 mod log;
 mod up;
@@ -36,6 +37,7 @@ use tokio::sync::{oneshot, watch};
 use crate::host::{Exit, run};
 use crate::{Factory, Policy, Retry, Seat, Signals};
 
+pub use self::entry::{NODE_VARIABLE, WORKER_VARIABLE, complain, marked_for};
 use self::line::{Answering, Call, CallKey, Line, Tape, Written};
 use self::up::Up;
 use super::fault;
@@ -93,11 +95,11 @@ impl Hosted {
     /// not return may still be running then.
     #[must_use]
     pub fn serve(self, stream: StdStream) -> i32 {
-        self.serve_until(stream, std::future::pending())
+        self.serve_until(stream, std::future::pending::<()>)
     }
 
-    /// As [`Hosted::serve`]; `leave` makes it end in good order, as the node's `bye` does.
-    pub(super) fn serve_until(self, stream: StdStream, leave: impl Future<Output = ()>) -> i32 {
+    /// As [`Hosted::serve`]; what `leave` returns makes it end in good order, as the node's `bye` does.
+    fn serve_until<L: Future<Output = ()>>(self, stream: StdStream, leave: impl FnOnce() -> L) -> i32 {
         let manager = self.manager.clone();
         let served = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -127,7 +129,8 @@ impl Hosted {
         }
     }
 
-    async fn live(self, stream: StdStream, leave: impl Future<Output = ()>) -> Result<i32, End> {
+    async fn live<L: Future<Output = ()>>(self, stream: StdStream, leave: impl FnOnce() -> L) -> Result<i32, End> {
+        let leave = leave();
         stream.set_nonblocking(true)?;
         let mut stream = UnixStream::from_std(stream)?;
         let mut hello = Vec::new();
@@ -604,13 +607,6 @@ impl Listener for Reports {
         let figures = std::iter::once((Text::from(name), value)).collect();
         self.0.send_short(&Frame::Report(Report { figures, ..Report::default() }));
     }
-}
-
-/// What comes of a failure that a child cannot tell its node.
-pub(super) fn complain(manager: &str, failure: &Failure) {
-    use std::io::Write;
-    // There is nobody else to tell.
-    let _ = writeln!(io::stderr(), "worker of manager `{manager}`: {}", failure.text());
 }
 
 #[cfg(test)]
