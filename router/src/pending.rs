@@ -141,6 +141,15 @@ impl Pending {
 
     /// Opens a slot; `None` when as many are open as may be.
     pub(crate) fn insert(&self, deadline: Option<Instant>) -> Option<Ticket> {
+        let ticket = self.insert_as(Phase::Waiting, deadline)?;
+        if let Some(deadline) = deadline {
+            self.sweep_by(deadline);
+        }
+        Some(ticket)
+    }
+
+    #[inline]
+    fn insert_as(&self, phase: Phase, deadline: Option<Instant>) -> Option<Ticket> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -157,14 +166,9 @@ impl Pending {
         shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = index * SHARDS as u32 + shard_index as u32;
         let mut state = self.slot(slot).state.lock();
-        state.phase = Phase::Waiting;
+        state.phase = phase;
         state.deadline = deadline;
-        let ticket = Ticket { slot, generation: state.generation };
-        drop(state);
-        if let Some(deadline) = deadline {
-            self.sweep_by(deadline);
-        }
-        Some(ticket)
+        Some(Ticket { slot, generation: state.generation })
     }
 
     /// Gives the requester its outcome. When nobody waits for it any more it is counted as late and given back.
@@ -210,9 +214,7 @@ impl Pending {
 
     /// Opens a slot whose outcome goes to [`Outcomes`]; `None` when as many are open as may be.
     pub(crate) fn await_call(&self, call: u64) -> Option<Ticket> {
-        let ticket = self.insert(None)?;
-        self.slot(ticket.slot).state.lock().phase = Phase::Awaited { call, wanted: true };
-        Some(ticket)
+        self.insert_as(Phase::Awaited { call, wanted: true }, None)
     }
 
     /// Nobody wants the outcome of this call any more; it is told all the same. Whether there is such a call.
