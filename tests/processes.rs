@@ -293,13 +293,13 @@ fn no_process_outlives_a_killed_node_not_even_a_stopped_one() {
 }
 
 /// How many processes have this word in their command line. A zombie has none.
-fn running(token: &str) -> usize {
+pub(crate) fn running(token: &str) -> usize {
     let processes = std::fs::read_dir("/proc").expect("there is /proc").flatten();
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == token.as_bytes())).count()
 }
 
-fn blocking_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn blocking_until(what: &str, mut condition: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < limit, "waited {LIMIT:?} for: {what}");

@@ -7,13 +7,19 @@ use std::time::Duration;
 
 use edri::prelude::*;
 use edri::{Body, Encoding};
+use edri_tests::{chaos, workers};
 
 fn main() -> edri::Result<()> {
     // The greeting is not the one that the scenarios expect: that comes from their node.
-    edri::hosted(|| App::new("hosted").manager(edri_tests::workers::versatile("not this: ")));
+    edri::hosted(|| App::new("hosted").manager(workers::versatile("not this: ")).manager(chaos::survivors()));
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["foreign", how, token] => foreign(how, token),
+        ["chaos", seed, events, python, script, token] => {
+            let number = |text: &str| text.parse().map_err(std::io::Error::other);
+            let told = chaos::run(number(seed)?, number(events)?, python, script, token)?;
+            Ok(writeln!(std::io::stdout(), "{told}")?)
+        }
         other => panic!("`{other:?}` is nothing this program does"),
     }
 }
