@@ -1,5 +1,5 @@
 //! What is printed: a table for people, or one JSON object a line.
-#![expect(clippy::print_stdout, reason = "printing is what this module is for")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this module is for")]
 
 use crate::case::Outcome;
 use crate::{RUNTIME_WORKERS, pinned};
@@ -33,6 +33,15 @@ impl Report {
             println!("{}", serde_json::to_string(outcome).expect("an outcome is plain data"));
         } else {
             println!("{}", line(outcome));
+        }
+    }
+
+    /// Says that a case was left out; in JSON apart from the objects.
+    pub(crate) fn leave_out(&self, case: &str, why: &str) {
+        if self.json {
+            eprintln!("{case} is left out: {why}");
+        } else {
+            println!("{case:<26} left out: {why}");
         }
     }
 
