@@ -44,6 +44,9 @@ enum Suite {
     Local(Options),
     /// Between two processes: a node and a worker in a process of its own, in Rust and in Python.
     Process(Options),
+    /// One side of a case of `process`, for a profiler.
+    #[command(hide = true)]
+    Once(process::Once),
     /// A node in a process of its own, to be looked at from outside.
     #[command(hide = true)]
     Probe { what: idle::Probe },
@@ -79,6 +82,11 @@ fn main() -> Result<ExitCode> {
     match Cli::parse().suite {
         Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),
+        Suite::Once(once) => {
+            let took = runtime()?.block_on(async { tokio::spawn(process::once(once)).await })??;
+            report::took(took);
+            Ok(ExitCode::SUCCESS)
+        }
         Suite::Probe { what } => runtime()?.block_on(idle::probe(what)).map(|()| ExitCode::SUCCESS),
     }
 }

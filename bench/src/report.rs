@@ -1,8 +1,15 @@
 //! What is printed: a table for people, or one JSON object a line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this module is for")]
 
+use std::time::Duration;
+
 use crate::case::Outcome;
 use crate::{RUNTIME_WORKERS, pinned};
+
+/// Prints how long something took.
+pub(crate) fn took(took: Duration) {
+    println!("{took:?}");
+}
 
 /// Prints outcomes as they come.
 #[derive(Debug)]

@@ -11,6 +11,10 @@ mod reference;
 
 pub(crate) use self::ours::hosted;
 
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
 use crate::Result;
 use crate::case::{Case, Figures};
 use crate::harness::{Plan, Side, compare};
@@ -41,7 +45,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// What works at the other end in ours; at that of the reference is a bare child in the same language.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Child {
     /// A worker of this program, hosted.
     Rust,
@@ -52,7 +56,7 @@ pub(crate) enum Child {
 }
 
 /// What is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
     /// Requests of 64 bytes, one after the other.
     Ask1,
@@ -89,6 +93,30 @@ async fn compared(plan: Plan, child: Child, work: Work) -> Result<Figures> {
     ours.stop().await?;
     bare.stop().await?;
     Ok(figures)
+}
+
+/// One side of one comparison, for a profiler.
+#[derive(Debug, Args)]
+pub(crate) struct Once {
+    child: Child,
+    work: Work,
+    /// So many rounds.
+    rounds: u64,
+    /// The reference, not ours.
+    #[arg(long)]
+    reference: bool,
+}
+
+/// Runs one side once; how long it takes.
+pub(crate) async fn once(Once { child, work, rounds, reference }: Once) -> Result<Duration> {
+    if reference {
+        let bare = reference::Bare::start(child).await?;
+        let took = bare.clone().run(work, rounds).await;
+        return bare.stop().await.map(|()| took);
+    }
+    let served = ours::Served::start(child).await?;
+    let took = ours::run(served.bus(), work, rounds).await;
+    served.stop().await.map(|()| took)
 }
 
 /// From nothing to the first answer.
