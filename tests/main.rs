@@ -5,6 +5,7 @@ mod envelopes;
 mod foreign;
 mod order;
 mod processes;
+mod python;
 mod quakes;
 mod requests;
 mod running;

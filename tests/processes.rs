@@ -1,6 +1,7 @@
 //! Workers that are processes of their own: written by hand from the protocol's page, and badly behaved in every way.
 
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
@@ -32,11 +33,6 @@ fn state(node: &Node) -> (WorkerState, u32) {
 
 fn last_error(node: &Node) -> String {
     view(node, "foreign").workers[0].last_error.clone().unwrap_or_default()
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie has no command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,6 +200,50 @@ async fn a_handler_that_takes_too_long_costs_its_process() {
     ends_well(&node).await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_takes_more_than_it_may_is_ended_by_the_system() {
+    let cases = [
+        ("eats", foreign("eats").process(|process| process.memory_limit(1 << 30)), "MemoryError"),
+        (
+            "spins",
+            foreign("spins").process(|process| process.cpu_limit(Duration::from_secs(1))),
+            "XCPU: it used up its processor time",
+        ),
+    ];
+    for (how, manager, why) in cases {
+        let node = started(App::new("test").manager(manager.process(one_at_a_time))).await;
+        for number in [1, STONE, 2] {
+            node.bus().publish(noted(number)).await.expect("published");
+        }
+        let account = at_rest(node.bus()).await;
+        assert_eq!((account.handled, account.dead_lettered), (2, 1), "{how}: {account:?}");
+        assert!(last_error(&node).contains(why), "{how}: {:?}", last_error(&node));
+        ends_well(&node).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_has_the_environment_and_the_directory_it_is_given() {
+    let directory = std::env::temp_dir().join(format!("edri-processes-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("here")).expect("made");
+    let here = directory.clone();
+    let manager = foreign("tells")
+        .process(|process| process.env("TOLD", "4711").env("LEFT_OUT", "1").env_remove("LEFT_OUT").directory(here));
+    let seen = Seen::default();
+    let told = seen.clone();
+    let follower = crate::support::does::<Followed, _>(move |event, _| {
+        told.add(event.number);
+        Box::pin(async { Ok(()) })
+    });
+    let follower = Manager::new("follower").worker(follower).handles::<Followed>();
+    let node = started(App::new("test").manager(manager).manager(follower)).await;
+    node.bus().publish(noted(STONE)).await.expect("published");
+    assert_eq!(seen.wait_for(1).await, [4711]);
+    ends_well(&node).await;
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_come_with_events_and_go_without() {
     let demand = |process: Process| process.on_demand(0, 3, Duration::from_millis(100));
@@ -224,32 +264,47 @@ async fn processes_come_with_events_and_go_without() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_a_process_and_its_children() {
-    let before = children_of_mine();
-    let node = started(App::new("test").manager(foreign("children"))).await;
+    let token = "left-by-a-process";
+    let node = started(App::new("test").manager(foreign(&format!("children {token}")))).await;
     node.bus().publish(noted(STONE)).await.expect("published");
     at_rest(node.bus()).await;
+    until("the process and its child to run", || running(token) == 2).await;
     ends_well(&node).await;
-    let mine = || children_of_mine().into_iter().filter(|pid| !before.contains(pid)).collect::<Vec<_>>();
-    until("no process to be left", || mine().iter().all(|pid| is_guardian(*pid) || is_of_another_test(*pid))).await;
+    until("no process to be left", || running(token) == 0).await;
 }
 
-fn children_of_mine() -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").expect("there is /proc").flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("foreign/worker.py\0children")
-    })
-    .collect()
+#[test]
+fn no_process_outlives_a_killed_node_not_even_a_stopped_one() {
+    for how in ["well", "stops", "children"] {
+        let token = format!("left-by-a-killed-node-{how}");
+        let mut node = Command::new(env!("CARGO_BIN_EXE_edri-tests-program"))
+            .args(["foreign", how, &token])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        BufReader::new(node.stdout.take().expect("piped")).read_line(&mut line).expect("it says something");
+        assert_eq!(line, "running\n");
+        blocking_until("the processes to run", || running(&token) > 0);
+        node.kill().expect("killed");
+        node.wait().expect("reaped");
+        blocking_until("no process to be left", || running(&token) == 0);
+    }
 }
 
-fn is_guardian(pid: u32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).contains("edri-guardian")
+/// How many processes have this word in their command line. A zombie has none.
+fn running(token: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("there is /proc").flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == token.as_bytes())).count()
 }
 
-fn is_of_another_test(pid: u32) -> bool {
-    !is_alive(pid)
+fn blocking_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < limit, "waited {LIMIT:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,5 +322,4 @@ async fn a_manager_whose_processes_keep_dying_fails() {
     let refused = within("an answer", node.bus().request(Asked { number: 1 })).await;
     assert!(matches!(refused, Err(RequestError::NoHandler(_))), "{refused:?}");
     ends_well(&node).await;
-    assert!(Path::new("/proc/self").exists());
 }

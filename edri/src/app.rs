@@ -8,7 +8,11 @@ use edri_router::{Control, Limits, Router};
 use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 
+use crate::hosted::host_if_marked;
 use crate::{Error, Node, Result, StartError};
+
+/// The exit code of a process that cannot host the worker it was started for.
+const NOT_HERE: i32 = 2;
 
 /// A node in the making: a name, managers, limits.
 #[derive(Debug)]
@@ -57,6 +61,23 @@ impl App {
         self
     }
 
+    /// Hosts the worker of this manager for a node in another process, then ends this process.
+    pub(crate) fn host(self, manager: &str) -> ! {
+        let Self { name, managers, .. } = self;
+        let mut managers = managers.into_iter();
+        if let Some(hosted) = managers
+            .find(|definition| definition.name().is_some_and(|name| *name == *manager))
+            .and_then(Definition::into_hosted)
+        {
+            hosted.take_over()
+        }
+        edri_workers::complain(&format!(
+            "this process is to host a worker of manager `{manager}`, but the app `{name}` that it builds has no such \
+             manager: build the same managers in every process, or call `edri::hosted` first in `main`"
+        ));
+        std::process::exit(NOT_HERE);
+    }
+
     /// Starts the node in the tokio runtime around, which needs its timers enabled. Once this returns, every worker's
     /// `started` has returned and all of them take events.
     ///
@@ -67,7 +88,14 @@ impl App {
     /// # Cancel safety
     ///
     /// Dropping the future stops what was started.
+    ///
+    /// In a process that a node has started for a worker, this hosts that worker and never returns: [`hosted`](crate::hosted()).
     pub async fn start(self) -> Result<Node, StartError> {
+        let app = host_if_marked(self);
+        app.start_node().await
+    }
+
+    async fn start_node(self) -> Result<Node, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let name = NodeName::new(&self.name)?;
         for (index, definition) in self.managers.iter().enumerate() {
@@ -115,11 +143,12 @@ impl App {
         Fut: Future<Output = std::result::Result<T, E>>,
         E: From<Error>,
     {
+        let app = host_if_marked(self);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from)?;
         runtime.block_on(async {
             let mut signals = Signals::new().map_err(Error::from)?;
             let node = tokio::select! {
-                node = self.start() => node.map_err(Error::from)?,
+                node = app.start_node() => node.map_err(Error::from)?,
                 // Dropping the start stops what was started.
                 () = signals.next() => return Ok(None),
             };

@@ -54,6 +54,7 @@
 
 mod app;
 mod error;
+mod hosted;
 mod node;
 
 pub use app::App;
@@ -73,6 +74,7 @@ pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
 };
 pub use error::{Error, Result, StartError};
+pub use hosted::hosted;
 pub use node::{Node, ShutdownReport};
 
 #[doc(hidden)]

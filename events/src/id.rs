@@ -19,6 +19,12 @@ impl Incarnation {
         Self(random_nonzero())
     }
 
+    /// The incarnation of this number, as it came over a boundary; `None` for zero.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
     /// The incarnation as a number.
     #[must_use]
     pub fn get(self) -> u64 {

@@ -1,13 +1,17 @@
 //! What a manager is made with.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_events::{DescriptorRef, Event, ManagerName, Pattern};
+use edri_events::{Body, DescriptorRef, Encoding, Event, ManagerName, Pattern};
 use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
 use edri_workers::{
-    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Placement, Policy, Process, Retry, Worker,
+    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Process, Retry,
+    TakeArguments, Worker,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// When a lost worker is restarted, and when its manager gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,8 @@ pub struct Manager<W = ()> {
 pub struct Typed<W> {
     blueprint: Blueprint<W>,
     make: Box<dyn Fn() -> W + Send + Sync>,
+    /// Where arguments go that came from elsewhere.
+    take_arguments: Option<TakeArguments>,
 }
 
 impl<W> std::fmt::Debug for Typed<W> {
@@ -103,7 +109,7 @@ pub(crate) struct Settings {
     pub(crate) policy: Policy,
     pub(crate) restart: Restart,
     pub(crate) process: Process,
-    /// What the worker is made with, as MessagePack, for one in a process.
+    /// What workers in other processes are made with, as MessagePack.
     pub(crate) arguments: Option<Bytes>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
@@ -158,7 +164,53 @@ impl Manager {
         make: impl Fn() -> W + Send + Sync + 'static,
     ) -> Manager<Typed<W>> {
         self.settings.set_instances(instances);
-        Manager { settings: self.settings, worker: Typed { blueprint: Blueprint::default(), make: Box::new(make) } }
+        let worker = Typed { blueprint: Blueprint::default(), make: Box::new(make), take_arguments: None };
+        Manager { settings: self.settings, worker }
+    }
+
+    /// So many worker instances, each made by `make` with these arguments. A worker in a process of its own gets the
+    /// arguments that its node has, even where this process would come to others.
+    ///
+    /// ```
+    /// # use edri_events::{event, Failure};
+    /// # use edri_workers::{Context, Handle, Placement, Worker};
+    /// # use edri_managers::Manager;
+    /// # #[event(notification, name = "quake.recorded", crate = edri_events)]
+    /// # struct QuakeRecorded {}
+    /// struct Alarm { least: f64 }
+    /// impl Worker for Alarm {}
+    /// # impl Handle<QuakeRecorded> for Alarm {
+    /// #     async fn handle(&mut self, _: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> { Ok(()) }
+    /// # }
+    ///
+    /// let least: f64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5.0);
+    /// let manager = Manager::new("alarm")
+    ///     .workers_with(2, &least, |least| Alarm { least })
+    ///     .placement(Placement::Process)
+    ///     .handles::<QuakeRecorded>();
+    /// ```
+    pub fn workers_with<A, W: Worker>(
+        mut self,
+        instances: usize,
+        arguments: &A,
+        make: impl Fn(A) -> W + Send + Sync + 'static,
+    ) -> Manager<Typed<W>>
+    where
+        A: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+    {
+        match Encoding::MessagePack.encode(arguments) {
+            Ok(encoded) => self.settings.arguments = Some(encoded),
+            Err(error) => self.settings.refuse(format!("its workers' arguments: {error}")),
+        }
+        let (own, given) = (arguments.clone(), Arc::new(OnceLock::<A>::new()));
+        let taken = Arc::clone(&given);
+        let mut manager = self.workers(instances, move || make(given.get().unwrap_or(&own).clone()));
+        manager.worker.take_arguments = Some(Arc::new(move |body: &Body| {
+            // They come once, before the first worker is made.
+            let _ = taken.set(body.decode()?);
+            Ok(())
+        }));
+        manager
     }
 
     /// One worker instance.
@@ -304,9 +356,28 @@ pub struct Definition {
     pub(crate) selections: Vec<Selection>,
     /// What makes instances; none of a program, which says itself what it handles.
     pub(crate) factory: Option<Factory>,
+    take_arguments: Option<TakeArguments>,
+    /// Whether an instance may handle several events at once.
+    concurrent: bool,
 }
 
 impl Definition {
+    /// The manager's worker, to be hosted in this process for a node in another; `None` when the manager has no name, or its worker is
+    /// a program of its own.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn into_hosted(self) -> Option<Hosted> {
+        Some(Hosted {
+            manager: self.name()?,
+            events: self.events,
+            selections: self.selections,
+            factory: self.factory?,
+            concurrency: if self.concurrent { self.settings.policy.concurrency } else { 1 },
+            policy: self.settings.policy,
+            arguments: self.take_arguments,
+        })
+    }
+
     /// The manager's name, if it is one.
     #[must_use]
     pub fn name(&self) -> Option<ManagerName> {
@@ -316,19 +387,28 @@ impl Definition {
 
 impl<W: Worker> From<Manager<Typed<W>>> for Definition {
     fn from(manager: Manager<Typed<W>>) -> Self {
-        let Typed { blueprint, make } = manager.worker;
+        let Typed { blueprint, make, take_arguments } = manager.worker;
         Self {
             settings: manager.settings,
             events: blueprint.events().to_vec(),
             selections: blueprint.selections().to_vec(),
+            concurrent: blueprint.is_concurrent(),
             factory: Some(blueprint.factory(make)),
+            take_arguments,
         }
     }
 }
 
 impl From<Manager<Program>> for Definition {
     fn from(manager: Manager<Program>) -> Self {
-        Self { settings: manager.settings, events: Vec::new(), selections: Vec::new(), factory: None }
+        Self {
+            settings: manager.settings,
+            events: Vec::new(),
+            selections: Vec::new(),
+            factory: None,
+            take_arguments: None,
+            concurrent: false,
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::group::{GroupRef, Offered, Overflow, WorkerStatus};
 use crate::letters::DeadLetter;
 use crate::queue::Refused;
 use crate::table::Route;
-use crate::{Account, DeclareError, PublishError, Topology, TryPublishError};
+use crate::uplink::NotNow;
+use crate::{Account, DeclareError, GroupName, PublishError, Topology, TryPublishError};
 
 /// The handle to a node's router. Cheap to clone, usable from any thread and any runtime.
 ///
@@ -179,7 +180,8 @@ impl Bus {
         &self.origin
     }
 
-    /// What the node is doing right now: managers, workers, inboxes, accounts.
+    /// What the node is doing right now: managers, workers, inboxes, accounts. In a process worker it is empty: what a
+    /// worker's own process knows of is none of the node's.
     #[must_use]
     pub fn topology(&self) -> Topology {
         Topology::of(&self.core)
@@ -281,8 +283,8 @@ impl Bus {
             Err(refusal) => {
                 let event = Arc::into_inner(parts).map(Parts::into_payload).expect("delivered to nobody");
                 Err(match refusal {
-                    Refusal::Full(group) => TryPublishError::Full { event, group: group.name().clone() },
-                    Refusal::Declare(error) => TryPublishError::Refused { event, source: error.into() },
+                    Refusal::Full(group) => TryPublishError::Full { event, group },
+                    Refusal::Refused(source) => TryPublishError::Refused { event, source },
                 })
             }
         }
@@ -311,7 +313,7 @@ impl Bus {
     }
 
     /// The dead letters that are kept, oldest first. To hear of them as they come, subscribe to
-    /// [`DeadLettered`](crate::system::DeadLettered).
+    /// [`DeadLettered`](crate::system::DeadLettered). In a process worker there are none: the node keeps them.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<Arc<DeadLetter>> {
         self.core.letters.list()
@@ -413,6 +415,9 @@ impl Bus {
     async fn send_slowly(&self, pushed: Pushed) -> Result<Receipt, PublishError> {
         let pushed = match pushed {
             Pushed::Undeclared(envelope) => {
+                if let Some(uplink) = self.core.uplink() {
+                    return uplink.publish(vec![envelope], self.wait_limit()).await;
+                }
                 self.core.declare(envelope.head().descriptor.clone()).await?;
                 let snapshot = self.core.snapshot();
                 match snapshot.entry(&envelope.head().descriptor) {
@@ -441,6 +446,9 @@ impl Bus {
         let id = envelopes.first().map_or_else(EventId::next, |envelope| envelope.id());
         let known = self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor));
         if !known {
+            if let Some(uplink) = self.core.uplink() {
+                return uplink.publish(envelopes, self.wait_limit()).await;
+            }
             self.core.declare(descriptor.clone()).await?;
         }
         let (receipt, lines) = self.push_batch(Receipt { id, deliveries: 0 }, &descriptor, envelopes);
@@ -516,6 +524,9 @@ impl Bus {
                 &**entry
             }
             None => {
+                if let Some(uplink) = self.core.uplink() {
+                    return uplink.try_publish(envelope).map_err(Refusal::from);
+                }
                 by_pattern = snapshot.undeclared_entry(descriptor.name());
                 &by_pattern
             }
@@ -536,7 +547,7 @@ impl Bus {
                         places.push((place, number));
                         break;
                     }
-                    Err(Refused::Full) => return Err(Refusal::Full(Arc::clone(group))),
+                    Err(Refused::Full) => return Err(Refusal::Full(group.name().clone())),
                     Err(Refused::Closed) => match group.successor() {
                         Some(successor) => {
                             group = successor;
@@ -574,13 +585,22 @@ impl Bus {
 
 /// Why an event was given to nobody.
 pub(crate) enum Refusal {
-    Full(GroupRef),
-    Declare(DeclareError),
+    Full(GroupName),
+    Refused(PublishError),
 }
 
 impl From<DeclareError> for Refusal {
     fn from(error: DeclareError) -> Self {
-        Self::Declare(error)
+        Self::Refused(error.into())
+    }
+}
+
+impl From<NotNow> for Refusal {
+    fn from(not_now: NotNow) -> Self {
+        match not_now {
+            NotNow::Full(group) => Self::Full(group),
+            NotNow::Refused(error) => Self::Refused(error),
+        }
     }
 }
 
@@ -593,7 +613,7 @@ pub enum ResendError {
     Unknown(u64),
     /// The group it was for has ended.
     #[error("{0} has ended, so there is nobody to resend to")]
-    GroupGone(crate::GroupName),
+    GroupGone(GroupName),
     /// The group had no room in time; the event is a new dead letter.
     #[error(transparent)]
     Publish(#[from] PublishError),

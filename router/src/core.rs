@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use actix::Addr;
 use arc_swap::ArcSwap;
-use edri_events::{Address, DescriptorRef, Envelope, Event, Head, ManagerName, Notification, Origin};
+use edri_events::{Address, DescriptorRef, Envelope, Event, Head, Kind, ManagerName, Notification, Origin};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::actor::{Change, RouterActor};
+use crate::bus::check_kind;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Ended, Group, GroupRef, Offered, WorkerStatus};
 use crate::letters::{DeadLetter, Letters, Reason};
@@ -22,6 +23,7 @@ use crate::limits::{Limits, TIMED_ONE_IN};
 use crate::pending::{Outcome, Pending, Ticket};
 use crate::system::DeadLettered;
 use crate::table::{Entry, Route, Snapshot};
+use crate::uplink::Uplink;
 use crate::{Account, DeclareError, PublishError, Receipt, WaitEnded};
 
 /// What part of its life a node is in.
@@ -46,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) born: Instant,
     table: ArcSwap<Snapshot<GroupRef>>,
     router: OnceLock<Addr<RouterActor>>,
+    /// Where everything that is sent goes, in a process that has no table of its own.
+    uplink: OnceLock<Arc<dyn Uplink>>,
     phase: AtomicU8,
     settled: watch::Sender<bool>,
     pub(crate) unrouted: AtomicU64,
@@ -93,6 +97,7 @@ impl Core {
             born: Instant::now(),
             table: ArcSwap::from_pointee(Snapshot::default()),
             router: OnceLock::new(),
+            uplink: OnceLock::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             settled: watch::Sender::new(false),
             unrouted: AtomicU64::new(0),
@@ -105,6 +110,15 @@ impl Core {
 
     pub(crate) fn set_router(&self, router: Addr<RouterActor>) {
         assert!(self.router.set(router).is_ok(), "a node has one router");
+    }
+
+    pub(crate) fn set_uplink(&self, uplink: Arc<dyn Uplink>) {
+        assert!(self.uplink.set(uplink).is_ok(), "a router has one uplink");
+    }
+
+    /// Where everything goes that found no entry in the table; only slow paths ask.
+    pub(crate) fn uplink(&self) -> Option<&Arc<dyn Uplink>> {
+        self.uplink.get()
     }
 
     /// Makes `snapshot` what publishers read.
@@ -130,14 +144,24 @@ impl Core {
     }
 
     pub(crate) async fn declare(&self, descriptor: DescriptorRef) -> Result<(), DeclareError> {
+        if let Some(uplink) = self.uplink() {
+            return uplink.declare(&descriptor);
+        }
         self.change(Change { declare: vec![descriptor], ..Change::default() }).await
     }
 
-    /// The descriptor of a declared event.
-    pub(crate) fn descriptor(&self, name: &str) -> Result<DescriptorRef, DeclareError> {
+    /// The descriptor of a declared event that a verb for this kind names.
+    pub(crate) fn descriptor(&self, name: &str, verb: Kind) -> Result<DescriptorRef, DeclareError> {
         let snapshot = self.snapshot();
-        let descriptor = snapshot.entry_by_name(name).and_then(|entry| entry.descriptor());
-        descriptor.cloned().ok_or_else(|| DeclareError::UnknownEvent(name.to_owned()))
+        let descriptor = match snapshot.entry_by_name(name).and_then(|entry| entry.descriptor()) {
+            Some(descriptor) => descriptor.clone(),
+            None => match self.uplink() {
+                Some(uplink) => uplink.descriptor(name, verb)?,
+                None => return Err(DeclareError::UnknownEvent(name.to_owned())),
+            },
+        };
+        check_kind(&descriptor, verb)?;
+        Ok(descriptor)
     }
 
     // ---- life ------------------------------------------------------------------------------------------------------

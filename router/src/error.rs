@@ -182,6 +182,11 @@ pub enum DeclareError {
     /// The node has stopped.
     #[error("the node is stopping")]
     Stopping,
+    /// A process worker cannot subscribe.
+    #[error(
+        "a process worker does not subscribe on its bus: handle the event in its manager, or subscribe in the node's program"
+    )]
+    NoSubscriptions,
     /// What another process says of the event.
     #[error("{message}")]
     Elsewhere {
@@ -204,6 +209,7 @@ impl DeclareError {
             Self::Headers(_) => "invalid_headers",
             Self::Limit { .. } => "overloaded",
             Self::Stopping => "stopping",
+            Self::NoSubscriptions => "unsupported",
             Self::Elsewhere { code, .. } => code,
         }
     }

@@ -15,6 +15,7 @@ use crate::limits::FIGURES_MAX;
 use crate::queue::{Consumer, Queue, Refused};
 use crate::table::Target;
 use crate::timing::Timing;
+use crate::uplink::{Listener, Source};
 use crate::{Account, GroupName};
 
 /// What happens to a notification whose group has no room.
@@ -171,6 +172,8 @@ pub struct WorkerStatus {
     pub(crate) report: Mutex<Report>,
     // Held for a copy. What this worker's handlers wait for, to find cycles when a wait ends.
     pub(crate) waits_for: Mutex<Vec<ManagerName>>,
+    /// Hears what the worker says of itself, where somebody else keeps its status.
+    listener: OnceLock<Box<dyn Listener>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -195,6 +198,7 @@ impl WorkerStatus {
             handling: Timing::default(),
             report: Mutex::default(),
             waits_for: Mutex::default(),
+            listener: OnceLock::new(),
         }
     }
 
@@ -268,13 +272,25 @@ impl WorkerStatus {
         self.handling.record(handling);
     }
 
+    /// Tells `listener` from now on what the worker says of itself. There is one.
+    #[doc(hidden)]
+    pub fn listen(&self, listener: Box<dyn Listener>) {
+        assert!(self.listener.set(listener).is_ok(), "one listens");
+    }
+
     /// What the worker says of its health.
     pub fn report_health(&self, health: Health) {
+        if let Some(listener) = self.listener.get() {
+            listener.health(&health);
+        }
         self.report.lock().health = health;
     }
 
     /// A figure of the worker's own, replacing the one of that name. Beyond [`FIGURES_MAX`] names new ones are left out.
     pub fn report_figure(&self, name: &str, value: f64) {
+        if let Some(listener) = self.listener.get() {
+            listener.figure(name, value);
+        }
         let figures = &mut self.report.lock().figures;
         if figures.len() < FIGURES_MAX || figures.contains_key(name) {
             figures.insert(name.to_owned(), value);
@@ -324,6 +340,8 @@ pub struct Group {
     missed: AtomicU64,
     tally: Tally,
     deferred: AtomicUsize,
+    // Held to put it in or take it out, once.
+    source: Mutex<Option<Box<dyn Source>>>,
     // Held to copy the list; written when the manager starts.
     workers: RwLock<Vec<Arc<WorkerStatus>>>,
 }
@@ -380,6 +398,7 @@ impl Group {
             missed: AtomicU64::new(0),
             tally: Tally::default(),
             deferred: AtomicUsize::new(0),
+            source: Mutex::new(None),
             workers: RwLock::default(),
         })
     }
@@ -597,7 +616,15 @@ impl Group {
     #[must_use]
     pub fn consume(self: &Arc<Self>, inbox: usize) -> InboxConsumer {
         assert!(inbox < self.inboxes.len(), "the group has that inbox");
-        InboxConsumer { consumer: Consumer::new(Inbox { group: Arc::clone(self), inbox }) }
+        let source = self.source.lock().take();
+        InboxConsumer { consumer: Consumer::new(Inbox { group: Arc::clone(self), inbox }), source }
+    }
+
+    /// Lets the next consumer take deliveries from `source`, where the inbox has none: in a process worker they come over
+    /// a connection, and no publisher fills the inbox.
+    #[doc(hidden)]
+    pub fn set_source(&self, source: Box<dyn Source>) {
+        *self.source.lock() = Some(source);
     }
 }
 
@@ -618,23 +645,30 @@ impl Deref for Inbox {
 /// Takes deliveries out of an inbox, oldest first.
 pub struct InboxConsumer {
     consumer: Consumer<Delivery, Inbox>,
+    source: Option<Box<dyn Source>>,
 }
 
 impl InboxConsumer {
     /// The next delivery; `None` once the inbox is closed and empty. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivery> {
-        std::future::poll_fn(|cx| self.consumer.poll_next(cx)).await
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Polls for the next delivery, as [`InboxConsumer::next`].
     pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Delivery>> {
-        self.consumer.poll_next(cx)
+        match &mut self.source {
+            None => self.consumer.poll_next(cx),
+            Some(source) => source.poll_next(cx),
+        }
     }
 
     /// The next delivery if there is one.
     #[inline]
     pub fn try_next(&mut self) -> Option<Delivery> {
-        self.consumer.try_next()
+        match self.consumer.try_next() {
+            None => self.source.as_mut()?.try_next(),
+            delivery => delivery,
+        }
     }
 
     /// Takes nothing for a while although it was polled: gives places back, and a wake-up that was meant for it to another.

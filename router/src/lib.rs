@@ -32,6 +32,7 @@ mod timing;
 mod topology;
 mod tunnel;
 mod untyped;
+mod uplink;
 
 pub use account::Account;
 pub use bus::{Bus, Options, Receipt, ResendError};
@@ -59,3 +60,5 @@ pub use topology::{GroupView, Topology, WorkerView};
 pub use tunnel::from_elsewhere;
 pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
 pub use untyped::Untyped;
+#[doc(hidden)]
+pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Outcomes, Source, Uplink};

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::RequestError;
+use crate::uplink::Outcomes;
 
 /// What a requester gets.
 pub type Outcome = Result<Value, RequestError>;
@@ -45,6 +46,7 @@ pub(crate) struct Pending {
     /// When the sweeper wakes next, in milliseconds since `born`.
     sweep_at: AtomicU64,
     sweeper: Notify,
+    outcomes: OnceLock<Arc<dyn Outcomes>>,
 }
 
 /// A part of the slots, so that requesters on several threads do not contend for the free list.
@@ -80,7 +82,18 @@ enum Phase {
     #[default]
     Free,
     Waiting,
+    /// The outcome goes to [`Outcomes`] under this number, also when nobody wants it any more.
+    Awaited {
+        call: u64,
+        wanted: bool,
+    },
     Done(Outcome),
+}
+
+impl Phase {
+    fn is_wanted(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Awaited { wanted: true, .. })
+    }
 }
 
 thread_local! {
@@ -112,6 +125,7 @@ impl Pending {
             born: Instant::now(),
             sweep_at: AtomicU64::new(NEVER),
             sweeper: Notify::new(),
+            outcomes: OnceLock::new(),
         }
     }
 
@@ -127,6 +141,15 @@ impl Pending {
 
     /// Opens a slot; `None` when as many are open as may be.
     pub(crate) fn insert(&self, deadline: Option<Instant>) -> Option<Ticket> {
+        let ticket = self.insert_as(Phase::Waiting, deadline)?;
+        if let Some(deadline) = deadline {
+            self.sweep_by(deadline);
+        }
+        Some(ticket)
+    }
+
+    #[inline]
+    fn insert_as(&self, phase: Phase, deadline: Option<Instant>) -> Option<Ticket> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -143,23 +166,16 @@ impl Pending {
         shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = index * SHARDS as u32 + shard_index as u32;
         let mut state = self.slot(slot).state.lock();
-        state.phase = Phase::Waiting;
+        state.phase = phase;
         state.deadline = deadline;
-        let ticket = Ticket { slot, generation: state.generation };
-        drop(state);
-        if let Some(deadline) = deadline {
-            self.sweep_by(deadline);
-        }
-        Some(ticket)
+        Some(Ticket { slot, generation: state.generation })
     }
 
     /// Gives the requester its outcome. When nobody waits for it any more it is counted as late and given back.
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) -> Result<(), Outcome> {
         let mut state = self.slot(ticket.slot).state.lock();
         if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
-            drop(state);
-            self.late.fetch_add(1, Ordering::Relaxed);
-            return Err(outcome);
+            return self.complete_otherwise(ticket, state, outcome);
         }
         state.phase = Phase::Done(outcome);
         let requester = state.requester.take();
@@ -170,16 +186,77 @@ impl Pending {
         Ok(())
     }
 
+    fn complete_otherwise(
+        &self,
+        ticket: Ticket,
+        mut state: parking_lot::MutexGuard<'_, State>,
+        outcome: Outcome,
+    ) -> Result<(), Outcome> {
+        match (state.generation == ticket.generation, &state.phase, self.outcomes.get()) {
+            (true, &Phase::Awaited { call, .. }, Some(outcomes)) => {
+                state.phase = Phase::Free;
+                self.free(ticket, state);
+                outcomes.outcome(call, outcome);
+                Ok(())
+            }
+            _ => {
+                drop(state);
+                self.late.fetch_add(1, Ordering::Relaxed);
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Gives outcomes of [`Pending::await_call`] to `outcomes`.
+    pub(crate) fn set_outcomes(&self, outcomes: Arc<dyn Outcomes>) {
+        assert!(self.outcomes.set(outcomes).is_ok(), "outcomes go to one place");
+    }
+
+    /// Opens a slot whose outcome goes to [`Outcomes`]; `None` when as many are open as may be.
+    pub(crate) fn await_call(&self, call: u64) -> Option<Ticket> {
+        self.insert_as(Phase::Awaited { call, wanted: true }, None)
+    }
+
+    /// Nobody wants the outcome of this call any more; it is told all the same. Whether there is such a call.
+    pub(crate) fn forgo_call(&self, number: u64) -> bool {
+        let slots = self.shards.iter().flat_map(|shard| shard.chunks.iter().map_while(OnceLock::get));
+        for slot in slots.flat_map(|chunk| chunk.iter()) {
+            let mut state = slot.state.lock();
+            if let Phase::Awaited { call, wanted } = &mut state.phase
+                && *call == number
+            {
+                *wanted = false;
+                let worker = state.worker.take();
+                drop(state);
+                if let Some(worker) = worker {
+                    worker.wake();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends a call that was taken but not begun because nobody wants its outcome any more.
+    pub(crate) fn drop_call(&self, ticket: Ticket) {
+        let state = self.slot(ticket.slot).state.lock();
+        if state.generation == ticket.generation && matches!(state.phase, Phase::Awaited { .. }) {
+            let cancelled = edri_events::Failure::new("cancelled", "the caller waits no more");
+            // It is awaited, so it is taken.
+            let _ = self.complete_otherwise(ticket, state, Err(RequestError::Elsewhere(cancelled)));
+        }
+    }
+
     /// Whether somebody still waits for this outcome.
     pub(crate) fn is_wanted(&self, ticket: Ticket) -> bool {
         let state = self.slot(ticket.slot).state.lock();
-        state.generation == ticket.generation && matches!(state.phase, Phase::Waiting)
+        state.generation == ticket.generation && state.phase.is_wanted()
     }
 
     /// Ready once nobody waits for this outcome any more.
     pub(crate) fn poll_unwanted(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.slot(ticket.slot).state.lock();
-        if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
+        if state.generation != ticket.generation || !state.phase.is_wanted() {
             return Poll::Ready(());
         }
         register(&mut state.worker, cx);
@@ -330,8 +407,6 @@ impl<P: Deref<Target: AsRef<Pending>> + Unpin> Drop for Waiting<P> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use edri_events::Value;
     use futures_util::FutureExt;
     use futures_util::task::noop_waker;

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use edri_events::{Body, Envelope, EventId, Head, Headers, Kind, ManagerName, REQUEST_TIMEOUT_DEFAULT, TraceContext};
-use futures_util::stream::{Stream, StreamExt};
+use edri_events::{
+    Body, Envelope, EventId, Head, Headers, Kind, ManagerName, REQUEST_TIMEOUT_DEFAULT, TraceContext, Value,
+};
 use std::sync::Arc;
 
-use crate::bus::{Bus, Options, check_kind};
+use crate::bus::{Bus, Options};
 use crate::group::WorkerStatus;
 use crate::pending::Outcome;
-use crate::request::To;
+use crate::request::{Answers, To};
 use crate::tunnel::Opened;
 use crate::{PublishError, Receipt, RequestError, Router};
 
@@ -56,8 +57,7 @@ impl Relay {
     ///
     /// As [`Untyped::publish`](crate::Untyped::publish).
     pub async fn publish(&self, event: Relayed) -> Result<Receipt, PublishError> {
-        let descriptor = self.bus.core.descriptor(&event.name)?;
-        check_kind(&descriptor, Kind::Notification)?;
+        let descriptor = self.bus.core.descriptor(&event.name, Kind::Notification)?;
         let name = descriptor.name().clone();
         let (timeout, mut head) = (event.timeout, self.bus.head(descriptor, &Options::default())?);
         head.deadline = timeout.map(|timeout| Instant::now() + timeout).or(head.deadline);
@@ -80,11 +80,8 @@ impl Relay {
     /// # Errors
     ///
     /// As [`Bus::request_all`].
-    pub async fn request_all(
-        &self,
-        event: Relayed,
-    ) -> Result<impl Stream<Item = (ManagerName, Outcome)> + Send + use<>, RequestError> {
-        Ok(self.bus.ask_all(self.request_envelope(event)?).await?.map(|answer| answer))
+    pub async fn request_all(&self, event: Relayed) -> Result<Answers<Value>, RequestError> {
+        Ok(Answers { open: self.bus.ask_all(self.request_envelope(event)?).await?, take: Ok })
     }
 
     /// As [`Bus::open`], with encoded items and result.
@@ -93,10 +90,9 @@ impl Relay {
     ///
     /// As [`Bus::open`].
     pub async fn open(&self, event: Relayed) -> Result<Opened<Body, Body, Body>, RequestError> {
-        let descriptor = self.bus.core.descriptor(&event.name)?;
-        check_kind(&descriptor, Kind::Tunnel)?;
+        let descriptor = self.bus.core.descriptor(&event.name, Kind::Tunnel)?;
         let head = self.bus.tunnel_head(descriptor, &Options::default())?;
-        let take: fn(edri_events::Value) -> _ = match event.body.encoding {
+        let take: fn(Value) -> _ = match event.body.encoding {
             edri_events::Encoding::MessagePack => |value| value.into_body(edri_events::Encoding::MessagePack),
             edri_events::Encoding::Json => |value| value.into_body(edri_events::Encoding::Json),
         };
@@ -104,8 +100,7 @@ impl Relay {
     }
 
     fn request_envelope(&self, event: Relayed) -> Result<Envelope, RequestError> {
-        let descriptor = self.bus.core.descriptor(&event.name)?;
-        check_kind(&descriptor, Kind::Request)?;
+        let descriptor = self.bus.core.descriptor(&event.name, Kind::Request)?;
         let mut head = self.bus.head(descriptor, &Options::default()).map_err(crate::request::not_sent)?;
         let given = event.timeout.map(|timeout| Instant::now() + timeout);
         head.deadline = given.or(head.deadline).or_else(|| Some(Instant::now() + REQUEST_TIMEOUT_DEFAULT));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use edri_events::{Data, DescriptorRef, Envelope, Event, ManagerName, REQUEST_TIMEOUT_DEFAULT, Request, Value};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
 use crate::bus::{Bus, Options};
 use crate::core::{Core, Phase, Waits, is_known};
@@ -15,6 +15,7 @@ use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{GroupRef, ManagerState, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
 use crate::table::Route;
+use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
 use crate::{PublishError, RequestError, WaitEnded};
 
 /// Who is asked.
@@ -92,8 +93,10 @@ impl Bus {
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
     pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
         let deadline = envelope.head().deadline;
-        let (waiting, group) = self.place(envelope, to, deadline, ReplyTo::Response).await?;
-        self.outcome(waiting, began, &group).await
+        match self.place(envelope, to, deadline, ReplyTo::Response).await? {
+            Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
+            Sought::Above(outcome) => outcome.await,
+        }
     }
 
     /// Waits for the outcome of what `group` has.
@@ -114,7 +117,7 @@ impl Bus {
         to: To<'_>,
         deadline: Option<Instant>,
         reply: impl FnOnce(Ticket) -> ReplyTo,
-    ) -> Result<(Waiting<Arc<Core>>, GroupRef), RequestError> {
+    ) -> Result<Sought, RequestError> {
         let Some(ticket) = self.core.pending.insert(deadline) else {
             return Err(RequestError::Overloaded(Box::default()));
         };
@@ -123,9 +126,29 @@ impl Bus {
         let group = match self.offer_one(delivery, to) {
             Placed::Taken(group) => group,
             // What follows is rare; boxed, it does not weigh on every requester's future.
-            Placed::No(delivery) => Box::pin(self.place_slowly(delivery, to)).await?,
+            Placed::No(delivery) => match self.core.uplink() {
+                None => Box::pin(self.place_slowly(delivery, to)).await?,
+                Some(uplink) => return self.ask_above(uplink, delivery, to).await,
+            },
         };
-        Ok((waiting, group))
+        Ok(Sought::Here(waiting, group))
+    }
+
+    /// Leaves a request or the opening of a tunnel to the uplink.
+    async fn ask_above(
+        &self,
+        uplink: &Arc<dyn Uplink>,
+        delivery: Delivery,
+        to: To<'_>,
+    ) -> Result<Sought, RequestError> {
+        let to = match to {
+            To::Any => None,
+            To::Manager(name) => Some(name),
+        };
+        Ok(Sought::Above(match delivery.reply {
+            ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, offer).await?,
+            _ => uplink.request(delivery.envelope, to),
+        }))
     }
 
     /// Gives the delivery to the best group that has room.
@@ -243,7 +266,10 @@ impl Bus {
         }
     }
 
-    pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<FuturesUnordered<OpenAnswer>, RequestError> {
+    pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<OpenAnswers, RequestError> {
+        if let Some(uplink) = self.core.uplink() {
+            return uplink.request_all(envelope).await.map(|answers| OpenAnswers::Above(answers.fuse()));
+        }
         let descriptor = envelope.head().descriptor.clone();
         if !self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor)) {
             self.core.declare(descriptor.clone()).await?;
@@ -272,8 +298,16 @@ impl Bus {
             });
             answer
         };
-        Ok(managers.into_iter().map(ask_one).collect())
+        Ok(OpenAnswers::Here(managers.into_iter().map(ask_one).collect()))
     }
+}
+
+/// Where an outcome is to come from.
+pub(crate) enum Sought {
+    /// A worker of this group.
+    Here(Waiting<Arc<Core>>, GroupRef),
+    /// The node of a process worker.
+    Above(OutcomeAbove),
 }
 
 enum Placed {
@@ -332,6 +366,12 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
 
 pub(crate) type OpenAnswer = BoxFuture<'static, (ManagerName, Outcome)>;
 
+/// Answers to come.
+pub(crate) enum OpenAnswers {
+    Here(FuturesUnordered<OpenAnswer>),
+    Above(Fuse<AnswersAbove>),
+}
+
 /// One manager's answer to a request that all were sent.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -345,15 +385,18 @@ pub struct Answer<T> {
 /// The answers to a request that every manager was sent, as they come. Dropping it cancels what is still open.
 #[must_use = "dropping the answers cancels the request"]
 pub struct Answers<T> {
-    pub(crate) open: FuturesUnordered<OpenAnswer>,
+    pub(crate) open: OpenAnswers,
     pub(crate) take: fn(Value) -> Result<T, RequestError>,
 }
 
 impl<T> Answers<T> {
-    /// How many have not answered yet.
+    /// How many have not answered yet. In a process worker that is not known: 1 as long as there may be more.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.open.len()
+        match &self.open {
+            OpenAnswers::Here(open) => open.len(),
+            OpenAnswers::Above(answers) => usize::from(!answers.is_done()),
+        }
     }
 
     /// The next answer; `None` once all have answered or failed. Cancel safe.
@@ -379,15 +422,17 @@ impl<T> Stream for Answers<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer<T>>> {
         let take = self.take;
-        self.open
-            .poll_next_unpin(cx)
-            .map(|answer| answer.map(|(manager, outcome)| Answer { manager, result: outcome.and_then(take) }))
+        let answer = match &mut self.open {
+            OpenAnswers::Here(open) => open.poll_next_unpin(cx),
+            OpenAnswers::Above(answers) => answers.poll_next_unpin(cx),
+        };
+        answer.map(|answer| answer.map(|(manager, outcome)| Answer { manager, result: outcome.and_then(take) }))
     }
 }
 
 impl<T> std::fmt::Debug for Answers<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answers").field("open", &self.open.len()).finish_non_exhaustive()
+        f.debug_struct("Answers").field("open", &self.open()).finish_non_exhaustive()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::pending::{Outcome, Ticket};
 use crate::request::Deferred;
 use crate::subscribe::Selection;
 use crate::system::NodeChanged;
+use crate::uplink::{Outcomes, Uplink};
 use crate::{Account, DeclareError};
 
 /// The router of one node: what a [`Bus`] sends through, with the powers that only the node's own parts need.
@@ -57,6 +58,40 @@ impl Router {
         let swept = Arc::clone(&core);
         let sweeper = runtime.spawn(async move { swept.pending.run_sweeper().await });
         Self { core, _sweeper: Arc::new(Sweeper(sweeper.abort_handle())) }
+    }
+
+    /// A router without a table of its own, for a process worker: everything that is sent through its bus goes to
+    /// `uplink`, and the outcomes of calls that came from its node to `outcomes`. It needs no actor.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn beneath(address: Address, runtime: &Handle, uplink: Arc<dyn Uplink>, outcomes: Arc<dyn Outcomes>) -> Self {
+        // How many calls come is bounded by the window that the worker has given its node.
+        let limits = Limits { pending_max: usize::MAX, ..Limits::default() };
+        let core = Core::new(address, limits, runtime.clone());
+        core.set_uplink(uplink);
+        core.pending.set_outcomes(outcomes);
+        core.settle();
+        let swept = Arc::clone(&core);
+        let sweeper = runtime.spawn(async move { swept.pending.run_sweeper().await });
+        Self { core, _sweeper: Arc::new(Sweeper(sweeper.abort_handle())) }
+    }
+
+    /// Opens a slot for a call of the node; its outcome goes to [`Outcomes`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn await_call(&self, call: u64) -> Option<Ticket> {
+        self.core.pending.await_call(call)
+    }
+
+    /// The node does not want the outcome of this call any more; its handler sees that, and it is told all the same.
+    #[doc(hidden)]
+    pub fn forgo_call(&self, call: u64) -> bool {
+        self.core.pending.forgo_call(call)
+    }
+
+    /// Lets go of a delivery that nobody waits for any more before its handler was called.
+    pub fn let_go(&self, ticket: Ticket) {
+        self.core.pending.drop_call(ticket);
     }
 
     /// A handle to send through.

@@ -116,6 +116,9 @@ impl<S> Subscribe<S> {
 
     async fn start(self) -> Result<RawSubscription, DeclareError> {
         let selection = self.selection?;
+        if self.bus.core.uplink().is_some() {
+            return Err(DeclareError::NoSubscriptions);
+        }
         let number = NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed);
         let group = Group::new(GroupOptions {
             name: GroupName::Subscription(number),

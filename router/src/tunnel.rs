@@ -14,12 +14,10 @@ use std::sync::Arc;
 
 use edri_events::{Body, CodecError, DescriptorRef, Encoding, Envelope, Event, Failure, Head, Item, Tunnel, Value};
 
+use crate::RequestError;
 use crate::bus::{Bus, Options};
-use crate::core::Core;
 use crate::delivery::{Offer, ReplyTo};
-use crate::pending::Waiting;
-use crate::request::To;
-use crate::{GroupRef, RequestError};
+use crate::request::{Sought, To};
 
 use pipe::{End, Idle, Weigh, halves};
 pub use pipe::{Receiver, Sender, TunnelError, Window};
@@ -74,15 +72,18 @@ pub struct Opened<U, D, R> {
 /// What comes of a tunnel in the end.
 pub struct TunnelOutcome<R> {
     bus: Bus,
-    waiting: Option<(Waiting<Arc<Core>>, GroupRef)>,
+    waiting: Option<Sought>,
     ended: Option<Result<Value, TunnelError>>,
     take: fn(Value) -> Result<R, CodecError>,
 }
 
 impl<R> TunnelOutcome<R> {
     async fn wait(&mut self) -> Result<(), TunnelError> {
-        if let Some((waiting, _)) = &mut self.waiting {
-            let outcome = waiting.await;
+        if let Some(waiting) = &mut self.waiting {
+            let outcome = match waiting {
+                Sought::Here(waiting, _) => waiting.await,
+                Sought::Above(outcome) => outcome.await,
+            };
             self.ended = Some(outcome.map_err(|error| TunnelError::Ended(Arc::new(error))));
             self.waiting = None;
         }
@@ -347,9 +348,8 @@ impl Bus {
         let (sender, worker_receiver) = halves(window, weigh_up, &idle, true);
         let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
         let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
-        let (waiting, group) =
-            self.place(envelope, To::Any, None, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await?;
-        let outcome = TunnelOutcome { bus: self.clone(), waiting: Some((waiting, group)), ended: None, take };
+        let waiting = self.place(envelope, To::Any, None, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await?;
+        let outcome = TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, take };
         Ok(Opened { sender, receiver, outcome })
     }
 }

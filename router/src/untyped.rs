@@ -3,7 +3,7 @@
 use edri_events::{Body, Encoding, Envelope, Kind, Pattern, REQUEST_TIMEOUT_DEFAULT, Value};
 use std::time::Instant;
 
-use crate::bus::{Bus, Options, Refusal, check_kind};
+use crate::bus::{Bus, Options, Refusal};
 use crate::request::{Answers, To};
 use crate::subscribe::{Subscribe, UntypedSubscription};
 use crate::tunnel::Opened;
@@ -70,8 +70,8 @@ impl Untyped<'_> {
             Err(source) => return Err(TryPublishError::Refused { event: body, source }),
         };
         self.bus.push_all_or_none(envelope).map_err(|refusal| match refusal {
-            Refusal::Full(group) => TryPublishError::Full { event: body, group: group.name().clone() },
-            Refusal::Declare(error) => TryPublishError::Refused { event: body, source: error.into() },
+            Refusal::Full(group) => TryPublishError::Full { event: body, group },
+            Refusal::Refused(source) => TryPublishError::Refused { event: body, source },
         })
     }
 
@@ -90,7 +90,7 @@ impl Untyped<'_> {
             .into_iter()
             .map(|body| self.envelope(name, Kind::Notification, body, &options))
             .collect::<Result<Vec<_>, _>>()?;
-        self.bus.send_batch(self.bus.core.descriptor(name)?, envelopes).await
+        self.bus.send_batch(self.bus.core.descriptor(name, Kind::Notification)?, envelopes).await
     }
 
     /// As [`Bus::request`].
@@ -153,8 +153,7 @@ impl Untyped<'_> {
     /// As [`Bus::open`] and [`Untyped::request`].
     pub async fn open(&self, name: &str, body: impl Into<Body>) -> Result<Opened<Body, Body, Body>, RequestError> {
         let (options, body) = (Options::default(), body.into());
-        let descriptor = self.bus.core.descriptor(name)?;
-        check_kind(&descriptor, Kind::Tunnel)?;
+        let descriptor = self.bus.core.descriptor(name, Kind::Tunnel)?;
         let take: fn(Value) -> _ = match body.encoding {
             Encoding::MessagePack => |value| value.into_body(Encoding::MessagePack),
             Encoding::Json => |value| value.into_body(Encoding::Json),
@@ -170,16 +169,14 @@ impl Untyped<'_> {
     }
 
     fn envelope(&self, name: &str, kind: Kind, body: Body, options: &Options) -> Result<Envelope, PublishError> {
-        let descriptor = self.bus.core.descriptor(name)?;
-        check_kind(&descriptor, kind)?;
+        let descriptor = self.bus.core.descriptor(name, kind)?;
         let event = descriptor.name().clone();
         let head = self.bus.head(descriptor, options)?;
         Envelope::untyped(head, body).map_err(|source| PublishError::Payload { event, source })
     }
 
     fn request_envelope(&self, name: &str, body: Body, options: &Options) -> Result<Envelope, RequestError> {
-        let descriptor = self.bus.core.descriptor(name)?;
-        check_kind(&descriptor, Kind::Request)?;
+        let descriptor = self.bus.core.descriptor(name, Kind::Request)?;
         let mut head = self.bus.head(descriptor, options).map_err(crate::request::not_sent)?;
         let deadline = head.deadline.unwrap_or_else(|| Instant::now() + REQUEST_TIMEOUT_DEFAULT);
         head.deadline = Some(self.bus.within_deadline(deadline));

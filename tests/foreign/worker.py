@@ -147,6 +147,14 @@ def misbehave(node, number, fields):
             time.sleep(60)
             os._exit(0)
         print("child of", os.getpid(), flush=True)
+    if HOW == "eats":
+        bytearray(4 << 30)
+    if HOW == "spins":
+        while True:
+            pass
+    if HOW == "tells":
+        told = int(os.environ["TOLD"]) if os.listdir(".") == ["here"] and "LEFT_OUT" not in os.environ else 0
+        node.call("publish", event="test.followed", payload={"number": told})
     if HOW == "slow":
         time.sleep(60)
     if HOW == "once" and not fields.get("redelivered"):

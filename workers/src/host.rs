@@ -470,6 +470,7 @@ pub(crate) fn begin(seat: &Seat, delivery: &mut Delivery) -> bool {
     match delivery.ticket() {
         // A requester that gave up, or whose deadline passed, has freed its slot.
         Some(ticket) if !seat.router.is_wanted(ticket) => {
+            seat.router.let_go(ticket);
             seat.status.count(Ended::Cancelled);
             seat.status.set_in_hand(0);
             false

@@ -146,6 +146,12 @@ impl<W: Worker> Blueprint<W> {
         &self.events
     }
 
+    /// Whether some of the handlers run beside one another.
+    #[must_use]
+    pub fn is_concurrent(&self) -> bool {
+        self.share.is_some()
+    }
+
     /// What the handlers want.
     #[must_use]
     pub fn selections(&self) -> &[Selection] {

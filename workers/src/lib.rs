@@ -18,5 +18,7 @@ pub use context::Context;
 pub use host::{Exit, Host, Seat, Signals, Work};
 pub use instance::{Blueprint, Factory, HandlerError, Outcome};
 pub use policy::{Backoff, Placement, Policy, Retry};
-pub use process::{Demand, Introduced, NODE_PID_VARIABLE, Process, ProcessPlan, WORKER_VARIABLE};
+pub use process::{Demand, Introduced, Process, ProcessPlan};
+#[doc(hidden)]
+pub use process::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

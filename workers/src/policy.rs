@@ -13,7 +13,8 @@ pub enum Placement {
     Task,
     /// On an operating system thread of its own, where blocking code is fine.
     Thread,
-    /// In a process of its own: this program, started again to host only this worker. See [`Process`](crate::Process).
+    /// In a process of its own: a crash, a leak or a handler that never returns is its own affair. The same program is
+    /// started again for it, and `edri::hosted` tells the two apart.
     Process,
 }
 

@@ -6,6 +6,7 @@
 
 mod calls;
 mod carried;
+mod child;
 mod fault;
 mod flights;
 mod guardian;
@@ -16,7 +17,7 @@ mod options;
 mod output;
 mod peer;
 
+pub use child::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 pub(crate) use host::run;
 pub use introduce::Introduced;
-pub use launch::{NODE_PID_VARIABLE, WORKER_VARIABLE};
 pub use options::{Demand, Process, ProcessPlan};

@@ -48,6 +48,14 @@ pub(crate) async fn serve(
                 if let Some(exit) = beside.lost.take() {
                     return Some(exit);
                 }
+                desk.consumer.give_back();
+                // One more turn before going to sleep: under load the next event is often about to come, and neither this
+                // worker nor its publisher has to pay for a wake-up.
+                turn().await;
+                if let Some(delivery) = desk.consumer.try_next() {
+                    next = Some(delivery);
+                    continue;
+                }
                 let taken = tokio::select! {
                     biased;
                     taken = desk.consumer.next() => taken,
@@ -112,6 +120,19 @@ pub(crate) async fn serve(
         }
         next = desk.next.take();
     }
+}
+
+/// Lets the runtime's other tasks have a turn, without the look at timers and sockets of `tokio::task::yield_now`.
+async fn turn() {
+    let mut had = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut had, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// The calls of concurrent handlers that are running.

@@ -10,7 +10,6 @@ use edri_protocol::{Call, Fault, Frame, Payload, Response};
 use edri_router::{Relay, Relayed, RequestError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::StreamExt;
 use serde::Serialize;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -170,13 +169,12 @@ impl Calls {
 }
 
 async fn request_all(relay: &Relay, peer: &Arc<Peer>, number: u64, event: Relayed) {
-    let answers = match relay.request_all(event).await {
+    let mut answers = match relay.request_all(event).await {
         Ok(answers) => answers,
         Err(error) => return respond(peer, number, Err(error)),
     };
-    let mut answers = std::pin::pin!(answers);
-    while let Some((manager, outcome)) = answers.next().await {
-        let result = outcome.and_then(|value| into_body(value, peer.encoding()));
+    while let Some(edri_router::Answer { manager, result, .. }) = answers.next().await {
+        let result = result.and_then(|value| into_body(value, peer.encoding()));
         let part = |response| Response { from: Some(manager.as_str().into()), more: true, ..response };
         let sent = match &result {
             Ok(body) => peer.send(&Frame::Response(part(with_value(number, body)))),

@@ -43,7 +43,7 @@ impl<T> Flights<T> {
 
     /// Whether another call may be made.
     pub(super) fn has_room(&self, window: Window) -> bool {
-        self.open == 0 || (self.open < window.calls as usize && self.bytes < window.bytes)
+        window.calls > 0 && (self.open == 0 || (self.open < window.calls as usize && self.bytes < window.bytes))
     }
 
     /// The number that the next call will have.

@@ -234,7 +234,8 @@ impl ProcessHost {
                 }
                 _ = self.running.ended() => return Over::Gone(None),
                 _ = self.socket.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
-                () = self.peer.output() => {}
+                // What waits while the socket takes no more is looked at when it does.
+                () = self.peer.output(), if self.out.is_empty() => {}
                 () = self.unwanted.any() => self.cancel_unwanted(),
                 () = self.calls.settled(), if !self.calls.is_empty() => {}
                 taken = next(&mut self.consumer), if self.phase == Phase::Serving && self.may_take() => match taken {

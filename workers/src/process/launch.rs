@@ -18,14 +18,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::child::{NODE_VARIABLE, WORKER_VARIABLE};
 use super::guardian;
 use super::options::{Process, Program};
 use super::output::{self, LastWords, Source};
-
-/// The name of the worker's manager, in the environment of its process.
-pub const WORKER_VARIABLE: &str = "EDRI_WORKER";
-/// The process id of the node, in the environment of a worker's process: what the worker starts itself is no worker.
-pub const NODE_PID_VARIABLE: &str = "EDRI_NODE_PID";
 
 /// A running process, or one that has ended. Dropping it kills its group.
 #[derive(Debug)]
@@ -123,7 +119,7 @@ fn command(process: &Process, manager: &ManagerName) -> (Command, String) {
             (command, shown.join(" "))
         }
     };
-    command.env(WORKER_VARIABLE, manager.as_str()).env(NODE_PID_VARIABLE, std::process::id().to_string());
+    command.env(WORKER_VARIABLE, manager.as_str()).env(NODE_VARIABLE, std::process::id().to_string());
     for (name, value) in &process.environment {
         match value {
             Some(value) => command.env(name, value),
@@ -190,12 +186,14 @@ fn attend(
 #[cfg(target_os = "linux")]
 fn limit(pid: Pid, (memory, cpu): (Option<u64>, Option<Duration>)) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, prlimit};
-    let set = |resource, most| prlimit(Some(pid), resource, Rlimit { current: Some(most), maximum: Some(most) });
+    let set = |resource, soft, hard| prlimit(Some(pid), resource, Rlimit { current: Some(soft), maximum: Some(hard) });
     if let Some(bytes) = memory {
-        set(Resource::As, bytes)?;
+        set(Resource::As, bytes, bytes)?;
     }
     if let Some(time) = cpu {
-        set(Resource::Cpu, time.as_secs().max(1))?;
+        // At the first the system says why it ends the process (XCPU), at the second it just does.
+        let seconds = time.as_secs().max(1);
+        set(Resource::Cpu, seconds, seconds + 1)?;
     }
     Ok(())
 }

@@ -172,6 +172,6 @@ impl ProcessPlan {
     /// must not be in the same hands already.
     pub(crate) fn window(&self, theirs: Window, keeps_order: bool) -> Window {
         let most = if keeps_order { 1 } else { self.process.window_calls };
-        Window { calls: theirs.calls.clamp(1, most), bytes: theirs.bytes.max(1) }
+        Window { calls: theirs.calls.min(most), bytes: theirs.bytes.max(1) }
     }
 }

@@ -46,10 +46,17 @@ pub(crate) struct Peer {
     frame_bytes_max: usize,
     runtime: Handle,
     // Held to append a frame or to swap the buffer.
-    output: Mutex<Vec<u8>>,
+    output: Mutex<Output>,
     writer: AtomicWaker,
     // Held to find, add or remove a tunnel.
     tunnels: Mutex<Tunnels>,
+}
+
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// Whether the writer was told that there is something.
+    announced: bool,
 }
 
 #[derive(Default)]
@@ -79,7 +86,7 @@ impl Peer {
 
     /// How much waits to be written.
     pub(crate) fn output_bytes(&self) -> usize {
-        self.output.lock().len()
+        self.output.lock().bytes.len()
     }
 
     /// How frames, and the payloads in them, are written.
@@ -93,23 +100,30 @@ impl Peer {
     ///
     /// When the frame is too long, or a payload in it is of another encoding; nothing is added then.
     pub(crate) fn send(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
-        self.send_with(|write| write(frame))
-    }
-
-    /// Adds several frames at once, for one lock and at most one wake-up: `frames` is given a function that adds one.
-    pub(crate) fn send_with<R>(
-        &self,
-        frames: impl FnOnce(&mut dyn FnMut(&Frame<'_>) -> Result<(), FrameError>) -> R,
-    ) -> R {
         let mut output = self.output.lock();
-        let was_empty = output.is_empty();
-        let result = frames(&mut |frame| frame.encode_to_stream(self.encoding, self.frame_bytes_max, &mut output));
-        let wake = was_empty && !output.is_empty();
+        frame.encode_to_stream(self.encoding, self.frame_bytes_max, &mut output.bytes)?;
+        let wake = !std::mem::replace(&mut output.announced, true);
         drop(output);
         if wake {
             self.writer.wake();
         }
-        result
+        Ok(())
+    }
+
+    /// As [`Peer::send`], for one who sees to the writing himself: the writer is not told.
+    ///
+    /// # Errors
+    ///
+    /// As [`Peer::send`].
+    pub(crate) fn send_quietly(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
+        frame.encode_to_stream(self.encoding, self.frame_bytes_max, &mut self.output.lock().bytes)
+    }
+
+    /// Tells the writer that there is something to be written.
+    pub(crate) fn announce(&self) {
+        if !std::mem::replace(&mut self.output.lock().announced, true) {
+            self.writer.wake();
+        }
     }
 
     /// Sends a frame that is short and has no payload; should it not be writable all the same, that is logged.
@@ -131,19 +145,19 @@ impl Peer {
         if into.capacity() > OUTPUT_KEPT_BYTES {
             *into = Vec::new();
         }
-        std::mem::swap(&mut *self.output.lock(), into);
+        let mut output = self.output.lock();
+        output.announced = false;
+        std::mem::swap(&mut output.bytes, into);
         !into.is_empty()
     }
 
     /// Ready once there is something to be written. For one task at a time. Cancel safe.
     pub(crate) async fn output(&self) {
-        poll_fn(|cx| self.poll_output(cx)).await;
-    }
-
-    /// As [`Peer::output`].
-    pub(crate) fn poll_output(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.writer.register(cx.waker());
-        if self.output.lock().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        poll_fn(|cx| {
+            self.writer.register(cx.waker());
+            if self.output.lock().announced { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     // ---- tunnels ---------------------------------------------------------------------------------------------------
@@ -242,6 +256,20 @@ impl Peer {
                 flow.sent.register(cx.waker());
                 let state = flow.state.lock();
                 if state.sent || state.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+    }
+
+    /// Waits until the other side has given credit for the tunnel, which says that it has taken it, or until it is over.
+    /// Cancel safe.
+    pub(crate) async fn tunnel_taken(&self, id: u64) {
+        let flow = self.tunnels.lock().running.get(&id).cloned();
+        if let Some(flow) = flow {
+            poll_fn(|cx| {
+                flow.taken.register(cx.waker());
+                let state = flow.state.lock();
+                if state.granted || state.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }
@@ -384,6 +412,7 @@ struct Flow {
     outward: AtomicWaker,
     inward: AtomicWaker,
     sent: AtomicWaker,
+    taken: AtomicWaker,
 }
 
 struct FlowState {
@@ -392,6 +421,8 @@ struct FlowState {
     /// What may still come.
     window: Balance,
     queue: VecDeque<Body>,
+    /// Whether the other side has given any since.
+    granted: bool,
     /// Nothing more comes.
     finished: bool,
     /// The local end was told so.
@@ -452,6 +483,7 @@ impl Flow {
             credit: Balance { items: 0, bytes: 0 },
             window: Balance { items: 0, bytes: 0 },
             queue: VecDeque::new(),
+            granted: false,
             finished: false,
             told: false,
             sent: false,
@@ -467,6 +499,7 @@ impl Flow {
             outward: AtomicWaker::new(),
             inward: AtomicWaker::new(),
             sent: AtomicWaker::new(),
+            taken: AtomicWaker::new(),
         }
     }
 
@@ -486,8 +519,15 @@ impl Flow {
     }
 
     fn add_credit(&self, grant: Grant) {
-        self.state.lock().credit.add(grant);
+        let first = {
+            let mut state = self.state.lock();
+            state.credit.add(grant);
+            !std::mem::replace(&mut state.granted, true)
+        };
         self.outward.wake();
+        if first {
+            self.taken.wake();
+        }
     }
 
     fn took_credit(&self, bytes: usize) {
@@ -536,6 +576,7 @@ impl Flow {
         self.outward.wake();
         self.inward.wake();
         self.sent.wake();
+        self.taken.wake();
         true
     }
 

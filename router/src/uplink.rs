@@ -1,0 +1,89 @@
+//! A router without a table of its own: that of a process worker, where all that is sent leaves the process.
+//!
+//! Nothing ever subscribes in such a process, so every verb of the [`Bus`](crate::Bus) finds no entry in the table and comes
+//! to its slow path; only there it looks for the uplink. The hot path of a node knows nothing of it.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use edri_events::{DescriptorRef, Envelope, Kind, ManagerName};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::delivery::{Delivery, Offer};
+use crate::pending::Outcome;
+use crate::{DeclareError, GroupName, Health, PublishError, Receipt, RequestError};
+
+/// What carries a process worker's own calls to its node. Dropping a future takes the call back.
+pub trait Uplink: Send + Sync {
+    /// Tells the node of an event that is about to be used.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`] when the event is known here as something else.
+    fn declare(&self, event: &DescriptorRef) -> Result<(), DeclareError>;
+
+    /// What an untyped verb sends under this name. The node knows whether there is such an event.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`] when the text is no name, or names an event of another kind.
+    fn descriptor(&self, name: &str, kind: Kind) -> Result<DescriptorRef, DeclareError>;
+
+    /// Publishes events in their order, waiting until `limit` at most.
+    fn publish(&self, envelopes: Vec<Envelope>, limit: Instant) -> BoxFuture<'static, Result<Receipt, PublishError>>;
+
+    /// Publishes an event if that needs no waiting here; what becomes of it at the node is not told.
+    ///
+    /// # Errors
+    ///
+    /// [`NotNow`]; the event has gone nowhere.
+    fn try_publish(&self, envelope: Envelope) -> Result<Receipt, NotNow>;
+
+    /// Asks one worker, of this manager if one is named.
+    fn request(&self, envelope: Envelope, to: Option<&str>) -> BoxFuture<'static, Outcome>;
+
+    /// Asks one worker of every manager that answers. Ready with the first answer.
+    fn request_all(&self, envelope: Envelope) -> BoxFuture<'static, Result<AnswersAbove, RequestError>>;
+
+    /// Opens a tunnel. Ready once a worker's inbox has it, with what comes of it in the end.
+    fn open(&self, envelope: Envelope, offer: Box<dyn Offer>)
+    -> BoxFuture<'static, Result<OutcomeAbove, RequestError>>;
+}
+
+/// Answers from beyond the uplink.
+pub type AnswersAbove = BoxStream<'static, (ManagerName, Outcome)>;
+
+/// An outcome from beyond the uplink.
+pub type OutcomeAbove = BoxFuture<'static, Outcome>;
+
+/// Why an event was not sent at once.
+#[derive(Debug)]
+pub enum NotNow {
+    /// As many calls are open as may be.
+    Full(GroupName),
+    /// It cannot be sent at all.
+    Refused(PublishError),
+}
+
+/// Takes outcomes as they come, in a process worker: its node waits for them.
+pub trait Outcomes: Send + Sync {
+    /// The outcome of this call.
+    fn outcome(&self, call: u64, outcome: Outcome);
+}
+
+/// Where a consumer finds deliveries when its inbox has none.
+pub trait Source: Send + std::fmt::Debug {
+    /// The next delivery if there is one.
+    fn try_next(&mut self) -> Option<Delivery>;
+    /// The next delivery; `None` once there will be none. Cancel safe.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>>;
+}
+
+/// Hears what a worker says of itself.
+pub trait Listener: Send + Sync + std::fmt::Debug {
+    /// How it is.
+    fn health(&self, health: &Health);
+    /// A figure of its own.
+    fn figure(&self, name: &str, value: f64);
+}

@@ -1,0 +1,61 @@
+"""Workers for edri in Python.
+
+A :class:`Worker` has handlers for notifications, requests and tunnels, which a node gives to it over a socket::
+
+    worker = Worker()
+
+    @worker.notification("quake.recorded", key="region")
+    async def recorded(quake: QuakeRecorded, cx: Context) -> None: ...
+
+    if __name__ == "__main__":
+        worker.run()
+"""
+
+__version__ = "0.1.0"
+
+from .context import Answer, Context, Receipt, SyncContext
+from .errors import (
+    DeclarationError,
+    EdriError,
+    Failure,
+    Mismatch,
+    ProtocolError,
+    RequestError,
+    TunnelBroken,
+    TunnelEnded,
+)
+from .events import Event, NotificationEvent, RequestEvent, TunnelEvent, notification_event, request_event, tunnel_event
+from .tunnels import OpenedTunnel, SyncTunnel, Tunnel
+from .worker import Worker, notification, request, started, stopping, tunnel
+
+__all__ = [
+    "Answer",
+    "Context",
+    "DeclarationError",
+    "EdriError",
+    "Event",
+    "Failure",
+    "Mismatch",
+    "NotificationEvent",
+    "OpenedTunnel",
+    "ProtocolError",
+    "Receipt",
+    "RequestError",
+    "RequestEvent",
+    "SyncContext",
+    "SyncTunnel",
+    "Tunnel",
+    "TunnelBroken",
+    "TunnelEnded",
+    "TunnelEvent",
+    "Worker",
+    "__version__",
+    "notification",
+    "notification_event",
+    "request",
+    "request_event",
+    "started",
+    "stopping",
+    "tunnel",
+    "tunnel_event",
+]
