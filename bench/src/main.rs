@@ -75,10 +75,11 @@ struct Options {
 }
 
 fn main() -> Result<ExitCode> {
-    process::hosted();
+    // A bare child may be a node's worker too.
     if process::bare::is_wanted() {
         return process::bare::run().map(|()| ExitCode::SUCCESS);
     }
+    process::hosted();
     match Cli::parse().suite {
         Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edri::{Bus, Context, Definition, Failure, Handle, Manager, Node, Worker};
+use edri::{App, Bus, Context, Definition, Failure, Handle, Manager, Node, Placement, Worker};
 use futures_util::future::join_all;
 
 use super::{Child, Work, bare, python};
 use crate::Result;
 use crate::event::{Blob, BlobAsk, node, stop};
+
+const NAME: &str = "blobs";
 
 /// Answers questions and takes notifications.
 #[derive(Debug, Default)]
@@ -30,18 +32,19 @@ impl Handle<Blob> for Blobs {
 }
 
 /// Becomes the worker if this process is to be one.
-pub(crate) fn hosted() {}
+pub(crate) fn hosted() {
+    edri::hosted(|| App::new("bench").manager(blobs()));
+}
+
+fn blobs() -> Definition {
+    let blobs = Manager::new(NAME).worker(Blobs::default).handles::<BlobAsk>().handles::<Blob>();
+    blobs.placement(Placement::Process).into()
+}
 
 fn manager(child: Child) -> Result<Definition> {
-    const NAME: &str = "blobs";
     let quoted = |path: &std::path::Path| format!("'{}'", path.display());
     Ok(match child {
-        Child::Rust => Manager::new(NAME)
-            .worker(Blobs::default)
-            .handles::<BlobAsk>()
-            .handles::<Blob>()
-            .placement(edri::Placement::Process)
-            .into(),
+        Child::Rust => blobs(),
         Child::Python => {
             let words = [quoted(python::interpreter()?), quoted(&python::script("worker.py"))];
             Manager::program(NAME, &words.join(" ")).into()
