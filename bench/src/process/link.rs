@@ -30,11 +30,6 @@ impl Link {
         Ok(frame.encode_to_stream(Encoding::MessagePack, limits::FRAME_BYTES_MAX, &mut self.out)?)
     }
 
-    /// How much is to be written.
-    pub(super) fn waiting(&self) -> usize {
-        self.out.len()
-    }
-
     /// Writes all of it.
     pub(super) fn flush(&mut self) -> Result<()> {
         if !self.out.is_empty() {

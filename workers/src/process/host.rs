@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use edri_events::{Failure, Kind, Value};
 use edri_protocol::{
-    Ack, Bye, Cancel, Declare, Frame, FrameError, Ping, Pong, Response, VERSION, Welcome, Window, limits, split,
+    Ack, Bye, Cancel, Declare, Frame, FrameError, PREFIX_BYTES, Ping, Pong, Response, VERSION, Welcome, Window, first,
+    limits, split,
 };
-use edri_router::{Bus, Delivery, InboxConsumer, Reason, WorkerState};
+use edri_router::{Bus, Delivery, InboxConsumer, Reason, ReplyTo, WorkerState};
 use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -30,7 +31,7 @@ use super::introduce::Introduced;
 use super::launch::{Running, ended_text};
 use super::options::ProcessPlan;
 use super::peer::Peer;
-use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, time_limit_text};
+use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, succeed, time_limit_text};
 use crate::instance::HandlerError;
 
 /// How many of the worker's own calls may be open at once.
@@ -39,6 +40,9 @@ const CALLS_MAX: u32 = 1024;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The most bytes read before other things have their turn.
 const READ_TURN_BYTES: usize = 256 << 10;
+/// The payload of a frame of at most so many bytes is copied out of what was read, which can then be read into again. That
+/// of a longer one stays where it is.
+const COPIED_BYTES_MAX: usize = 1024;
 /// How long a process may take to end once its socket is closed and it has been asked to.
 const TERMINATION: Duration = Duration::from_millis(500);
 /// How long the process may take to end once it has said bye.
@@ -107,6 +111,8 @@ struct ProcessHost {
     unwanted_waker: Waker,
     pinged: Option<Instant>,
     busy: Instant,
+    /// When this turn of the loop began.
+    now: Instant,
 }
 
 /// Runs one process instance until it ends.
@@ -167,6 +173,7 @@ pub(crate) async fn run(
         unwanted,
         pinged: None,
         busy: now,
+        now,
     };
     if let Err(wrong) = host.welcome() {
         return Exit::StartFailed(wrong, host.resume.into());
@@ -215,6 +222,7 @@ impl ProcessHost {
         let mut clock = pin!(tokio::time::sleep(tick));
         let mut open = Box::pin(set(self.seat.signals.open.clone()));
         loop {
+            self.now = Instant::now();
             self.fill();
             if let Err(over) = self.write() {
                 return over;
@@ -331,7 +339,7 @@ impl ProcessHost {
             return;
         }
         let number = self.flights.next_number();
-        match self.outgoing.send(&self.peer, number, &mut delivery) {
+        match self.outgoing.send(&self.peer, number, &mut delivery, self.now) {
             Ok(bytes) => {
                 if let Some(ticket) = delivery.ticket() {
                     let mut cx = Context::from_waker(&self.unwanted_waker);
@@ -382,11 +390,8 @@ impl ProcessHost {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(Over::Gone(Some(format!("its socket broke: {error}")))),
             }
-            while let Some(bytes) =
-                split(&mut self.read, limits::FRAME_BYTES_MAX).map_err(|error| self.refuse(&error))?
-            {
-                self.frame(&bytes, ready).await?;
-            }
+            self.now = Instant::now();
+            self.frames(ready).await?;
             if self.peer.output_bytes() + self.out.len() > OUTPUT_BYTES_MAX {
                 return Err(Over::Gone(Some("it does not read what it is sent".to_owned())));
             }
@@ -394,21 +399,57 @@ impl ProcessHost {
         Ok(())
     }
 
+    /// Takes the whole frames that have been read.
+    async fn frames(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
+        // Apart, so that a frame can be taken where it is.
+        let mut read = std::mem::take(&mut self.read);
+        let none = Bytes::new();
+        let taken = loop {
+            let taken = match first(&read, limits::FRAME_BYTES_MAX) {
+                Ok(None) => break Ok(()),
+                Ok(Some(bytes)) if bytes.len() <= COPIED_BYTES_MAX => {
+                    let next = PREFIX_BYTES + bytes.len();
+                    let taken = self.frame(bytes, &none, ready).await;
+                    read.advance(next);
+                    taken
+                }
+                Ok(Some(bytes)) => {
+                    let next = bytes.len();
+                    read.advance(PREFIX_BYTES);
+                    let bytes = read.split_to(next).freeze();
+                    self.frame(&bytes, &bytes, ready).await
+                }
+                Err(error) => Err(self.refuse(&error)),
+            };
+            if taken.is_err() {
+                break taken;
+            }
+        };
+        self.read = read;
+        taken
+    }
+
     fn refuse(&self, error: &FrameError) -> Over {
         self.peer.object(error.code(), &error.to_string(), "", None);
         Over::Gone(Some(format!("it sent what is no frame: {error}")))
     }
 
-    async fn frame(&mut self, bytes: &Bytes, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
-        let frame = Frame::decode(bytes).map_err(|error| self.refuse(&error))?;
+    /// Takes a frame. Payloads share the memory of `whole` if that is where the frame is.
+    async fn frame(
+        &mut self,
+        frame: &[u8],
+        whole: &Bytes,
+        ready: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<(), Over> {
+        let frame = Frame::decode(frame).map_err(|error| self.refuse(&error))?;
         match frame {
             Frame::Ack(ack) => self.ack(&ack),
-            Frame::Response(response) => self.response(response, bytes),
-            Frame::Publish(call) => self.calls.publish(&call, bytes),
-            Frame::Request(call) => self.calls.request(&call, bytes),
-            Frame::Open(call) => self.calls.open(&call, bytes),
+            Frame::Response(response) => self.response(response, whole),
+            Frame::Publish(call) => self.calls.publish(&call, whole),
+            Frame::Request(call) => self.calls.request(&call, whole),
+            Frame::Open(call) => self.calls.open(&call, whole),
             Frame::Cancel(cancel) => self.calls.cancel(cancel.id),
-            Frame::Data(data) => self.peer.data(&data, bytes),
+            Frame::Data(data) => self.peer.data(&data, whole),
             Frame::Credit(credit) => self.peer.credit(&credit),
             Frame::End(end) => self.peer.end(&end),
             Frame::Abort(abort) => self.peer.abort(&abort),
@@ -477,29 +518,33 @@ impl ProcessHost {
 
     /// Takes an answered event out of the process's hands.
     fn land(&mut self, number: u64) -> Option<Flight> {
-        let flight = self.flights.take(number, Instant::now());
-        if flight.is_none() {
+        let Some(flight) = self.flights.take(number, self.now) else {
             self.peer.object("unknown_call", "no call of this number is open", "response", Some(number));
             return None;
-        }
-        self.busy = Instant::now();
+        };
+        self.busy = self.now;
         if self.flights.is_empty() {
             self.alone = false;
         }
-        self.peer.tunnel_over(number);
-        flight
+        if let ReplyTo::Tunnel(..) = flight.delivery.reply {
+            self.peer.tunnel_over(number);
+        }
+        Some(flight)
     }
 
     fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
         let Flight { delivery, timer, .. } = flight;
         timer.stop(&self.seat.status);
-        if let (Err(failure), Kind::Notification) = (&result, delivery.envelope.head().descriptor.kind())
-            && failure.code() == "invalid_payload"
-        {
+        let failure = match result {
+            Ok(value) => return succeed(&self.seat, &delivery, value),
+            Err(failure) => failure,
+        };
+        let is_notification = delivery.envelope.head().descriptor.kind() == Kind::Notification;
+        if is_notification && failure.code() == "invalid_payload" {
             self.seat.router.discard(&self.seat.group, delivery, Reason::InvalidPayload, failure.text());
             return;
         }
-        let called = Called::Done(result.map_err(HandlerError::Failed));
+        let called = Called::Done(Err(HandlerError::Failed(failure)));
         match settle(&self.seat, delivery, called, &AtomicBool::new(false)) {
             Next::Again(delivery, pause) => self.resting.push((Instant::now() + pause, delivery)),
             Next::Settled | Next::End(_) => {}
