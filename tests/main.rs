@@ -9,6 +9,7 @@ mod python;
 mod quakes;
 mod requests;
 mod running;
+mod same;
 mod start;
 mod stop;
 mod subscriptions;

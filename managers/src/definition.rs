@@ -78,8 +78,7 @@ pub struct Manager<W = ()> {
     worker: W,
 }
 
-/// A worker type with what makes it.
-#[doc(hidden)]
+/// A worker type with what makes it: the type of a manager whose workers are known is `Manager<Typed<W>>`.
 pub struct Typed<W> {
     blueprint: Blueprint<W>,
     make: Box<dyn Fn() -> W + Send + Sync>,

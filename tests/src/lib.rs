@@ -1,1 +1,3 @@
-//! Scenarios that cross crates. There is nothing here but tests: see `tests/main.rs`.
+//! Scenarios that cross crates: see `tests/main.rs`. Here is only what they share with the program they start.
+
+pub mod workers;

@@ -84,18 +84,17 @@ impl<T> Flights<T> {
         open.filter_map(move |(index, slot)| Some((first + 2 * index as u64, &mut slot.as_mut()?.item)))
     }
 
-    /// Takes note that all calls up to `number` have been begun.
+    /// Takes note that all calls up to `number` have been begun, and none behind it: who said more before takes it back.
     pub(super) fn begin(&mut self, number: u64, now: Instant) {
         // Nobody can begin what was not sent.
         let number = number.min(self.next_number().saturating_sub(2));
         let behind = |number: u64| number.checked_sub(self.first).map_or(0, |offset| (offset / 2 + 1) as usize);
         let (from, to) = (behind(self.begun), behind(number));
-        if from < to {
-            for slot in self.slots.range_mut(from..to).flatten() {
-                slot.begun = Some(now);
-            }
+        let (changed, begun) = if from < to { (from..to, Some(now)) } else { (to..from.min(self.slots.len()), None) };
+        for slot in self.slots.range_mut(changed).flatten() {
+            slot.begun = begun;
         }
-        self.begun = self.begun.max(number);
+        self.begun = number;
     }
 
     /// How long the oldest begun call has been going on, as far as can be known: a worker that handles one at a time
@@ -183,6 +182,8 @@ mod tests {
         assert_eq!(begin_at(&[], &[]), (vec![], vec![1, 2, 3, 4, 5]));
         assert_eq!(begin_at(&[2], &[]), (vec![1], vec![2, 3, 4, 5]));
         assert_eq!(begin_at(&[2, 6], &[2, 4]), (vec![3], vec![4, 5]));
+        assert_eq!(begin_at(&[8, 4], &[]), (vec![1, 2], vec![3, 4, 5]), "taken back");
+        assert_eq!(begin_at(&[8, 4, 6], &[2]), (vec![2, 3], vec![4, 5]));
         assert_eq!(begin_at(&[99], &[4]), (vec![1, 3, 4, 5], vec![]));
     }
 

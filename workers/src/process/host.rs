@@ -234,7 +234,7 @@ impl ProcessHost {
                 readable = self.socket.readable() => {
                     let read = match readable {
                         Ok(()) => self.read(ready).await,
-                        Err(error) => Err(Over::Gone(Some(format!("its socket broke: {error}")))),
+                        Err(error) => Err(broken(&error)),
                     };
                     if let Err(over) = read {
                         return over;
@@ -388,7 +388,7 @@ impl ProcessHost {
                 Ok(0) => return Err(Over::Gone(None)),
                 Ok(count) => turn += count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(Over::Gone(Some(format!("its socket broke: {error}")))),
+                Err(error) => return Err(broken(&error)),
             }
             self.now = Instant::now();
             self.frames(ready).await?;
@@ -511,6 +511,10 @@ impl ProcessHost {
             // The process was lost over it and is about to say so with its end.
             Some(Refused::Error(fault)) if fault.code == "worker_lost".into() => {
                 self.lose(flight.delivery, Reason::WorkerLost, &fault.message);
+            }
+            Some(Refused::Error(fault)) if fault.code == "timed_out".into() && flight.delivery.ticket().is_none() => {
+                let detail = "its time to live ended before its process handled it";
+                self.seat.router.discard(&self.seat.group, flight.delivery, Reason::Expired, detail);
             }
             Some(Refused::Error(fault)) => self.settle(flight, Err(fault::to_failure(fault))),
         }
@@ -739,6 +743,14 @@ impl ProcessHost {
             self.running.ended().await;
         }
         Exit::Killed
+    }
+}
+
+fn broken(error: &std::io::Error) -> Over {
+    match error.kind() {
+        // It ended without having read everything; how it ended says more.
+        std::io::ErrorKind::ConnectionReset => Over::Gone(None),
+        _ => Over::Gone(Some(format!("its socket broke: {error}"))),
     }
 }
 
