@@ -155,7 +155,7 @@ async fn start_report(node: &Node) -> bool {
         Err(missing) => Err(missing),
     };
     if let Err(why) = &added {
-        say(&format!("no report by region, which needs Python (`--no-python` leaves it out): {why}"));
+        say(&format!("no report by region: {why} (`--no-python` leaves it out)"));
     }
     added.is_ok()
 }

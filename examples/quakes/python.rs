@@ -13,7 +13,7 @@ use tokio::time::timeout;
 const ENVIRONMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk/python/environment.py");
 const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/report.py");
 /// After so long it is told what is waited for. With an environment that is there it is over long before.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The command that runs `report.py`, for [`edri::Manager::program`].
 ///
@@ -24,7 +24,9 @@ pub(crate) async fn report_command(say: impl Fn(&str)) -> Result<String, String>
     let directory = beside_the_build().ok_or("the program is not where cargo has put it: start it by `cargo run`")?;
     let setup = Command::new("python3")
         .arg(ENVIRONMENT)
-        .arg(directory)
+        .arg(&directory)
+        // Where there is no network, the run goes on soon; unless told otherwise pip tries for most of a minute.
+        .env("PIP_RETRIES", std::env::var_os("PIP_RETRIES").unwrap_or_else(|| "1".into()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -47,7 +49,8 @@ pub(crate) async fn report_command(say: impl Fn(&str)) -> Result<String, String>
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(said.trim().lines().last().unwrap_or("`python3` failed and did not say why").to_owned());
+        let why = said.trim().lines().last().unwrap_or("`python3` failed and did not say why");
+        return Err(why.split_once(&format!("{}: ", directory.display())).map_or(why, |(_, why)| why).to_owned());
     }
     let python = String::from_utf8_lossy(&output.stdout);
     Ok(format!("{} {}", quoted(python.trim()), quoted(REPORT)))
