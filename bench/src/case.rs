@@ -16,6 +16,8 @@ pub(crate) struct Case {
     pub(crate) budget: Option<f64>,
     /// One event at a time, each waking the other side: measured on one core too, where a wake-up costs nearly nothing.
     pub(crate) one_in_flight: bool,
+    /// Why it cannot be measured here, if so.
+    pub(crate) missing: fn() -> Option<String>,
     pub(crate) run: fn(Plan) -> Running,
 }
 
@@ -25,17 +27,22 @@ pub(crate) type Running = BoxFuture<'static, Result<Figures>>;
 impl Case {
     /// A case with a budget.
     pub(crate) const fn new(name: &'static str, unit: &'static str, budget: f64, run: fn(Plan) -> Running) -> Self {
-        Self { name, unit, budget: Some(budget), one_in_flight: false, run }
+        Self { budget: Some(budget), ..Self::informing(name, unit, run) }
     }
 
     /// A case that only informs.
     pub(crate) const fn informing(name: &'static str, unit: &'static str, run: fn(Plan) -> Running) -> Self {
-        Self { name, unit, budget: None, one_in_flight: false, run }
+        Self { name, unit, budget: None, one_in_flight: false, missing: || None, run }
     }
 
     /// The same, one event at a time.
     pub(crate) const fn one_in_flight(self) -> Self {
         Self { one_in_flight: true, ..self }
+    }
+
+    /// The same, where what it needs may be missing.
+    pub(crate) const fn needs(self, missing: fn() -> Option<String>) -> Self {
+        Self { missing, ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use edri::{
     Account, Address, App, Bus, Context, Definition, Envelope, Failure, Handle, Incarnation, Node, Worker, event,
 };
@@ -113,6 +114,20 @@ impl Handle<Ask> for Oracle {
     async fn handle(&mut self, ask: &Ask, _: &mut Context) -> Result<u64, Failure> {
         self.answer(ask).await
     }
+}
+
+/// A question of any size, answered with a number.
+#[event(request, name = "bench.blob.ask", response = u64)]
+pub(crate) struct BlobAsk {
+    pub(crate) number: u64,
+    pub(crate) data: Bytes,
+}
+
+/// A notification of any size.
+#[event(notification, name = "bench.blob")]
+pub(crate) struct Blob {
+    pub(crate) number: u64,
+    pub(crate) data: Bytes,
 }
 
 /// Makes the same envelopes as a bus does, for a reference to carry.

@@ -14,6 +14,7 @@ mod harness;
 mod idle;
 mod local;
 mod pinned;
+mod process;
 mod report;
 
 use std::process::ExitCode;
@@ -41,6 +42,11 @@ struct Cli {
 enum Suite {
     /// Within one process: routing, requests, tunnels, subscriptions, and a node at rest.
     Local(Options),
+    /// Between two processes: a node and a worker in a process of its own, in Rust and in Python.
+    Process(Options),
+    /// One side of a case of `process`, for a profiler.
+    #[command(hide = true)]
+    Once(process::Once),
     /// A node in a process of its own, to be looked at from outside.
     #[command(hide = true)]
     Probe { what: idle::Probe },
@@ -69,9 +75,19 @@ struct Options {
 }
 
 fn main() -> Result<ExitCode> {
+    // A bare child may be a node's worker too.
+    if process::bare::is_wanted() {
+        return process::bare::run().map(|()| ExitCode::SUCCESS);
+    }
+    process::hosted();
     match Cli::parse().suite {
-        Suite::Local(options) if options.pinned && !pinned::is_pinned() => pinned::execute_again(),
-        Suite::Local(options) => local(&options),
+        Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
+        Suite::Process(options) => suite("process", &options, process::CASES.iter()),
+        Suite::Once(once) => {
+            let took = runtime()?.block_on(async { tokio::spawn(process::once(once)).await })??;
+            report::took(took);
+            Ok(ExitCode::SUCCESS)
+        }
         Suite::Probe { what } => runtime()?.block_on(idle::probe(what)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -81,18 +97,25 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_WORKERS).enable_all().build()?)
 }
 
-fn local(options: &Options) -> Result<ExitCode> {
+fn suite(name: &str, options: &Options, all: impl Iterator<Item = &'static Case> + Clone) -> Result<ExitCode> {
+    if options.pinned && !pinned::is_pinned() {
+        return pinned::execute_again();
+    }
     let plan = Plan::new(options.pairs, options.quick);
-    let cases = case::select(local::CASES.iter().chain(idle::CASES), options.case.as_deref());
+    let cases = case::select(all.clone(), options.case.as_deref());
     if cases.is_empty() {
-        let names: Vec<_> = local::CASES.iter().chain(idle::CASES).map(|case| case.name).collect();
+        let names: Vec<_> = all.map(|case| case.name).collect();
         return Err(format!("there is no such case; there are {}", names.join(", ")).into());
     }
     let mut report = Report::begin(options.json);
     for case in cases {
+        if let Some(why) = (case.missing)() {
+            report.leave_out(case.name, &why);
+            continue;
+        }
         report.add(&measure(case, &plan)?);
         if case.one_in_flight && !pinned::is_pinned() {
-            report.add(&pinned::measure(case, &plan)?);
+            report.add(&pinned::measure(name, case, &plan)?);
         }
     }
     let missed = report.end();

@@ -25,9 +25,9 @@ pub(crate) fn execute_again() -> Result<ExitCode> {
 }
 
 /// Measures one case in a pinned process.
-pub(crate) fn measure(case: &Case, plan: &Plan) -> Result<Outcome> {
+pub(crate) fn measure(suite: &str, case: &Case, plan: &Plan) -> Result<Outcome> {
     let mut command = command()?;
-    command.args(["local", "--json", "--case", case.name, "--pairs", &plan.pairs.to_string()]);
+    command.args([suite, "--json", "--case", case.name, "--pairs", &plan.pairs.to_string()]);
     if plan.quick {
         command.arg("--quick");
     }

@@ -1,8 +1,15 @@
 //! What is printed: a table for people, or one JSON object a line.
-#![expect(clippy::print_stdout, reason = "printing is what this module is for")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this module is for")]
+
+use std::time::Duration;
 
 use crate::case::Outcome;
 use crate::{RUNTIME_WORKERS, pinned};
+
+/// Prints how long something took.
+pub(crate) fn took(took: Duration) {
+    println!("{took:?}");
+}
 
 /// Prints outcomes as they come.
 #[derive(Debug)]
@@ -33,6 +40,15 @@ impl Report {
             println!("{}", serde_json::to_string(outcome).expect("an outcome is plain data"));
         } else {
             println!("{}", line(outcome));
+        }
+    }
+
+    /// Says that a case was left out; in JSON apart from the objects.
+    pub(crate) fn leave_out(&self, case: &str, why: &str) {
+        if self.json {
+            eprintln!("{case} is left out: {why}");
+        } else {
+            println!("{case:<26} left out: {why}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! How a payload becomes bytes and comes back: MessagePack with named fields, or JSON.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,10 +60,29 @@ impl Encoding {
     ///
     /// [`CodecError::Encode`] when the value cannot be written, as a map with keys that are not strings in JSON.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes, CodecError> {
+        // Short values, which most are, are written to memory that is there, and copied once their length is known.
+        let mut written = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        self.encode_to(value, &mut written)?;
+        if written.len() > SCRATCH_BYTES_MAX {
+            return Ok(Bytes::from(written));
+        }
+        let bytes = Bytes::copy_from_slice(&written);
+        written.clear();
+        // A thread that ends needs it no more.
+        let _ = SCRATCH.try_with(|scratch| scratch.set(written));
+        Ok(bytes)
+    }
+
+    /// As [`Encoding::encode`], but appends to `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoding::encode`]; `out` ends with a part of the value then.
+    pub fn encode_to<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
         let fail = |source| CodecError::Encode { type_name: std::any::type_name::<T>(), encoding: self, source };
         match self {
-            Self::MessagePack => rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| fail(Box::new(e))),
-            Self::Json => serde_json::to_vec(value).map(Bytes::from).map_err(|e| fail(Box::new(e))),
+            Self::MessagePack => rmp_serde::encode::write_named(out, value).map_err(|e| fail(Box::new(e))),
+            Self::Json => serde_json::to_writer(out, value).map_err(|e| fail(Box::new(e))),
         }
     }
 
@@ -86,6 +107,13 @@ impl Encoding {
             Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Box::new(e))),
         }
     }
+}
+
+/// The longest value that is copied out of [`SCRATCH`].
+const SCRATCH_BYTES_MAX: usize = 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// How deep a MessagePack payload may nest; the limit that serde_json has for JSON.

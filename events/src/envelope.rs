@@ -20,6 +20,13 @@ pub trait Payload: Any + Send + Sync {
     /// [`CodecError::Encode`] when it cannot be written in this encoding.
     fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError>;
 
+    /// As [`Payload::encode`], but appends to `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Payload::encode`].
+    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError>;
+
     /// Shows the payload's key to `visit`, if it has one.
     fn visit_key(&self, visit: &mut dyn FnMut(&str));
 
@@ -30,6 +37,10 @@ pub trait Payload: Any + Send + Sync {
 impl<E: Event> Payload for E {
     fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
         encoding.encode(self)
+    }
+
+    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        encoding.encode_to(self, out)
     }
 
     fn visit_key(&self, visit: &mut dyn FnMut(&str)) {
@@ -54,6 +65,11 @@ impl Payload for Encoded {
         }
         // Bytes and integers beyond 64 bits have no place in JSON's data model; they fail here with the codec's words.
         encoding.encode(&self.body.decode::<serde_json::Value>()?)
+    }
+
+    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.extend_from_slice(&self.encode(encoding)?);
+        Ok(())
     }
 
     fn visit_key(&self, _: &mut dyn FnMut(&str)) {
@@ -241,6 +257,23 @@ impl<P: Payload + ?Sized> Parts<P> {
         }
         let bytes = self.payload.encode(encoding)?;
         Ok(kept.get_or_init(|| bytes))
+    }
+
+    /// The payload's bytes in `encoding` for one who will be the only one to ask: nothing is kept. They are written to
+    /// `scratch`, which is empty, unless they are there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parts::encoded`].
+    pub fn encoded_once<'a>(&'a self, encoding: Encoding, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], CodecError> {
+        let kept = self.encoded.get().and_then(|encoded| match encoding {
+            Encoding::MessagePack => encoded.messagepack.get(),
+            Encoding::Json => encoded.json.get(),
+        });
+        match kept {
+            Some(bytes) => Ok(bytes),
+            None => self.payload.encode_to(encoding, scratch).map(|()| &**scratch),
+        }
     }
 }
 

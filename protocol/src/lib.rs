@@ -25,7 +25,7 @@ pub use frame::{
     Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,
 };
 pub use payload::Payload;
-pub use stream::{PREFIX_BYTES, split};
+pub use stream::{PREFIX_BYTES, first, split};
 pub use text::Text;
 
 /// The version of the protocol that this crate speaks.

@@ -22,14 +22,21 @@ pub const PREFIX_BYTES: usize = 4;
 /// assert_eq!(edri_protocol::split(&mut read, 100).unwrap(), None);
 /// ```
 pub fn split(read: &mut BytesMut, max: usize) -> Result<Option<Bytes>, FrameError> {
-    let Some(prefix) = read.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let Some(bytes) = first(read, max)?.map(<[u8]>::len) else { return Ok(None) };
+    read.advance(PREFIX_BYTES);
+    Ok(Some(read.split_to(bytes).freeze()))
+}
+
+/// The first whole frame of `read`, where it is; `None` until more has been read.
+///
+/// # Errors
+///
+/// As [`split`].
+pub fn first(read: &[u8], max: usize) -> Result<Option<&[u8]>, FrameError> {
+    let Some((prefix, rest)) = read.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     let bytes = u32::from_be_bytes(*prefix) as usize;
     if bytes > max {
         return Err(FrameError::TooLong { bytes, max });
     }
-    if read.len() < PREFIX_BYTES + bytes {
-        return Ok(None);
-    }
-    read.advance(PREFIX_BYTES);
-    Ok(Some(read.split_to(bytes).freeze()))
+    Ok(rest.get(..bytes))
 }

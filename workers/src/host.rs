@@ -562,8 +562,9 @@ pub(crate) fn time_limit_text(limit: Duration) -> String {
     format!("the handler took longer than its limit of {limit:?}")
 }
 
+/// Settles a delivery that was handled well.
 #[inline]
-fn succeed(seat: &Seat, delivery: &Delivery, value: Value) {
+pub(crate) fn succeed(seat: &Seat, delivery: &Delivery, value: Value) {
     if let Some(ticket) = delivery.ticket() {
         // A requester that is gone by now is counted by the router.
         seat.router.complete(ticket, Ok(value));

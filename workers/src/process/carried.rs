@@ -11,65 +11,88 @@ use edri_router::{Delivery, Health, ReplyTo, WorkerStatus};
 use super::peer::{Opener, Peer, TUNNEL_WINDOW};
 use crate::host::Seat;
 
+/// What has grown beyond this is not kept for the next payload.
+const SCRATCH_KEPT_BYTES: usize = 1 << 20;
+
 /// Writes deliveries as calls.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     /// The last origin and how it is written: most events of a while come from the same.
     origin: Option<(Origin, String)>,
+    /// Where payloads are written that nobody else asks for.
+    payload: Vec<u8>,
 }
 
 impl Outgoing {
-    /// Gives a delivery to a peer as the call `number`; returns how many bytes its payload has.
-    pub(super) fn send(&mut self, peer: &Arc<Peer>, number: u64, delivery: &mut Delivery) -> Result<u64, String> {
-        let envelope = delivery.envelope.clone();
+    /// Gives a delivery to a peer as the call `number`; returns how many bytes its payload has. Its writer is not told.
+    pub(super) fn send(
+        &mut self,
+        peer: &Arc<Peer>,
+        number: u64,
+        delivery: &mut Delivery,
+        now: Instant,
+    ) -> Result<u64, String> {
+        let Self { origin, payload: scratch } = self;
+        let Delivery { envelope, reply, handler, attempts, redelivered, .. } = delivery;
         let (head, encoding) = (envelope.head(), peer.encoding());
-        let payload = envelope.encoded(encoding).map_err(|error| error.to_string())?;
+        let kind = head.descriptor.kind();
+        scratch.clear();
+        if scratch.capacity() > SCRATCH_KEPT_BYTES {
+            *scratch = Vec::new();
+        }
+        let payload = match kind {
+            // Other groups may have it too.
+            Kind::Notification => envelope.encoded(encoding).map(|bytes| &**bytes),
+            Kind::Request | Kind::Tunnel => envelope.encoded_once(encoding, scratch),
+        };
+        let payload = payload.map_err(|error| error.to_string())?;
         let key = envelope.key();
         let headers = head.headers().into_iter().flat_map(|headers| headers.iter());
         let call = Call {
             id: number,
             event: envelope.name().as_str().into(),
             payload: Some(Payload::new(encoding, payload)),
-            handler: delivery.handler,
+            handler: *handler,
             event_id: Some(head.id),
-            origin: Some(self.origin(&head.origin).into()),
+            origin: Some(written(origin, &head.origin).into()),
             key: key.as_deref().map(Text::from),
             cause: head.cause,
-            timeout_ms: head.deadline.map(|deadline| left_ms(deadline, Instant::now())),
+            timeout_ms: head.deadline.map(|deadline| left_ms(deadline, now)),
             trace: head.trace,
             headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
-            tried: delivery.attempts.saturating_sub(1),
-            redelivered: delivery.redelivered,
+            tried: attempts.saturating_sub(1),
+            redelivered: *redelivered,
             ..Call::default()
         };
         let wrong = |error: edri_protocol::FrameError| error.to_string();
-        match head.descriptor.kind() {
-            Kind::Notification => peer.send(&Frame::Publish(call)).map_err(wrong)?,
-            Kind::Request => peer.send(&Frame::Request(call)).map_err(wrong)?,
+        match kind {
+            Kind::Notification => peer.send_quietly(&Frame::Publish(call)).map_err(wrong)?,
+            Kind::Request => peer.send_quietly(&Frame::Request(call)).map_err(wrong)?,
             Kind::Tunnel => {
-                let offer = match &mut delivery.reply {
+                let offer = match reply {
                     ReplyTo::Tunnel(_, offer) => offer.take(),
                     _ => None,
                 };
                 let (receiver, sender) = offer.ok_or("its tunnel was accepted before")?.into_untyped();
                 let call = Call { credit: Some(TUNNEL_WINDOW), ..call };
-                peer.send(&Frame::Open(call)).map_err(wrong)?;
+                peer.send_quietly(&Frame::Open(call)).map_err(wrong)?;
                 peer.run_tunnel(number, Opener::Here, receiver, sender, Grant::default());
             }
         }
         Ok(payload.len() as u64)
     }
+}
 
-    fn origin(&mut self, origin: &Origin) -> &str {
-        if !self.origin.as_ref().is_some_and(|(known, _)| std::ptr::eq::<Address>(&**known, &**origin)) {
-            let text = match &origin.manager {
-                Some(manager) => format!("{}/{manager}", origin.node),
-                None => origin.node.to_string(),
-            };
-            self.origin = Some((origin.clone(), text));
-        }
-        self.origin.as_ref().map_or("", |(_, text)| text)
+/// How an origin is written, which `last` remembers.
+fn written<'a>(last: &'a mut Option<(Origin, String)>, origin: &Origin) -> &'a str {
+    if !last.as_ref().is_some_and(|(known, _)| std::ptr::eq::<Address>(&**known, &**origin)) {
+        let text = match &origin.manager {
+            Some(manager) => format!("{}/{manager}", origin.node),
+            None => origin.node.to_string(),
+        };
+        *last = Some((origin.clone(), text));
     }
+    last.as_ref().map_or("", |(_, text)| text)
 }
 
 /// How many milliseconds are left, rounded up: what is left of one is not nothing.

@@ -5,18 +5,18 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use edri_events::{Failure, Kind, Value};
 use edri_protocol::{
-    Ack, Bye, Cancel, Declare, Frame, FrameError, Ping, Pong, Response, VERSION, Welcome, Window, limits, split,
+    Ack, Bye, Cancel, Declare, Frame, FrameError, PREFIX_BYTES, Ping, Pong, Response, VERSION, Welcome, Window, first,
+    limits,
 };
-use edri_router::{Bus, Delivery, InboxConsumer, Reason, WorkerState};
+use edri_router::{Bus, Delivery, InboxConsumer, Reason, ReplyTo, WorkerState};
 use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -27,11 +27,13 @@ use super::carried::{self, Outgoing};
 use super::fault::{self, Refused};
 use super::flights::Flights;
 use super::introduce::Introduced;
-use super::launch::{Running, ended_text};
+use super::launch::Running;
 use super::options::ProcessPlan;
 use super::peer::Peer;
-use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, time_limit_text};
+use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, succeed};
 use crate::instance::HandlerError;
+
+mod end;
 
 /// How many of the worker's own calls may be open at once.
 const CALLS_MAX: u32 = 1024;
@@ -39,10 +41,9 @@ const CALLS_MAX: u32 = 1024;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The most bytes read before other things have their turn.
 const READ_TURN_BYTES: usize = 256 << 10;
-/// How long a process may take to end once its socket is closed and it has been asked to.
-const TERMINATION: Duration = Duration::from_millis(500);
-/// How long the process may take to end once it has said bye.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// The payload of a frame of at most so many bytes is copied out of what was read, which can then be read into again. That
+/// of a longer one stays where it is.
+const COPIED_BYTES_MAX: usize = 1024;
 
 /// An event in the process's hands.
 struct Flight {
@@ -107,6 +108,8 @@ struct ProcessHost {
     unwanted_waker: Waker,
     pinged: Option<Instant>,
     busy: Instant,
+    /// When this turn of the loop began.
+    now: Instant,
 }
 
 /// Runs one process instance until it ends.
@@ -167,13 +170,18 @@ pub(crate) async fn run(
         unwanted,
         pinged: None,
         busy: now,
+        now,
     };
     if let Err(wrong) = host.welcome() {
         return Exit::StartFailed(wrong, host.resume.into());
     }
+    host.seat.status.set_pid(Some(host.running.pid));
+    let status = Arc::clone(&host.seat.status);
     let mut ready = Some(ready);
     let over = host.serve(&mut ready, kill.as_mut()).await;
-    host.end(over, ready.is_some(), kill).await
+    let exit = host.end(over, ready.is_some(), kill).await;
+    status.set_pid(None);
+    exit
 }
 
 fn killed_before(seat: &mut Seat) -> Exit {
@@ -215,6 +223,7 @@ impl ProcessHost {
         let mut clock = pin!(tokio::time::sleep(tick));
         let mut open = Box::pin(set(self.seat.signals.open.clone()));
         loop {
+            self.now = Instant::now();
             self.fill();
             if let Err(over) = self.write() {
                 return over;
@@ -331,7 +340,7 @@ impl ProcessHost {
             return;
         }
         let number = self.flights.next_number();
-        match self.outgoing.send(&self.peer, number, &mut delivery) {
+        match self.outgoing.send(&self.peer, number, &mut delivery, self.now) {
             Ok(bytes) => {
                 if let Some(ticket) = delivery.ticket() {
                     let mut cx = Context::from_waker(&self.unwanted_waker);
@@ -382,11 +391,8 @@ impl ProcessHost {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(broken(&error)),
             }
-            while let Some(bytes) =
-                split(&mut self.read, limits::FRAME_BYTES_MAX).map_err(|error| self.refuse(&error))?
-            {
-                self.frame(&bytes, ready).await?;
-            }
+            self.now = Instant::now();
+            self.frames(ready).await?;
             if self.peer.output_bytes() + self.out.len() > OUTPUT_BYTES_MAX {
                 return Err(Over::Gone(Some("it does not read what it is sent".to_owned())));
             }
@@ -394,21 +400,57 @@ impl ProcessHost {
         Ok(())
     }
 
+    /// Takes the whole frames that have been read.
+    async fn frames(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
+        // Apart, so that a frame can be taken where it is.
+        let mut read = std::mem::take(&mut self.read);
+        let none = Bytes::new();
+        let taken = loop {
+            let taken = match first(&read, limits::FRAME_BYTES_MAX) {
+                Ok(None) => break Ok(()),
+                Ok(Some(bytes)) if bytes.len() <= COPIED_BYTES_MAX => {
+                    let next = PREFIX_BYTES + bytes.len();
+                    let taken = self.frame(bytes, &none, ready).await;
+                    read.advance(next);
+                    taken
+                }
+                Ok(Some(bytes)) => {
+                    let next = bytes.len();
+                    read.advance(PREFIX_BYTES);
+                    let bytes = read.split_to(next).freeze();
+                    self.frame(&bytes, &bytes, ready).await
+                }
+                Err(error) => Err(self.refuse(&error)),
+            };
+            if taken.is_err() {
+                break taken;
+            }
+        };
+        self.read = read;
+        taken
+    }
+
     fn refuse(&self, error: &FrameError) -> Over {
         self.peer.object(error.code(), &error.to_string(), "", None);
         Over::Gone(Some(format!("it sent what is no frame: {error}")))
     }
 
-    async fn frame(&mut self, bytes: &Bytes, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
-        let frame = Frame::decode(bytes).map_err(|error| self.refuse(&error))?;
+    /// Takes a frame. Payloads share the memory of `whole` if that is where the frame is.
+    async fn frame(
+        &mut self,
+        frame: &[u8],
+        whole: &Bytes,
+        ready: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<(), Over> {
+        let frame = Frame::decode(frame).map_err(|error| self.refuse(&error))?;
         match frame {
             Frame::Ack(ack) => self.ack(&ack),
-            Frame::Response(response) => self.response(response, bytes),
-            Frame::Publish(call) => self.calls.publish(&call, bytes),
-            Frame::Request(call) => self.calls.request(&call, bytes),
-            Frame::Open(call) => self.calls.open(&call, bytes),
+            Frame::Response(response) => self.response(response, whole),
+            Frame::Publish(call) => self.calls.publish(&call, whole),
+            Frame::Request(call) => self.calls.request(&call, whole),
+            Frame::Open(call) => self.calls.open(&call, whole),
             Frame::Cancel(cancel) => self.calls.cancel(cancel.id),
-            Frame::Data(data) => self.peer.data(&data, bytes),
+            Frame::Data(data) => self.peer.data(&data, whole),
             Frame::Credit(credit) => self.peer.credit(&credit),
             Frame::End(end) => self.peer.end(&end),
             Frame::Abort(abort) => self.peer.abort(&abort),
@@ -481,29 +523,33 @@ impl ProcessHost {
 
     /// Takes an answered event out of the process's hands.
     fn land(&mut self, number: u64) -> Option<Flight> {
-        let flight = self.flights.take(number, Instant::now());
-        if flight.is_none() {
+        let Some(flight) = self.flights.take(number, self.now) else {
             self.peer.object("unknown_call", "no call of this number is open", "response", Some(number));
             return None;
-        }
-        self.busy = Instant::now();
+        };
+        self.busy = self.now;
         if self.flights.is_empty() {
             self.alone = false;
         }
-        self.peer.tunnel_over(number);
-        flight
+        if let ReplyTo::Tunnel(..) = flight.delivery.reply {
+            self.peer.tunnel_over(number);
+        }
+        Some(flight)
     }
 
     fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
         let Flight { delivery, timer, .. } = flight;
         timer.stop(&self.seat.status);
-        if let (Err(failure), Kind::Notification) = (&result, delivery.envelope.head().descriptor.kind())
-            && failure.code() == "invalid_payload"
-        {
+        let failure = match result {
+            Ok(value) => return succeed(&self.seat, &delivery, value),
+            Err(failure) => failure,
+        };
+        let is_notification = delivery.envelope.head().descriptor.kind() == Kind::Notification;
+        if is_notification && failure.code() == "invalid_payload" {
             self.seat.router.discard(&self.seat.group, delivery, Reason::InvalidPayload, failure.text());
             return;
         }
-        let called = Called::Done(result.map_err(HandlerError::Failed));
+        let called = Called::Done(Err(HandlerError::Failed(failure)));
         match settle(&self.seat, delivery, called, &AtomicBool::new(false)) {
             Next::Again(delivery, pause) => self.resting.push((Instant::now() + pause, delivery)),
             Next::Settled | Next::End(_) => {}
@@ -568,137 +614,6 @@ impl ProcessHost {
         }
         Ok(())
     }
-
-    // ---- ends ------------------------------------------------------------------------------------------------------
-
-    async fn end(mut self, over: Over, before_ready: bool, kill: Pin<&mut impl Future<Output = ()>>) -> Exit {
-        self.consumer = None;
-        let (detail, time_limit) = match over {
-            Over::Killed => return self.end_killed().await,
-            Over::Bye(why) => {
-                let status = tokio::select! {
-                    ended = tokio::time::timeout(FAREWELL, self.running.ended()) => ended.ok(),
-                    () = kill => None,
-                };
-                if why.is_none() && self.phase == Phase::Leaving {
-                    self.calls.abort();
-                    return Exit::Finished;
-                }
-                let how = status.map_or_else(|| "it said bye and did not end".to_owned(), ended_text);
-                (why.unwrap_or_else(|| format!("it said bye although it had not been told to end; {how}")), None)
-            }
-            Over::TimeLimit(number, limit) => (time_limit_text(limit), Some(number)),
-            Over::Gone(why) => {
-                let grace = if why.is_some() { Duration::ZERO } else { TERMINATION };
-                let status = tokio::time::timeout(grace, self.running.ended()).await;
-                let detail = match (why, status) {
-                    (Some(why), _) => why,
-                    (None, Ok(status)) => format!("{}{}", gone_text(status), self.running.last_words().await),
-                    (None, Err(_)) => "it closed its socket".to_owned(),
-                };
-                (detail, None)
-            }
-        };
-        self.running.kill();
-        self.running.ended().await;
-        self.drain_socket();
-        self.calls.abort();
-        self.peer.close();
-        if self.phase == Phase::Leaving && self.in_hand() == 0 {
-            tracing::error!(manager = %self.seat.manager, instance = self.seat.status.index(), detail,
-                "a process worker ended in its `stopping`");
-            return Exit::Finished;
-        }
-        let (reason, resume) = self.sort_out(&detail, time_limit);
-        self.seat.status.set_in_hand(resume.len());
-        if before_ready { Exit::StartFailed(detail, resume) } else { Exit::Lost { reason, detail, resume } }
-    }
-
-    /// Decides who has used up an attempt and who is offered again.
-    fn sort_out(&mut self, detail: &str, overdue: Option<u64>) -> (Reason, Vec<Delivery>) {
-        let reason = if overdue.is_some() { Reason::TimeLimit } else { Reason::WorkerLost };
-        if let Some(flight) = overdue.and_then(|number| self.flights.take(number, Instant::now())) {
-            self.lose(flight.delivery, reason, detail);
-        }
-        let told = overdue.is_some() || !self.panicked.is_empty();
-        let flights = std::mem::replace(&mut self.flights, Flights::new(2, Instant::now()));
-        let (begun, waiting) = flights.end(self.says_begun);
-        let mut resume = std::mem::take(&mut self.panicked);
-        // When it is known which one it was, or there is but one, the blame is clear.
-        let alone = begun.len() == 1 && !told;
-        for Flight { mut delivery, .. } in begun {
-            let descriptor = &delivery.envelope.head().descriptor;
-            let once = match descriptor.kind() {
-                Kind::Notification => false,
-                Kind::Request => !descriptor.is_idempotent(),
-                Kind::Tunnel => true,
-            };
-            if alone || once {
-                resume.extend(may_try_again(&self.seat, delivery, Reason::WorkerLost, detail));
-            } else {
-                delivery.attempts -= 1;
-                delivery.redelivered = true;
-                self.seat.status.retried();
-                resume.push(delivery);
-            }
-        }
-        let tunnel_gone = |delivery: &Delivery| delivery.envelope.head().descriptor.kind() == Kind::Tunnel;
-        for Flight { mut delivery, .. } in waiting {
-            if tunnel_gone(&delivery) {
-                // Its ends were in use already.
-                self.seat.router.discard(&self.seat.group, delivery, Reason::WorkerLost, detail);
-            } else {
-                delivery.attempts -= 1;
-                resume.push(delivery);
-            }
-        }
-        resume.extend(std::mem::take(&mut self.resume));
-        resume.extend(std::mem::take(&mut self.resting).into_iter().map(|(_, delivery)| delivery));
-        (reason, resume)
-    }
-
-    /// What it had written before its end counts still.
-    fn drain_socket(&mut self) {
-        loop {
-            self.read.reserve(64 << 10);
-            match self.socket.try_read_buf(&mut self.read) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
-        while let Ok(Some(bytes)) = split(&mut self.read, limits::FRAME_BYTES_MAX) {
-            match Frame::decode(&bytes) {
-                Ok(Frame::Ack(ack)) => self.ack(&ack),
-                Ok(Frame::Response(response)) => self.response(response, &bytes),
-                Ok(Frame::Log(log)) => carried::log(&self.seat, &log),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-    }
-
-    async fn end_killed(mut self) -> Exit {
-        self.calls.abort();
-        self.peer.close();
-        let detail = "its worker was stopped while handling it";
-        let flights = std::mem::replace(&mut self.flights, Flights::new(2, Instant::now()));
-        let (begun, waiting) = flights.end(self.says_begun);
-        let flown = begun.into_iter().chain(waiting).map(|flight| flight.delivery);
-        let resting = std::mem::take(&mut self.resting).into_iter().map(|(_, delivery)| delivery);
-        let rest =
-            std::mem::take(&mut self.resume).into_iter().chain(std::mem::take(&mut self.panicked)).chain(resting);
-        for delivery in flown.chain(rest) {
-            self.seat.router.discard(&self.seat.group, delivery, Reason::Stopped, detail);
-        }
-        self.seat.status.set_in_hand(0);
-        drop(self.socket);
-        self.running.terminate();
-        if tokio::time::timeout(TERMINATION, self.running.ended()).await.is_err() {
-            self.running.kill();
-            self.running.ended().await;
-        }
-        Exit::Killed
-    }
 }
 
 fn broken(error: &std::io::Error) -> Over {
@@ -706,14 +621,6 @@ fn broken(error: &std::io::Error) -> Over {
         // It ended without having read everything; how it ended says more.
         std::io::ErrorKind::ConnectionReset => Over::Gone(None),
         _ => Over::Gone(Some(format!("its socket broke: {error}"))),
-    }
-}
-
-fn gone_text(status: ExitStatus) -> String {
-    if status.success() {
-        "its process ended with exit code 0 without having said bye".to_owned()
-    } else {
-        ended_text(status)
     }
 }
 
