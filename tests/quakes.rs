@@ -245,8 +245,8 @@ fn all_but_the_report_works_without_python() {
 
 #[test]
 fn a_killed_worker_is_replaced_and_the_run_goes_on() {
-    // A week in seven seconds.
-    let mut run = Run::start(&["--json", "--speed", "86400"]);
+    // A week in three seconds.
+    let mut run = Run::start(&["--json", "--speed", "200000"]);
     run.until_it_says("read a catalogue");
     let children = children(run.child.id());
     let python = children.iter().find(|(_, arguments)| arguments.contains("report.py"));
