@@ -41,8 +41,13 @@ struct Run {
 
 impl Run {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, |command| command)
+    }
+
+    fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = Command::new(&*EXAMPLE);
         command.args(arguments).env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
+        change(&mut command);
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { child: command.spawn().unwrap() }
     }
@@ -134,15 +139,78 @@ fn check_counts(found: &Value, times: u64) {
     let account = &found["account"];
     assert_eq!(account["balanced"], true, "{account}");
     assert_eq!(account["handled"], account["deliveries"], "{account}");
-    // Three groups have every quake, one has every alert; the rest are the upload and the questions.
-    let rest = account["deliveries"].as_u64().unwrap() - (3 * 1707 + 85) * times;
-    assert_eq!(rest, 1 + found_networks.len() as u64 + 2, "{account}");
+    assert_eq!(found["lost_workers"], serde_json::json!({}));
+    // Three groups have every quake, with Python four, and one has every alert; the rest are the upload and the questions.
+    let python = u64::from(!found["regions"].is_null());
+    let rest = account["deliveries"].as_u64().unwrap() - ((3 + python) * 1707 + 85) * times;
+    assert_eq!(rest, 1 + found_networks.len() as u64 + 2 + python, "{account}");
+}
+
+/// What `report.py` says of the catalogue, worked out here; the strongest first.
+fn report_catalogue(times: u64) -> Vec<(String, u64, f64, String)> {
+    let catalogue: Value = serde_json::from_slice(&std::fs::read(CATALOGUE).unwrap()).unwrap();
+    let mut features: Vec<_> = catalogue["features"].as_array().unwrap().iter().map(|it| &it["properties"]).collect();
+    features.sort_by_key(|properties| properties["time"].as_i64().unwrap());
+    let mut regions: BTreeMap<String, (u64, f64, String)> = BTreeMap::new();
+    for properties in features {
+        let place = properties["place"].as_str().unwrap();
+        let name = match place.rsplit(',').next().unwrap().trim() {
+            "CA" => "California",
+            "MX" => "Mexico",
+            "NV" => "Nevada",
+            name => name,
+        };
+        let magnitude = properties["mag"].as_f64().unwrap();
+        let (count, strongest, where_it_was) =
+            regions.entry(name.to_owned()).or_insert((0, f64::NEG_INFINITY, String::new()));
+        *count += times;
+        if magnitude > *strongest {
+            (*strongest, *where_it_was) = (magnitude, place.to_owned());
+        }
+    }
+    let mut report: Vec<_> =
+        regions.into_iter().map(|(name, (count, strongest, place))| (name, count, strongest, place)).collect();
+    report.sort_by(|one, other| other.2.total_cmp(&one.2));
+    report
+}
+
+fn check_report(found: &Value, times: u64) {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let regions = found["regions"].as_array().expect("Python 3.9 or later is there").iter();
+    let regions = regions.map(|it| {
+        (text(&it["region"]), it["count"].as_u64().unwrap(), it["strongest"].as_f64().unwrap(), text(&it["place"]))
+    });
+    assert_eq!(regions.collect::<Vec<_>>(), report_catalogue(times));
+}
+
+/// The processes that this one has started, by their arguments.
+fn children(pid: u32) -> Vec<(u32, String)> {
+    let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,args="]).output().unwrap();
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let processes = lines.lines().filter_map(|line| {
+        let (own, rest) = line.trim().split_once(' ')?;
+        let (parent, arguments) = rest.trim().split_once(' ')?;
+        Some((own.parse().ok()?, parent.parse::<u32>().ok()?, arguments.to_owned()))
+    });
+    processes.filter(|(_, parent, _)| *parent == pid).map(|(own, _, arguments)| (own, arguments)).collect()
+}
+
+/// Whether the process is there, be it only to be reaped by whoever it was left to.
+fn is_running(pid: u32) -> bool {
+    let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&output.stdout);
+    !state.trim().is_empty() && !state.trim().starts_with('Z')
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]
 fn the_example_finds_what_is_in_its_file() {
     let found = json(&[]);
     check_counts(&found, 1);
+    check_report(&found, 1);
     // Worked out apart from edri, with Python.
     let law = &found["gutenberg_richter"];
     for (name, expect) in [("mc", 1.1), ("count", 934.0), ("b", 0.339_639), ("a", 3.343_950)] {
@@ -155,8 +223,44 @@ fn the_example_finds_what_is_in_its_file() {
 fn a_repeated_catalogue_counts_alike() {
     let found = json(&["--repeat", "3"]);
     check_counts(&found, 3);
+    check_report(&found, 3);
     let b = found["gutenberg_richter"]["b"].as_f64().unwrap();
     assert!((b - 0.339_639).abs() < 1e-6, "{b}");
+}
+
+#[test]
+fn all_but_the_report_works_without_python() {
+    let found = json(&["--no-python"]);
+    check_counts(&found, 1);
+    assert_eq!(found["regions"], Value::Null);
+
+    let run = Run::start_with(&["--json"], |command| command.env("PATH", "/nowhere"));
+    let (status, stdout, stderr) = run.end();
+    assert!(status.success(), "{status}: {stderr}");
+    assert!(stderr.contains("quakes: no report by region: `python3` cannot be started"), "{stderr}");
+    let found = serde_json::from_str(&stdout).unwrap();
+    check_counts(&found, 1);
+    assert_eq!(found["regions"], Value::Null);
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_the_run_goes_on() {
+    // A week in three seconds.
+    let mut run = Run::start(&["--json", "--speed", "200000"]);
+    run.until_it_says("read a catalogue");
+    let children = children(run.child.id());
+    let python = children.iter().find(|(_, arguments)| arguments.contains("report.py"));
+    let (pid, _) = python.unwrap_or_else(|| panic!("{children:?}"));
+    signal(*pid, "-KILL");
+    let (status, stdout, _) = run.end();
+    assert!(status.success(), "{status}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(found["lost_workers"], serde_json::json!({"report": 1}));
+    assert_eq!(found["account"]["balanced"], true);
+    assert_eq!((&found["events"], &found["alerts"]), (&1707.into(), &85.into()));
+    let counts = found["regions"].as_array().unwrap().iter().map(|region| region["count"].as_u64().unwrap());
+    // Fewer than all, if it had seen one by then.
+    assert!((1..=1707).contains(&counts.sum::<u64>()));
 }
 
 #[test]
@@ -165,7 +269,7 @@ fn a_broken_file_is_refused_by_name() {
     let check = |name: &str, content: &str, expect: &str| {
         let file = format!("{}/{name}.geojson", env!("CARGO_TARGET_TMPDIR"));
         std::fs::write(&file, content).unwrap();
-        let (status, stdout, stderr) = Run::start(&["--json", "--file", &file]).end();
+        let (status, stdout, stderr) = Run::start(&["--json", "--no-python", "--file", &file]).end();
         let said = stderr.lines().last().unwrap_or_default();
         assert_eq!(status.code(), Some(1), "{said}");
         assert_eq!(stdout, "");
@@ -173,7 +277,7 @@ fn a_broken_file_is_refused_by_name() {
     };
     check("truncated", &whole[..600_000], "not_geojson: ");
     check("broken", &whole.replacen(r#""mag":1.6"#, r#""mag":"1.6""#, 1), "broken_feature: feature 2 (ci37868135): ");
-    let (status, _, stderr) = Run::start(&["--file", "no such file"]).end();
+    let (status, _, stderr) = Run::start(&["--no-python", "--file", "no such file"]).end();
     assert_eq!(status.code(), Some(1));
     assert!(stderr.ends_with("quakes: no such file: No such file or directory (os error 2)\n"), "{stderr}");
 }
@@ -183,10 +287,19 @@ fn a_signal_ends_the_example_soon_and_in_good_order() {
     let mut run = Run::start(&["--json", "--speed", "86400"]);
     // The replay begins, which lasts a week at a day a second.
     run.until_it_says("read a catalogue");
+    let children = children(run.child.id());
     let told = Instant::now();
-    let pid = run.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    signal(run.child.id(), "-TERM");
     let (status, stdout, _) = run.end();
     assert_eq!((status.code(), &*stdout), (Some(0), ""));
     assert!(told.elapsed() < Duration::from_secs(5), "it took {:?}", told.elapsed());
+
+    // The analyst, Python, and the shell that watches over them, which learns of the end by it.
+    assert!(children.len() >= 3, "{children:?}");
+    let left = move || {
+        while children.iter().any(|(pid, _)| is_running(*pid)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    within_limit("its processes to end", left);
 }

@@ -1,4 +1,4 @@
-//! What is said in this program: a tunnel, two notifications and three requests, with what they carry.
+//! What is said in this program: a tunnel, two notifications and four requests, with what they carry.
 
 use std::collections::BTreeSet;
 
@@ -87,5 +87,20 @@ pub(crate) struct Alerts {
 }
 
 /// How are the magnitudes distributed?
-#[event(request, name = "magnitudes.study", response = Study, timeout = "1m")]
+#[event(request, name = "magnitudes.study", response = Study, timeout = "1m", idempotent)]
 pub(crate) struct StudyMagnitudes {}
+
+/// What was there, by region? Answered in Python, by `report.py`.
+#[event(request, name = "regions.report", response = Vec<Region>, timeout = "10s", idempotent)]
+pub(crate) struct ReportRegions {}
+
+#[data]
+#[derive(Debug, Clone)]
+pub(crate) struct Region {
+    pub(crate) region: String,
+    pub(crate) count: u64,
+    /// The largest magnitude.
+    pub(crate) strongest: Option<f64>,
+    /// Where that was.
+    pub(crate) place: String,
+}

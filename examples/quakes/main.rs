@@ -5,6 +5,7 @@
 mod catalogue;
 mod events;
 mod progress;
+mod python;
 mod report;
 mod statistics;
 mod workers;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use clap::Parser;
+use edri::GroupView;
 use edri::prelude::*;
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::filter::LevelFilter;
@@ -42,6 +44,9 @@ struct Arguments {
     /// Print one JSON object instead of a page
     #[arg(long)]
     json: bool,
+    /// Leave out the report by region, whose worker needs Python
+    #[arg(long)]
+    no_python: bool,
     /// A catalogue, in the GeoJSON of the USGS feeds [default: that of the example]
     #[arg(long, value_name = "PATH", default_value = CATALOGUE, hide_default_value = true)]
     file: PathBuf,
@@ -53,20 +58,27 @@ fn speed(text: &str) -> Result<f64, &'static str> {
 }
 
 fn main() -> ExitCode {
+    // The analyst's process is this program again, and goes no further.
+    edri::hosted(observatory);
     let arguments = Arguments::parse();
     let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level.unwrap_or(LevelFilter::WARN)).init();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The exit code says it too, should nobody read stderr.
-            let _ = writeln!(io::stderr(), "quakes: {error}");
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-/// The workers and what they handle. Those that compute for a while are on threads, where that holds up nobody.
+fn say(text: &str) {
+    // Nothing depends on somebody reading it: the exit code says how it went.
+    let _ = writeln!(io::stderr(), "quakes: {text}");
+}
+
+/// The workers and what they handle. The reader computes for a while, so it is on a thread, where that holds up nobody; the
+/// analyst does too, and in a process of its own its memory and its mishaps are its own as well.
 fn observatory() -> App {
     let reader = Manager::new("reader").worker(|| Reader).placement(Placement::Thread).handles::<UploadCatalogue>();
     let counter = Manager::new("counter")
@@ -78,7 +90,7 @@ fn observatory() -> App {
     let bulletin = Manager::new("bulletin").worker(Bulletin::default).handles::<QuakeAlert>().handles::<ListAlerts>();
     let analyst = Manager::new("analyst")
         .worker(Analyst::default)
-        .placement(Placement::Thread)
+        .placement(Placement::Process)
         .handles::<QuakeRecorded>()
         .handles::<StudyMagnitudes>();
     App::new("observatory").manager(reader).manager(counter).manager(alarm).manager(bulletin).manager(analyst)
@@ -99,6 +111,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// Has the catalogue replayed, then asks the workers what they found.
 async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn Error>> {
     let bus = node.bus();
+    let has_report = !arguments.no_python && start_report(node).await;
     let began = Instant::now();
     let replayed = upload(node, arguments).await.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
     // Every quake counted, every alert that followed from one too.
@@ -112,11 +125,53 @@ async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn
     }
     let Alerts { count: alerts, strongest } = bus.request(ListAlerts {}).await?;
     let study = bus.request(StudyMagnitudes {}).await?;
+    let regions = if has_report { report_regions(bus).await } else { None };
     node.at_rest().await;
     let topology = node.topology();
     let Replayed { quakes: events, first_ms, last_ms, .. } = replayed;
     let (account, managers, rate) = (topology.account.into(), topology.managers, events as f64 / elapsed);
-    Ok(Findings { events, first_ms, last_ms, networks, alerts, strongest, study, account, managers, elapsed, rate })
+    let lost_workers = lost_workers(&managers);
+    Ok(Findings {
+        events,
+        first_ms,
+        last_ms,
+        networks,
+        alerts,
+        strongest,
+        regions,
+        study,
+        account,
+        managers,
+        lost_workers,
+        elapsed,
+        rate,
+    })
+}
+
+/// Adds the manager whose worker is written in Python. Without Python everything else goes on; whether there is one.
+async fn start_report(node: &Node) -> bool {
+    let added = match python::report_command(say).await {
+        Ok(command) => node.add(Manager::program("report", &command)).await.map_err(|error| error.to_string()),
+        Err(missing) => Err(missing),
+    };
+    if let Err(why) = &added {
+        say(&format!("no report by region: {why} (`--no-python` leaves it out)"));
+    }
+    added.is_ok()
+}
+
+async fn report_regions(bus: &Bus) -> Option<Vec<Region>> {
+    let regions = bus.request(ReportRegions {}).await;
+    regions.inspect_err(|error| say(&format!("no report by region: {error}"))).ok()
+}
+
+/// How often each manager lost a worker, and with it what that had learned.
+fn lost_workers(managers: &[GroupView]) -> BTreeMap<String, u32> {
+    let lost = managers.iter().filter_map(|manager| {
+        let restarts = manager.workers.iter().map(|worker| worker.restarts).sum();
+        Some((manager.name.manager()?.to_string(), restarts))
+    });
+    lost.filter(|(_, restarts)| *restarts > 0).collect()
 }
 
 /// Sends the file through a tunnel and shows how far its replay is.

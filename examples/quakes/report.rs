@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use edri::{Account, GroupView};
 use serde::Serialize;
 
-use crate::events::{NetworkSummary, QuakeAlert};
+use crate::events::{NetworkSummary, QuakeAlert, Region};
 use crate::statistics::{GutenbergRichter, Study};
 use crate::workers::ALERT_MAGNITUDE;
 
@@ -21,11 +21,15 @@ pub(crate) struct Findings {
     /// How many there were.
     pub(crate) alerts: u64,
     pub(crate) strongest: Vec<QuakeAlert>,
+    /// That of the strongest quake first; nothing without Python.
+    pub(crate) regions: Option<Vec<Region>>,
     #[serde(flatten)]
     pub(crate) study: Study,
     pub(crate) account: Balance,
     #[serde(skip)]
     pub(crate) managers: Vec<GroupView>,
+    /// How often a manager's worker was lost; what it had learned until then is missing above.
+    pub(crate) lost_workers: BTreeMap<String, u32>,
     /// Seconds from the first byte of the catalogue until every delivery had come to its end.
     pub(crate) elapsed: f64,
     /// Quakes a second.
@@ -45,6 +49,9 @@ impl From<Account> for Balance {
     }
 }
 
+/// How many regions are on the page.
+const REGIONS_SHOWN: usize = 10;
+
 // The colours of a terminal (ECMA-48, select graphic rendition).
 const BOLD: u8 = 1;
 const DIM: u8 = 2;
@@ -63,6 +70,7 @@ impl<W: Write> Page<W> {
         self.networks(findings)?;
         self.magnitudes(findings)?;
         self.alerts(findings)?;
+        self.regions(findings)?;
         self.law(findings)?;
         self.deliveries(findings)?;
         self.out.flush()
@@ -111,6 +119,17 @@ impl<W: Write> Page<W> {
         Ok(())
     }
 
+    fn regions(&mut self, findings: &Findings) -> io::Result<()> {
+        let Some(regions) = &findings.regions else { return Ok(()) };
+        self.line(BOLD, &format!("\n{} regions; those of the strongest quakes", regions.len()))?;
+        self.line(DIM, &format!("  {:<26} {:>6} {:>10}   {}", "region", "quakes", "strongest", "where that was"))?;
+        for Region { region, count, strongest, place } in regions.iter().take(REGIONS_SHOWN) {
+            let strongest = strongest.map_or_else(|| "–".to_owned(), |strongest| format!("{strongest:.1}"));
+            writeln!(self.out, "  {region:<26} {:>6} {strongest:>10}   {place}", grouped(*count))?;
+        }
+        Ok(())
+    }
+
     fn law(&mut self, findings: &Findings) -> io::Result<()> {
         self.line(BOLD, "\nGutenberg–Richter: log₁₀ N = a − b M")?;
         let Some(law) = &findings.study.gutenberg_richter else {
@@ -135,6 +154,10 @@ impl<W: Write> Page<W> {
             self.account(&name.unwrap_or_default(), &manager.account)?;
         }
         self.account("all", &findings.account.account)?;
+        for (manager, lost) in &findings.lost_workers {
+            let text = format!("  {manager}: a worker was lost, {lost} in all, with what it had learned until then");
+            self.line(RED, &text)?;
+        }
         let (colour, balance) = if findings.account.balanced { (GREEN, "balanced") } else { (RED, "not balanced") };
         let (balance, events, rate) =
             (self.paint(colour, balance), grouped(findings.events), grouped(findings.rate as u64));

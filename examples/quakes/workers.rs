@@ -3,7 +3,8 @@
 //! ```text
 //!  catalogue.upload ─▶ Reader ─▶ quake.recorded ─┬─▶ Counter × 4, each with networks of its own
 //!                                                ├─▶ Alarm ─▶ quake.alert ─▶ Bulletin
-//!                                                └─▶ Analyst, on a thread
+//!                                                ├─▶ Analyst, in a process
+//!                                                └─▶ report.py, in Python
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -152,7 +153,7 @@ impl Handle<ListAlerts> for Bulletin {
     }
 }
 
-/// Studies the magnitudes. The arithmetic takes a while, so it runs on a thread, where that holds up nobody.
+/// Studies the magnitudes. The arithmetic takes a while, so it runs in a process of its own, where that holds up nobody.
 #[derive(Default)]
 pub(crate) struct Analyst {
     all: Histogram,

@@ -41,6 +41,11 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
+def why(text: str) -> str:
+    """Why pip failed: its last line, unless that only follows from what it said before."""
+    return "the package index cannot be reached" if "connection broken" in text else last_line(text)
+
+
 def last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else "it said nothing"
@@ -74,7 +79,7 @@ def environment(directory: Path, extras: "list[str]") -> Path:
         make(directory)
         installed = run(str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", *wanted)
         if installed.returncode != 0:
-            raise Missing(f"`pip install {' '.join(wanted)}` failed: {last_line(installed.stdout)}")
+            raise Missing(f"`pip install {' '.join(wanted)}` failed: {why(installed.stdout)}")
         (packages,) = directory.glob("lib/python3*/site-packages")
         (packages / "edri_sdk.pth").write_text(f"{HERE / 'src'}\n", encoding="utf-8")
         stamp.write_text(mark, encoding="utf-8")

@@ -4,6 +4,7 @@
 //! watches the clock, and says how each delivery ended.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,8 @@ mod end;
 const CALLS_MAX: u32 = 1024;
 /// The most bytes that wait for a process to read them, beyond what its window allows.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// How long what a process wrote before its end may take to be read.
+const LAST_FRAMES: Duration = Duration::from_millis(100);
 /// The most bytes read before other things have their turn.
 const READ_TURN_BYTES: usize = 256 << 10;
 /// The payload of a frame of at most so many bytes is copied out of what was read, which can then be read into again. That
@@ -241,7 +244,7 @@ impl ProcessHost {
                         return over;
                     }
                 }
-                _ = self.running.ended() => return Over::Gone(None),
+                _ = self.running.ended() => return self.last_frames(ready).await,
                 _ = self.socket.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
                 // What waits while the socket takes no more is looked at when it does.
                 () = self.peer.output(), if self.out.is_empty() => {}
@@ -378,6 +381,21 @@ impl ProcessHost {
                 self.out.clear();
                 self.written = 0;
             }
+        }
+    }
+
+    /// The process has ended; that can be known before it is known that its last frames are there to be read.
+    async fn last_frames(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Over {
+        let read = async {
+            loop {
+                self.socket.readable().await.map_err(|error| broken(&error))?;
+                self.read(ready).await?;
+            }
+        };
+        // A process of its own may keep the socket open.
+        match tokio::time::timeout(LAST_FRAMES, read).await {
+            Ok(Err::<Infallible, _>(over)) => over,
+            Err(_) => Over::Gone(None),
         }
     }
 
