@@ -243,11 +243,12 @@ fn bytes(bytes: &[u8], out: &mut Vec<u8>) -> bool {
 
 /// An event's id as it is written.
 fn digits(id: EventId) -> [u8; 32] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let number = u128::from(id.process()) << 64 | u128::from(id.sequence());
     let mut digits = [0; 32];
-    let bytes = id.process().to_be_bytes().into_iter().chain(id.sequence().to_be_bytes());
-    for (two, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    for (place, byte) in number.to_be_bytes().into_iter().enumerate() {
+        digits[2 * place] = HEX[usize::from(byte >> 4)];
+        digits[2 * place + 1] = HEX[usize::from(byte & 15)];
     }
     digits
 }
@@ -276,7 +277,7 @@ mod tests {
             event: event.into(),
             payload: Some(Payload::new(Encoding::MessagePack, payload)),
             handler: number as u32,
-            event_id: EventId::from_parts(u64::MAX - number | 1, number),
+            event_id: EventId::from_parts((u64::MAX - number) | 1, number),
             origin: Some("node/manager".into()),
             timeout_ms: (!number.is_multiple_of(3)).then_some(number),
             ..Call::default()
