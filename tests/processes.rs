@@ -93,6 +93,23 @@ async fn a_start_without_a_hello_fails_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_are_started_side_by_side_so_that_a_slow_one_holds_nobody_up() {
+    let place = std::env::temp_dir().join(format!("edri-meeting-{}", std::process::id()));
+    std::fs::create_dir_all(&place).expect("made");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/foreign/worker.py");
+    let one = |name: &str| {
+        let manager = Manager::program(name, &format!("python3 '{script}' meets"));
+        manager.process(|process| process.env("PLACE", &place))
+    };
+    // Each says hello only when all three are there.
+    let node = started(App::new("test").manager(one("a")).manager(one("b")).manager(one("c"))).await;
+    let receipt = node.bus().publish(noted(1)).await.expect("published");
+    assert_eq!(receipt.deliveries, 3);
+    ends_well(&node).await;
+    std::fs::remove_dir_all(&place).expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_is_replaced_and_its_event_accounted_for() {
     let cases = [
         ("dies", "signal 9 (KILL)"),
@@ -119,7 +136,7 @@ async fn a_process_that_dies_is_replaced_and_its_event_accounted_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_hangs_is_found_and_replaced() {
     let quick = |process: Process| one_at_a_time(process).silence_limit(Duration::from_millis(400));
-    for how in ["stops", "deaf"] {
+    for how in ["stops", "deaf", "ignores"] {
         let node = started(App::new("test").manager(foreign(how).process(quick))).await;
         for number in [1, STONE, 2] {
             node.bus().publish(noted(number)).await.expect("published");
@@ -275,10 +292,10 @@ async fn nothing_is_left_of_a_process_and_its_children() {
 
 #[test]
 fn no_process_outlives_a_killed_node_not_even_a_stopped_one() {
-    for how in ["well", "stops", "children"] {
+    for (what, how) in [("foreign", "well"), ("foreign", "stops"), ("foreign", "children"), ("rust", "image")] {
         let token = format!("left-by-a-killed-node-{how}");
         let mut node = Command::new(env!("CARGO_BIN_EXE_edri-tests-program"))
-            .args(["foreign", how, &token])
+            .args([what, how, &token])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -293,13 +310,13 @@ fn no_process_outlives_a_killed_node_not_even_a_stopped_one() {
 }
 
 /// How many processes have this word in their command line. A zombie has none.
-fn running(token: &str) -> usize {
+pub(crate) fn running(token: &str) -> usize {
     let processes = std::fs::read_dir("/proc").expect("there is /proc").flatten();
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == token.as_bytes())).count()
 }
 
-fn blocking_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn blocking_until(what: &str, mut condition: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < limit, "waited {LIMIT:?} for: {what}");

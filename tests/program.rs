@@ -7,15 +7,35 @@ use std::time::Duration;
 
 use edri::prelude::*;
 use edri::{Body, Encoding};
+use edri_tests::{chaos, workers};
 
 fn main() -> edri::Result<()> {
     // The greeting is not the one that the scenarios expect: that comes from their node.
-    edri::hosted(|| App::new("hosted").manager(edri_tests::workers::versatile("not this: ")));
+    edri::hosted(|| App::new("hosted").manager(workers::versatile("not this: ")).manager(chaos::survivors()));
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["foreign", how, token] => foreign(how, token),
+        ["rust", "image", _] => own_image(),
+        ["chaos", seed, events, python, script, token] => {
+            let number = |text: &str| text.parse().map_err(std::io::Error::other);
+            let told = chaos::run(number(seed)?, number(events)?, python, script, token)?;
+            Ok(writeln!(std::io::stdout(), "{told}")?)
+        }
         other => panic!("`{other:?}` is nothing this program does"),
     }
+}
+
+/// A node with a Rust worker in a process of this very image, which has answered; runs until it is killed.
+fn own_image() -> edri::Result<()> {
+    let app = App::new("victim").manager(workers::versatile("from the node: ").placement(Placement::Process));
+    app.run_with(|node| async move {
+        let answer = node.bus().request(workers::Echo { text: "hello".into() }).await?;
+        // What the process would say by itself is another greeting.
+        assert_eq!(answer, "from the node: hello");
+        writeln!(std::io::stdout(), "running")?;
+        Ok::<_, edri::Error>(())
+    })?;
+    Ok(())
 }
 
 /// A node with a process that has been given an event it stumbles over; runs until it is killed.

@@ -165,6 +165,8 @@ pub struct WorkerStatus {
     pub(crate) restarts: AtomicU32,
     pub(crate) stuck: AtomicU32,
     pub(crate) in_hand: AtomicUsize,
+    /// Zero for one that has no process of its own.
+    pub(crate) pid: AtomicU32,
     pub(crate) tally: Tally,
     pub(crate) queued: Timing,
     pub(crate) handling: Timing,
@@ -193,6 +195,7 @@ impl WorkerStatus {
             restarts: AtomicU32::new(0),
             stuck: AtomicU32::new(0),
             in_hand: AtomicUsize::new(0),
+            pid: AtomicU32::new(0),
             tally: Tally::default(),
             queued: Timing::default(),
             handling: Timing::default(),
@@ -254,6 +257,11 @@ impl WorkerStatus {
     /// Sets how many deliveries are in the instance's hands.
     pub fn set_in_hand(&self, count: usize) {
         self.in_hand.store(count, Ordering::Release);
+    }
+
+    /// Sets the id of the process that the instance runs in; `None` once it has ended.
+    pub fn set_pid(&self, pid: Option<u32>) {
+        self.pid.store(pid.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Counts how a delivery ended. Only the instance's own host may call this: see [`Group::count`] for others.

@@ -88,6 +88,9 @@ pub struct WorkerView {
     /// Figures of its own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
+    /// The id of its process, when it runs in one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// Why it was lost the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -149,6 +152,7 @@ impl WorkerView {
             in_hand: worker.in_hand.load(Ordering::Relaxed),
             health: report.health,
             figures: report.figures,
+            pid: Some(worker.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0),
             last_error: report.last_error,
         }
     }

@@ -76,6 +76,11 @@ def main():
         {"name": "test.asked", "kind": "request"},
         {"name": "test.followed", "kind": "notification"},
     ]
+    if HOW == "meets":
+        # Says hello once the others have come too.
+        open(os.path.join(os.environ["PLACE"], os.environ["EDRI_WORKER"]), "w").close()
+        while len(os.listdir(os.environ["PLACE"])) < 3:
+            time.sleep(0.01)
     version = 99 if HOW == "future" else 1
     select = "not a name" if HOW == "misnamed" else "test.noted"
     handlers = [{"select": select}, {"select": "test.asked"}]
@@ -155,7 +160,7 @@ def misbehave(node, number, fields):
     if HOW == "tells":
         told = int(os.environ["TOLD"]) if os.listdir(".") == ["here"] and "LEFT_OUT" not in os.environ else 0
         node.call("publish", event="test.followed", payload={"number": told})
-    if HOW == "slow":
+    if HOW in ("slow", "ignores"):
         time.sleep(60)
     if HOW == "once" and not fields.get("redelivered"):
         os.kill(os.getpid(), signal.SIGKILL)

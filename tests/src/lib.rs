@@ -1,3 +1,4 @@
 //! Scenarios that cross crates: see `tests/main.rs`. Here is only what they share with the program they start.
 
+pub mod chaos;
 pub mod workers;

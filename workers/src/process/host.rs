@@ -175,9 +175,13 @@ pub(crate) async fn run(
     if let Err(wrong) = host.welcome() {
         return Exit::StartFailed(wrong, host.resume.into());
     }
+    host.seat.status.set_pid(Some(host.running.pid));
+    let status = Arc::clone(&host.seat.status);
     let mut ready = Some(ready);
     let over = host.serve(&mut ready, kill.as_mut()).await;
-    host.end(over, ready.is_some(), kill).await
+    let exit = host.end(over, ready.is_some(), kill).await;
+    status.set_pid(None);
+    exit
 }
 
 fn killed_before(seat: &mut Seat) -> Exit {

@@ -28,6 +28,7 @@ use super::output::{self, LastWords, Source};
 pub(super) struct Running {
     group: Arc<Group>,
     ended: watch::Receiver<Option<ExitStatus>>,
+    pub(super) pid: u32,
     last_words: LastWords,
     /// Reads its standard error.
     stderr: Option<JoinHandle<()>>,
@@ -89,7 +90,7 @@ pub(super) async fn launch(
     let stderr = stderr.map(|stderr| runtime.spawn(output::read(stderr, source, Some(last_words.clone()))));
     let _entered = runtime.enter();
     let socket = UnixStream::from_std(ours).map_err(|error| format!("no socket for it: {error}"))?;
-    Ok((Running { group, ended: has_ended, last_words, stderr }, socket))
+    Ok((Running { group, ended: has_ended, pid, last_words, stderr }, socket))
 }
 
 fn cannot_start(shown: &str, error: &io::Error) -> String {
