@@ -17,6 +17,7 @@ mod payload;
 mod reading;
 mod stream;
 mod text;
+mod usual;
 
 pub use codec::FrameError;
 pub use declaration::{DeclaredSchemas, EventDeclaration};
