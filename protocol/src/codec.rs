@@ -7,7 +7,7 @@ use edri_events::Encoding;
 use serde::{Deserialize, Serialize};
 
 use crate::stream::PREFIX_BYTES;
-use crate::{Frame, limits, usual};
+use crate::{Frame, limits};
 
 /// Why bytes are no frame, or a frame cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,13 +81,6 @@ impl<'a> Frame<'a> {
     ///
     /// [`FrameError::Malformed`] says what is wrong.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        match usual::read(bytes) {
-            Some(frame) => Ok(frame),
-            None => Self::read_generally(bytes),
-        }
-    }
-
-    pub(crate) fn read_generally(bytes: &'a [u8]) -> Result<Self, FrameError> {
         match Self::encoding_of(bytes) {
             Encoding::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
             Encoding::MessagePack => {
@@ -111,25 +104,20 @@ impl<'a> Frame<'a> {
     /// [`FrameError`] when the frame has no place in this encoding or is longer than `max`; `out` is unchanged then.
     pub fn encode(&self, encoding: Encoding, max: usize, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let begin = out.len();
-        let is_written = encoding == Encoding::MessagePack && usual::write(self, out);
-        let written = if is_written { Ok(()) } else { self.write_generally(encoding, out) };
+        let written = match encoding {
+            Encoding::MessagePack => self
+                .serialize(&mut rmp_serde::Serializer::new(&mut *out).with_struct_map())
+                .map_err(|error| FrameError::Unwritable(error.to_string())),
+            Encoding::Json => {
+                serde_json::to_writer(&mut *out, self).map_err(|error| FrameError::Unwritable(error.to_string()))
+            }
+        };
         let bytes = out.len() - begin;
         let checked = written.and(if bytes > max { Err(FrameError::TooLong { bytes, max }) } else { Ok(()) });
         if checked.is_err() {
             out.truncate(begin);
         }
         checked
-    }
-
-    pub(crate) fn write_generally(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), FrameError> {
-        match encoding {
-            Encoding::MessagePack => self
-                .serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())
-                .map_err(|error| FrameError::Unwritable(error.to_string())),
-            Encoding::Json => {
-                serde_json::to_writer(out, self).map_err(|error| FrameError::Unwritable(error.to_string()))
-            }
-        }
     }
 
     /// Appends the frame to `out` after its length, as it travels on a stream.

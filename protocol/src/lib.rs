@@ -17,7 +17,6 @@ mod payload;
 mod reading;
 mod stream;
 mod text;
-mod usual;
 
 pub use codec::FrameError;
 pub use declaration::{DeclaredSchemas, EventDeclaration};
