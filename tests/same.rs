@@ -154,7 +154,8 @@ async fn a_handler_sees_that_it_is_cancelled_wherever_it_runs() {
         let node = node(worker, &followed).await;
         let bus = node.bus().clone();
         let asking = tokio::spawn(async move { bus.request(Ask::Wait(42)).await });
-        until("the handler to run", || view(&node, "versatile").workers[0].in_hand == 1).await;
+        // In hand it is before: a request that is cancelled before its handler begins never runs.
+        until("the handler to run", || view(&node, "versatile").workers[0].figures.contains_key("waits")).await;
         asking.abort();
         assert_eq!(followed.wait_for(1).await, [(42, true)], "{place}");
         ends_well(&node).await;

@@ -202,6 +202,7 @@ impl Handle<Ask> for Versatile {
                 tunnel.result().await.map_err(|error| Failure::new(error.code().to_owned(), error.to_string()))
             }
             Ask::Wait(number) => {
+                cx.report_figure("waits", 1.0);
                 cx.cancelled().await;
                 cx.publish(Followed { number: *number }).await?;
                 Ok(0)
