@@ -311,7 +311,7 @@ impl Node {
             tracing::error!(%error, "withdrawing the managers");
         }
         let left = limit.saturating_duration_since(Instant::now()).max(DRAIN_LEAST);
-        let drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
+        let mut drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
         inner.router.set_phase(Phase::Stopped);
         inner.managers.lock().clear();
         for group in inner.router.groups() {
@@ -323,6 +323,11 @@ impl Node {
                     inner.router.remove(&group, Reason::Stopped, "the node stopped");
                 }
             }
+        }
+        inner.router.end_pending("its node stopped before there was an answer");
+        for (drained, group) in drained.iter_mut().zip(&groups) {
+            // What no worker has in hand any more, but somebody who took the reply along, or a worker that did not end.
+            drained.interrupted = drained.interrupted.max(group.account().in_hand as usize);
         }
         let unfinished = drained.into_iter().filter(|drained| !drained.is_all()).collect();
         let report = Arc::new(ShutdownReport {
@@ -366,6 +371,7 @@ impl Drop for Inner {
                     self.router.remove(&group, Reason::Stopped, "its node was dropped");
                 }
             }
+            self.router.end_pending("its node was dropped before there was an answer");
         }
     }
 }
