@@ -171,6 +171,36 @@ async fn a_reply_that_is_kept_beyond_the_end_of_its_node_holds_no_requester() {
     }
 }
 
+/// A worker whose `stopping` does not return.
+struct NeverStops;
+
+impl Worker for NeverStops {
+    async fn stopping(&mut self, _: &mut Context) {
+        std::future::pending().await
+    }
+}
+
+impl Handle<Noted> for NeverStops {
+    async fn handle(&mut self, _: &Noted, _: &mut Context) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_stopping_hangs_is_cut_and_named() {
+    for placement in [Placement::Task, Placement::Thread] {
+        let endless = Manager::new("endless").placement(placement).worker(|| NeverStops).handles::<Noted>();
+        let other = Manager::new("other").worker(keeps(&Seen::default())).handles::<Noted>();
+        let app = App::new("test").drain_limit(Duration::from_millis(50)).manager(endless).manager(other);
+        let node = started(app).await;
+        node.bus().publish(noted(1)).await.expect("published");
+        let report = within("the node to stop", node.shutdown()).await;
+        assert_eq!((report.account.handled, report.account.is_balanced()), (2, true));
+        let unfinished: Vec<_> = report.unfinished.iter().map(|left| (&*left.manager, left.stuck)).collect();
+        assert_eq!(unfinished, [("endless", 1)]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_report_has_the_account_of_each_manager() {
     let failing = does(|_: &Noted, _| async { Err(Failure::message("always")) }.boxed());
