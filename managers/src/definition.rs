@@ -319,7 +319,9 @@ impl<W> Manager<W> {
     }
 
     /// How long a handler may take. After that a task is dropped and its instance replaced, a thread is replaced and
-    /// counted as stuck. By default as long as it likes.
+    /// counted as stuck, and of concurrent handlers the one is dropped. By default as long as it likes.
+    ///
+    /// A task and a concurrent handler are dropped where they await; one that blocks its thread goes on.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.settings.policy.time_limit = Some(limit);
         self
