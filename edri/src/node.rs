@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::ManagerName;
-use edri_managers::{Definition, Drained, ManagerError, ManagerHandle, Prepared};
+use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
@@ -150,8 +150,8 @@ impl Node {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop what it has begun: the manager is added all the same.
-    pub async fn add(&self, manager: impl Into<Definition>) -> Result<(), ManagerError> {
-        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
+    pub async fn add(&self, manager: impl IntoDefinition) -> Result<(), ManagerError> {
+        let (node, prepared) = (self.clone(), self.prepare(manager.into_definition()).await?);
         self.see_through(prepared.name().clone(), async move { node.add_now(prepared).await }).await
     }
 
@@ -207,8 +207,8 @@ impl Node {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop what it has begun: the manager is replaced all the same.
-    pub async fn replace(&self, manager: impl Into<Definition>) -> Result<Drained, ManagerError> {
-        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
+    pub async fn replace(&self, manager: impl IntoDefinition) -> Result<Drained, ManagerError> {
+        let (node, prepared) = (self.clone(), self.prepare(manager.into_definition()).await?);
         self.see_through(prepared.name().clone(), async move { node.replace_now(prepared).await }).await
     }
 

@@ -386,6 +386,38 @@ impl Definition {
     }
 }
 
+/// What can be put on a node: a [`Manager`] with workers, a [`Manager::program`], or a [`Definition`].
+// A trait of our own, because of `Into` the compiler can only say that it is not implemented.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no workers: add `.worker(..)` or `.workers(..)`",
+    label = "has no workers",
+    note = "what is put on a node is a `Manager` with workers, a `Manager::program(..)`, or a `Definition`"
+)]
+pub trait IntoDefinition {
+    /// The manager with the worker type taken off.
+    fn into_definition(self) -> Definition;
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoDefinition for Definition {
+    fn into_definition(self) -> Definition {
+        self
+    }
+}
+
+impl<W: Worker> IntoDefinition for Manager<Typed<W>> {
+    fn into_definition(self) -> Definition {
+        self.into()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoDefinition for Manager<Program> {
+    fn into_definition(self) -> Definition {
+        self.into()
+    }
+}
+
 impl<W: Worker> From<Manager<Typed<W>>> for Definition {
     fn from(manager: Manager<Typed<W>>) -> Self {
         let Typed { blueprint, make, take_arguments } = manager.worker;
