@@ -72,6 +72,56 @@ async fn a_group_with_one_worker_sees_each_publisher_in_order() {
     }
 }
 
+/// How many notifications of this key there have been.
+#[event(request, name = "order.count", response = u64, key = key)]
+struct CountOfKey {
+    key: String,
+}
+
+#[derive(Default)]
+struct CountsByKey(HashMap<String, u64>);
+
+impl Worker for CountsByKey {}
+
+impl Handle<Noted> for CountsByKey {
+    async fn handle(&mut self, event: &Noted, _: &mut Context) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
+        *self.0.entry(event.key.clone()).or_default() += 1;
+        Ok(())
+    }
+}
+
+impl Handle<CountOfKey> for CountsByKey {
+    async fn handle(&mut self, event: &CountOfKey, _: &mut Context) -> Result<u64, Failure> {
+        Ok(self.0.get(&event.key).copied().unwrap_or(0))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_behind_the_notifications_that_were_in_its_inbox_before_it() {
+    let managers = || {
+        let counts = || Manager::new("counts").inbox(64);
+        [
+            counts().worker(CountsByKey::default),
+            counts().placement(Placement::Thread).worker(CountsByKey::default),
+            counts().worker(CountsByKey::default).keyed(),
+            counts().workers(3, CountsByKey::default).keyed(),
+        ]
+    };
+    for manager in managers() {
+        let manager = manager.handles::<Noted>().handles::<CountOfKey>();
+        let node = started(App::new("test").manager(manager)).await;
+        for round in 1..=20 {
+            for key in ["a", "b", "c", "d"] {
+                node.bus().publish_batch((0..40).map(|number| keyed(key, number))).await.expect("published");
+                let counted = within("an answer", node.bus().request(CountOfKey { key: key.to_owned() })).await;
+                assert_eq!(counted.expect("answered"), round * 40);
+            }
+        }
+        ends_well(&node).await;
+    }
+}
+
 /// How often the handling of this event fails: every fifth once, every tenth twice, every hundredth for good.
 fn failures(number: u64) -> u32 {
     [5, 10, 100].map(|each| u32::from(number.is_multiple_of(each))).iter().sum()

@@ -137,6 +137,71 @@ async fn a_reply_that_was_taken_along_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_is_kept_beyond_the_end_of_its_node_holds_no_requester() {
+    for is_dropped in [false, true] {
+        let replies = Seen::default();
+        let later = {
+            let replies = replies.clone();
+            does(move |_: &Asked, cx| {
+                let taken = cx.defer::<Asked>().map(|reply| replies.add(Arc::new(Mutex::new(Some(reply)))));
+                async { Err(taken.err().unwrap_or_else(Failure::deferred)) }.boxed()
+            })
+        };
+        let manager = Manager::new("later").worker(later).handles::<Asked>();
+        let node = started(App::new("test").drain_limit(Duration::from_millis(50)).manager(manager)).await;
+        let bus = node.bus().clone();
+        // Its deadline is further away than this test waits.
+        let asking = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.request(asked(1)).await }
+        });
+        let reply = replies.wait_for(1).await[0].lock().take().expect("is there");
+        if is_dropped {
+            drop(node);
+        } else {
+            let report = within("the node to stop", node.shutdown()).await;
+            assert!(report.account.is_balanced(), "{report:?}");
+            let unfinished: Vec<_> = report.unfinished.iter().map(|left| (&*left.manager, left.interrupted)).collect();
+            assert_eq!(unfinished, [("later", 1)]);
+        }
+        let answer = within("an end", asking).await.expect("no panic");
+        assert!(matches!(answer, Err(RequestError::WorkerLost(_))), "{answer:?}");
+        assert!(!reply.send(Ok(7)), "nobody waits any more");
+        assert!(bus.account().is_balanced() && bus.account().in_hand == 0, "{:?}", bus.account());
+    }
+}
+
+/// A worker whose `stopping` does not return.
+struct NeverStops;
+
+impl Worker for NeverStops {
+    async fn stopping(&mut self, _: &mut Context) {
+        std::future::pending().await
+    }
+}
+
+impl Handle<Noted> for NeverStops {
+    async fn handle(&mut self, _: &Noted, _: &mut Context) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_stopping_hangs_is_cut_and_named() {
+    for placement in [Placement::Task, Placement::Thread] {
+        let endless = Manager::new("endless").placement(placement).worker(|| NeverStops).handles::<Noted>();
+        let other = Manager::new("other").worker(keeps(&Seen::default())).handles::<Noted>();
+        let app = App::new("test").drain_limit(Duration::from_millis(50)).manager(endless).manager(other);
+        let node = started(app).await;
+        node.bus().publish(noted(1)).await.expect("published");
+        let report = within("the node to stop", node.shutdown()).await;
+        assert_eq!((report.account.handled, report.account.is_balanced()), (2, true));
+        let unfinished: Vec<_> = report.unfinished.iter().map(|left| (&*left.manager, left.stuck)).collect();
+        assert_eq!(unfinished, [("endless", 1)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_report_has_the_account_of_each_manager() {
     let failing = does(|_: &Noted, _| async { Err(Failure::message("always")) }.boxed());
     let app = App::new("test")

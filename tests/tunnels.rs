@@ -93,7 +93,7 @@ async fn items_go_both_ways_and_the_result_comes_last() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_direction_keeps_its_order_whatever_the_window() {
     const ITEMS: u64 = 3000;
-    for items in [1, 2, 3, 128] {
+    for items in [0, 1, 2, 3, 128] {
         let node = started(App::new("test").manager(serves(Placement::Thread, multiply))).await;
         let opened = node.bus().open_with(Counted { factor: 3 }, window(items, 1 << 20), &Options::new()).await;
         let (mut sender, mut receiver, outcome) = opened.expect("opened").split();

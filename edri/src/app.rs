@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use edri_events::{ManagerName, NodeName};
-use edri_managers::{Definition, Prepared};
+use edri_managers::{Definition, IntoDefinition, Prepared};
 use edri_router::{Control, Limits, Router};
 use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
@@ -38,8 +38,8 @@ impl App {
     }
 
     /// Adds a manager.
-    pub fn manager(mut self, manager: impl Into<Definition>) -> Self {
-        self.managers.push(manager.into());
+    pub fn manager(mut self, manager: impl IntoDefinition) -> Self {
+        self.managers.push(manager.into_definition());
         self
     }
 

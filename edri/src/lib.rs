@@ -63,7 +63,7 @@ pub use edri_events::{
     EventName, Failure, Headers, Incarnation, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification,
     Parts, Pattern, Request, Schemas, TraceContext, Tunnel, data, event, key_hash,
 };
-pub use edri_managers::{Definition, Drained, Manager, ManagerError, Program, Restart, Typed};
+pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
     Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits,
     ManagerState, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason, Receipt, Received,

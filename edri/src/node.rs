@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::ManagerName;
-use edri_managers::{Definition, Drained, ManagerError, ManagerHandle, Prepared};
+use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
@@ -150,8 +150,8 @@ impl Node {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop what it has begun: the manager is added all the same.
-    pub async fn add(&self, manager: impl Into<Definition>) -> Result<(), ManagerError> {
-        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
+    pub async fn add(&self, manager: impl IntoDefinition) -> Result<(), ManagerError> {
+        let (node, prepared) = (self.clone(), self.prepare(manager.into_definition()).await?);
         self.see_through(prepared.name().clone(), async move { node.add_now(prepared).await }).await
     }
 
@@ -207,8 +207,8 @@ impl Node {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop what it has begun: the manager is replaced all the same.
-    pub async fn replace(&self, manager: impl Into<Definition>) -> Result<Drained, ManagerError> {
-        let (node, prepared) = (self.clone(), self.prepare(manager.into()).await?);
+    pub async fn replace(&self, manager: impl IntoDefinition) -> Result<Drained, ManagerError> {
+        let (node, prepared) = (self.clone(), self.prepare(manager.into_definition()).await?);
         self.see_through(prepared.name().clone(), async move { node.replace_now(prepared).await }).await
     }
 
@@ -311,7 +311,7 @@ impl Node {
             tracing::error!(%error, "withdrawing the managers");
         }
         let left = limit.saturating_duration_since(Instant::now()).max(DRAIN_LEAST);
-        let drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
+        let mut drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
         inner.router.set_phase(Phase::Stopped);
         inner.managers.lock().clear();
         for group in inner.router.groups() {
@@ -323,6 +323,11 @@ impl Node {
                     inner.router.remove(&group, Reason::Stopped, "the node stopped");
                 }
             }
+        }
+        inner.router.end_pending("its node stopped before there was an answer");
+        for (drained, group) in drained.iter_mut().zip(&groups) {
+            // What no worker has in hand any more, but somebody who took the reply along, or a worker that did not end.
+            drained.interrupted = drained.interrupted.max(group.account().in_hand as usize);
         }
         let unfinished = drained.into_iter().filter(|drained| !drained.is_all()).collect();
         let report = Arc::new(ShutdownReport {
@@ -366,6 +371,7 @@ impl Drop for Inner {
                     self.router.remove(&group, Reason::Stopped, "its node was dropped");
                 }
             }
+            self.router.end_pending("its node was dropped before there was an answer");
         }
     }
 }

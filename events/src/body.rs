@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
@@ -63,7 +64,7 @@ impl Body {
     ///
     /// [`CodecError::Decode`] when the body is malformed up to that field.
     pub fn key_field(&self, name: &str) -> Result<Option<String>, CodecError> {
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| CodecError::Decode {
+        let fail = |source: Arc<dyn std::error::Error + Send + Sync>| CodecError::Decode {
             type_name: "the event's key",
             encoding: self.encoding,
             source,
@@ -72,11 +73,11 @@ impl Body {
         match self.encoding {
             Encoding::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(&self.bytes[..]);
-                find.deserialize(&mut reader).map_err(|e| fail(Box::new(e)))
+                find.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))
             }
             Encoding::Json => {
                 let mut reader = serde_json::Deserializer::from_slice(&self.bytes);
-                find.deserialize(&mut reader).map_err(|e| fail(Box::new(e)))
+                find.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))
             }
         }
     }

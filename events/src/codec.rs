@@ -1,6 +1,8 @@
 //! How a payload becomes bytes and comes back: MessagePack with named fields, or JSON.
 
 use std::cell::Cell;
+use std::error::Error;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -17,7 +19,7 @@ pub enum Encoding {
 }
 
 /// Why a payload could not be encoded or decoded.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
     /// The value cannot be written in this encoding.
@@ -28,7 +30,7 @@ pub enum CodecError {
         /// The encoding asked for.
         encoding: Encoding,
         /// What the codec says.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// The bytes are not a value of this type.
     #[error("decode {type_name} from {encoding:?}: {source}")]
@@ -38,7 +40,7 @@ pub enum CodecError {
         /// The encoding of the bytes.
         encoding: Encoding,
         /// What the codec says.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// The value is of another Rust type.
     #[error("the payload is a {found}, not a {wanted}")]
@@ -81,8 +83,8 @@ impl Encoding {
     pub fn encode_to<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
         let fail = |source| CodecError::Encode { type_name: std::any::type_name::<T>(), encoding: self, source };
         match self {
-            Self::MessagePack => rmp_serde::encode::write_named(out, value).map_err(|e| fail(Box::new(e))),
-            Self::Json => serde_json::to_writer(out, value).map_err(|e| fail(Box::new(e))),
+            Self::MessagePack => rmp_serde::encode::write_named(out, value).map_err(|e| fail(Arc::new(e))),
+            Self::Json => serde_json::to_writer(out, value).map_err(|e| fail(Arc::new(e))),
         }
     }
 
@@ -97,14 +99,14 @@ impl Encoding {
             Self::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
                 reader.set_max_depth(NESTING_MAX);
-                let value = T::deserialize(&mut reader).map_err(|e| fail(Box::new(e)))?;
+                let value = T::deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-                    _ => Err(fail("bytes after the value".into())),
+                    _ => Err(fail(Box::<dyn Error + Send + Sync>::from("bytes after the value").into())),
                 }
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Box::new(e))),
+            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Arc::new(e))),
         }
     }
 }

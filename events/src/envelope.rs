@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -164,11 +165,20 @@ pub struct Parts<P: ?Sized = dyn Payload> {
     payload: P,
 }
 
-/// The payload's bytes, each encoded once.
+/// The payload's bytes, or why there are none; each tried once, and who asks meanwhile waits for that one try.
 #[derive(Default)]
 struct Encodings {
-    messagepack: OnceLock<Bytes>,
-    json: OnceLock<Bytes>,
+    messagepack: OnceLock<Result<Bytes, CodecError>>,
+    json: OnceLock<Result<Bytes, CodecError>>,
+}
+
+impl Encodings {
+    fn of(&self, encoding: Encoding) -> &OnceLock<Result<Bytes, CodecError>> {
+        match encoding {
+            Encoding::MessagePack => &self.messagepack,
+            Encoding::Json => &self.json,
+        }
+    }
 }
 
 // It is written by one core and read by another for every event.
@@ -247,16 +257,8 @@ impl<P: Payload + ?Sized> Parts<P> {
     ///
     /// [`CodecError`] when the payload cannot be written in this encoding.
     pub fn encoded(&self, encoding: Encoding) -> Result<&Bytes, CodecError> {
-        let encoded = self.encoded.get_or_init(Box::default);
-        let kept = match encoding {
-            Encoding::MessagePack => &encoded.messagepack,
-            Encoding::Json => &encoded.json,
-        };
-        if let Some(bytes) = kept.get() {
-            return Ok(bytes);
-        }
-        let bytes = self.payload.encode(encoding)?;
-        Ok(kept.get_or_init(|| bytes))
+        let kept = self.encoded.get_or_init(Box::default).of(encoding);
+        kept.get_or_init(|| self.payload.encode(encoding)).as_ref().map_err(Clone::clone)
     }
 
     /// The payload's bytes in `encoding` for one who will be the only one to ask: nothing is kept. They are written to
@@ -266,12 +268,9 @@ impl<P: Payload + ?Sized> Parts<P> {
     ///
     /// As [`Parts::encoded`].
     pub fn encoded_once<'a>(&'a self, encoding: Encoding, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], CodecError> {
-        let kept = self.encoded.get().and_then(|encoded| match encoding {
-            Encoding::MessagePack => encoded.messagepack.get(),
-            Encoding::Json => encoded.json.get(),
-        });
+        let kept = self.encoded.get().and_then(|encoded| encoded.of(encoding).get());
         match kept {
-            Some(bytes) => Ok(bytes),
+            Some(tried) => tried.as_deref().map_err(Clone::clone),
             None => self.payload.encode_to(encoding, scratch).map(|()| &**scratch),
         }
     }
@@ -333,10 +332,10 @@ impl Envelope {
     /// [`CodecError::Decode`] when the descriptor names a key and the body does not have it.
     pub fn untyped(mut head: Head, body: Body) -> Result<Self, CodecError> {
         if let (None, Some(field)) = (head.key(), head.descriptor.key()) {
-            let key = body.key_field(field)?.ok_or_else(|| CodecError::Decode {
-                type_name: "the event's key",
-                encoding: body.encoding,
-                source: format!("the payload has no field `{field}`, which is the event's key").into(),
+            let key = body.key_field(field)?.ok_or_else(|| {
+                let words = format!("the payload has no field `{field}`, which is the event's key");
+                let source = Box::<dyn Error + Send + Sync>::from(words).into();
+                CodecError::Decode { type_name: "the event's key", encoding: body.encoding, source }
             })?;
             head.set_key(key);
         }
@@ -422,5 +421,64 @@ impl Headers {
     /// All headers, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Address, Descriptor, Incarnation, NodeName};
+
+    /// Takes its time to be written, and counts how often it was; it cannot be written as JSON.
+    #[derive(Default)]
+    struct Slow {
+        tries: [AtomicUsize; 2],
+    }
+
+    impl Payload for Slow {
+        fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
+            self.tries[usize::from(encoding == Encoding::Json)].fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            match encoding {
+                Encoding::MessagePack => Ok(Bytes::from_static(b"slow")),
+                Encoding::Json => encoding.encode(&BTreeMap::from([([1_u8, 2], 3_u8)])),
+            }
+        }
+        fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
+            out.extend_from_slice(&self.encode(encoding)?);
+            Ok(())
+        }
+        fn visit_key(&self, _: &mut dyn FnMut(&str)) {}
+        fn type_name(&self) -> &'static str {
+            "slow"
+        }
+    }
+
+    #[test]
+    fn a_payload_is_encoded_once_also_when_many_threads_ask_at_the_same_moment() {
+        const ASKERS: usize = 8;
+        let descriptor = Descriptor::declare("test.slow", crate::Kind::Notification).expect("valid").build();
+        let address =
+            Address { node: NodeName::new("test").expect("valid"), incarnation: Incarnation::random(), manager: None };
+        let parts = Parts::new(Head::new(descriptor, Arc::new(address)), Slow::default());
+        for encoding in [Encoding::MessagePack, Encoding::Json] {
+            let together = Barrier::new(ASKERS);
+            let same: Vec<_> = std::thread::scope(|scope| {
+                let ask = || {
+                    together.wait();
+                    parts.encoded(encoding).map(|bytes| bytes.as_ptr() as usize).map_err(|error| error.to_string())
+                };
+                let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(ask)).collect();
+                askers.into_iter().map(|asker| asker.join().expect("no panic")).collect()
+            });
+            assert!(same.iter().all(|outcome| *outcome == same[0]), "{same:?}");
+            assert_eq!(same[0].is_ok(), encoding == Encoding::MessagePack, "{same:?}");
+            assert!(parts.encoded_once(encoding, &mut Vec::new()).is_ok() == same[0].is_ok());
+        }
+        assert_eq!(parts.payload.tries.each_ref().map(|tries| tries.load(Ordering::SeqCst)), [1, 1]);
     }
 }

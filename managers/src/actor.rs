@@ -34,6 +34,8 @@ pub(crate) struct ManagerActor {
     when_drained: Option<oneshot::Sender<Drained>>,
     /// How many events were in hand when the limit of the drain was reached.
     interrupted: usize,
+    /// How many workers were cut in their `stopping`.
+    cut: usize,
     drain_over: bool,
 }
 
@@ -137,6 +139,7 @@ impl ManagerActor {
             when_started: Vec::new(),
             when_drained: None,
             interrupted: 0,
+            cut: 0,
             drain_over: false,
         })
     }
@@ -220,7 +223,11 @@ impl ManagerActor {
                 self.check_drained(ctx);
                 return;
             }
-            Exit::Finished | Exit::Killed => {
+            Exit::Finished | Exit::Killed | Exit::StoppingCut => {
+                if matches!(exit, Exit::StoppingCut) {
+                    self.cut += 1;
+                    tracing::warn!(manager = %self.name, instance = index, "a worker was cut in its `stopping`");
+                }
                 chair.status.set_state(WorkerState::Stopped);
                 self.announce_worker(index, WorkerState::Stopped, None);
                 self.check_drained(ctx);
@@ -340,7 +347,10 @@ impl ManagerActor {
         if self.when_drained.is_none() || (occupied > 0 && !self.drain_over) {
             return;
         }
-        let stuck = occupied + self.seats.iter().map(|chair| chair.status.stuck_threads()).sum::<usize>();
+        for chair in self.seats.iter().filter(|chair| !nobody(chair)) {
+            tracing::warn!(manager = %self.name, instance = chair.status.index(), "a worker did not end");
+        }
+        let stuck = occupied + self.cut + self.seats.iter().map(|chair| chair.status.stuck_threads()).sum::<usize>();
         let undelivered =
             self.router.remove(&self.group, Reason::Stopped, "its manager stopped before a worker took it");
         if self.failure.is_none() {

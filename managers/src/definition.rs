@@ -319,7 +319,9 @@ impl<W> Manager<W> {
     }
 
     /// How long a handler may take. After that a task is dropped and its instance replaced, a thread is replaced and
-    /// counted as stuck. By default as long as it likes.
+    /// counted as stuck, and of concurrent handlers the one is dropped. By default as long as it likes.
+    ///
+    /// A task and a concurrent handler are dropped where they await; one that blocks its thread goes on.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.settings.policy.time_limit = Some(limit);
         self
@@ -381,6 +383,38 @@ impl Definition {
     #[must_use]
     pub fn name(&self) -> Option<ManagerName> {
         ManagerName::new(&self.settings.name).ok()
+    }
+}
+
+/// What can be put on a node: a [`Manager`] with workers, a [`Manager::program`], or a [`Definition`].
+// A trait of our own, because of `Into` the compiler can only say that it is not implemented.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no workers: add `.worker(..)` or `.workers(..)`",
+    label = "has no workers",
+    note = "what is put on a node is a `Manager` with workers, a `Manager::program(..)`, or a `Definition`"
+)]
+pub trait IntoDefinition {
+    /// The manager with the worker type taken off.
+    fn into_definition(self) -> Definition;
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoDefinition for Definition {
+    fn into_definition(self) -> Definition {
+        self
+    }
+}
+
+impl<W: Worker> IntoDefinition for Manager<Typed<W>> {
+    fn into_definition(self) -> Definition {
+        self.into()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoDefinition for Manager<Program> {
+    fn into_definition(self) -> Definition {
+        self.into()
     }
 }
 

@@ -79,7 +79,8 @@ pub struct Drained {
     pub undelivered: usize,
     /// How many events workers had in hand when the limit was reached; most of them are dead letters too.
     pub interrupted: usize,
-    /// How many workers, or threads that had been replaced, did not end when they were told to.
+    /// How many workers, or threads that had been replaced, did not end when they were told to, or were cut in their
+    /// `stopping`.
     pub stuck: usize,
 }
 

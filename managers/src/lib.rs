@@ -9,5 +9,5 @@ mod actor;
 mod definition;
 mod handle;
 
-pub use definition::{Definition, Manager, Program, Restart, Typed};
+pub use definition::{Definition, IntoDefinition, Manager, Program, Restart, Typed};
 pub use handle::{Drained, ManagerError, ManagerHandle, Prepared};

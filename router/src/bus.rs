@@ -290,7 +290,8 @@ impl Bus {
         }
     }
 
-    /// Publishes several notifications of one type in their order, for less than one by one.
+    /// Publishes several notifications of one type in their order, for less than one by one. Where there is no room, the
+    /// whole batch has as long as one event that is published by itself.
     ///
     /// # Errors
     ///

@@ -285,6 +285,21 @@ impl Pending {
         }
     }
 
+    /// Ends everything that still waits, because nobody is left to answer.
+    pub(crate) fn end(&self, error: impl Fn() -> RequestError) {
+        let slots = self.shards.iter().flat_map(|shard| shard.chunks.iter().map_while(OnceLock::get));
+        for slot in slots.flat_map(|chunk| chunk.iter()) {
+            let mut state = slot.state.lock();
+            if !matches!(state.phase, Phase::Waiting) {
+                continue;
+            }
+            state.phase = Phase::Done(Err(error()));
+            let wakers = [state.requester.take(), state.worker.take()];
+            drop(state);
+            wakers.into_iter().flatten().for_each(Waker::wake);
+        }
+    }
+
     /// Frees the slot: whoever still holds its ticket meets another generation from now on.
     fn free(&self, ticket: Ticket, mut state: parking_lot::MutexGuard<'_, State>) {
         state.generation = state.generation.wrapping_add(1);

@@ -66,7 +66,8 @@ impl Bus {
         Ok(self.ask(envelope, began, To::Manager(manager)).await?.take()?)
     }
 
-    /// Sends a request to every manager that answers it, one worker of each, and streams the answers as they come: until
+    /// Sends a request to every manager that answers it, one worker of each (of a keyed manager that of the partition of
+    /// the event's key), and streams the answers as they come: until
     /// all have answered, the deadline has passed, or the stream is dropped, which cancels what is still open.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::request::Deferred;
 use crate::subscribe::Selection;
 use crate::system::NodeChanged;
 use crate::uplink::{Outcomes, Uplink};
-use crate::{Account, DeclareError};
+use crate::{Account, DeclareError, RequestError};
 
 /// The router of one node: what a [`Bus`] sends through, with the powers that only the node's own parts need.
 #[derive(Clone)]
@@ -200,6 +200,12 @@ impl Router {
     /// Gives a requester its outcome; whether it still waited.
     pub fn complete(&self, ticket: Ticket, outcome: Outcome) -> bool {
         self.core.complete(ticket, outcome)
+    }
+
+    /// Ends the requests and tunnels that still wait with `worker_lost`: their node has stopped, and whoever took a reply
+    /// along finds nobody any more.
+    pub fn end_pending(&self, detail: &str) {
+        self.core.pending.end(|| RequestError::WorkerLost(detail.to_owned()));
     }
 
     /// Whether a requester still waits.

@@ -67,6 +67,8 @@ pub enum Exit {
     Finished,
     /// It was told to end at once.
     Killed,
+    /// It had handled everything and was in `stopping`, which was cut because it did not return in time.
+    StoppingCut,
     /// `started` failed or panicked. The events to be resumed come back.
     StartFailed(String, Vec<Delivery>),
     /// It panicked, or a handler took too long. Events that may be tried again come back; others have been settled.
@@ -193,7 +195,7 @@ pub(crate) async fn run(
                     }
                     Exit::Finished
                 }
-                () = &mut kill => Exit::Killed,
+                () = &mut kill => Exit::StoppingCut,
             }
         }
         lost => lost,

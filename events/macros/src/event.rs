@@ -115,8 +115,10 @@ impl<'a> Event<'a> {
                 }
             }
         });
+        // Which other events there are is no help to somebody whose type is none.
         quote! {
             #[automatically_derived]
+            #[diagnostic::do_not_recommend]
             impl #private::Event for #ident {
                 type Output = #output;
 
@@ -137,6 +139,7 @@ impl<'a> Event<'a> {
             }
 
             #[automatically_derived]
+            #[diagnostic::do_not_recommend]
             #kind
         }
     }

@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 use crate::RequestError;
 use crate::core::Core;
 
-/// How much may be on its way in one direction of a tunnel.
+/// How much may be on its way in one direction of a tunnel: always at least one item, whatever is said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// So many items.
+    /// So many items; 0 is as 1, because a window of none would let nothing through.
     pub items: usize,
     /// So many bytes, by [`Item::weight`](edri_events::Item::weight); an item larger than all of it travels alone.
     pub bytes: usize,
@@ -125,6 +125,7 @@ pub(super) enum End {
 
 impl<T> Pipe<T> {
     fn new(window: Window, weigh: Weigh<T>) -> Arc<Self> {
+        let window = Window { items: window.items.max(1), ..window };
         Arc::new(Self {
             state: Mutex::new(PipeState {
                 items: VecDeque::new(),

@@ -389,7 +389,7 @@ impl Connection {
                 }
                 Some(Fault { code: "worker_lost".into(), message: detail.into(), ..Fault::default() })
             }
-            Some(Exit::Killed) | None => {
+            Some(Exit::Killed | Exit::StoppingCut) | None => {
                 Some(Fault { code: "worker_lost".into(), message: "its thread ended".into(), ..Fault::default() })
             }
         };

@@ -134,6 +134,7 @@ impl ProcessHost {
     async fn end_killed(mut self) -> Exit {
         self.calls.abort();
         self.peer.close();
+        let in_stopping = self.phase == Phase::Leaving && self.in_hand() == 0;
         let detail = "its worker was stopped while handling it";
         let flights = std::mem::replace(&mut self.flights, Flights::new(2, Instant::now()));
         let (begun, waiting) = flights.end(self.says_begun);
@@ -151,7 +152,7 @@ impl ProcessHost {
             self.running.kill();
             self.running.ended().await;
         }
-        Exit::Killed
+        if in_stopping { Exit::StoppingCut } else { Exit::Killed }
     }
 }
 
