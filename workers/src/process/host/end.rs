@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use edri_events::Kind;
 use edri_protocol::{Frame, limits, split};
 use edri_router::{Delivery, Reason};
+use tokio::io::AsyncReadExt;
 
-use super::{Flight, Over, Phase, ProcessHost};
+use super::{Flight, LAST_FRAMES, Over, Phase, ProcessHost};
 use crate::host::{Exit, may_try_again, time_limit_text};
 use crate::process::carried;
 use crate::process::flights::Flights;
@@ -55,7 +56,7 @@ impl ProcessHost {
         };
         self.running.kill();
         self.running.ended().await;
-        self.drain_socket();
+        self.drain_socket().await;
         self.calls.abort();
         self.peer.close();
         if self.phase == Phase::Leaving && self.in_hand() == 0 {
@@ -112,14 +113,14 @@ impl ProcessHost {
     }
 
     /// What it had written before its end counts still.
-    fn drain_socket(&mut self) {
-        loop {
-            self.read.reserve(64 << 10);
-            match self.socket.try_read_buf(&mut self.read) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
+    async fn drain_socket(&mut self) {
+        let Self { socket, read, .. } = self;
+        let all = async {
+            // That there is something to read may not have been told yet.
+            while let Ok(1..) = socket.read_buf(read).await {}
+        };
+        // Nobody who writes is left, unless a process of its own has left its group and kept the socket.
+        let _ = tokio::time::timeout(LAST_FRAMES, all).await;
         while let Ok(Some(bytes)) = split(&mut self.read, limits::FRAME_BYTES_MAX) {
             match Frame::decode(&bytes) {
                 Ok(Frame::Ack(ack)) => self.ack(&ack),
