@@ -178,7 +178,7 @@ async fn kill(node: Node, seed: u64, over: Arc<AtomicBool>) -> u64 {
         let Some(pid) = random.choice(running.collect::<Vec<_>>()) else { continue };
         let signal = if random.u8(0..4) == 0 { "STOP" } else { "KILL" };
         // It may have ended just now.
-        let _ = Command::new("kill").args(["-s", signal, &pid.to_string()]).output();
+        let _ = Command::new("sh").args(["-c", &format!("kill -s {signal} {pid}")]).output();
         struck += 1;
     }
     struck
