@@ -3,7 +3,6 @@
 //! Its first argument says what it is.
 
 use std::io::Write;
-use std::time::Duration;
 
 use edri::prelude::*;
 use edri::{Body, Encoding};
@@ -46,8 +45,6 @@ fn foreign(how: &str, token: &str) -> edri::Result<()> {
     app.run_with(|node| async move {
         let body = Body::new(Encoding::Json, r#"{"key": "none", "number": 13}"#);
         node.bus().untyped().publish("test.noted", body).await.map_err(std::io::Error::other)?;
-        // Long enough to be in the process's hands; the test waits for nothing that this could hide.
-        tokio::time::sleep(Duration::from_millis(100)).await;
         writeln!(std::io::stdout(), "running")?;
         Ok::<_, edri::Error>(())
     })?;

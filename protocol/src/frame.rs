@@ -283,7 +283,7 @@ pub struct Call<'a> {
     /// Who sent it: `node/manager`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Text<'a>>,
-    /// A key that the sender has chosen instead of the event's own.
+    /// From a node the event's key, from a worker one chosen instead of the event's own.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Text<'a>>,
     /// The event that made this one.

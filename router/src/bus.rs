@@ -11,9 +11,10 @@ use edri_events::{
 
 use crate::core::{Core, Phase, Pushed, Stalled, is_known};
 use crate::delivery::{Delivery, ReplyTo};
-use crate::group::{GroupRef, Offered, Overflow, WorkerStatus};
+use crate::group::{GroupRef, Offered, Overflow};
 use crate::letters::DeadLetter;
 use crate::queue::Refused;
+use crate::status::WorkerStatus;
 use crate::table::Route;
 use crate::uplink::NotNow;
 use crate::{Account, DeclareError, GroupName, PublishError, Topology, TryPublishError};

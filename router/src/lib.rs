@@ -25,6 +25,7 @@ mod relay;
 mod request;
 mod router;
 mod shards;
+mod status;
 mod subscribe;
 pub mod system;
 mod table;
@@ -40,10 +41,7 @@ pub use control::Control;
 pub use core::Phase;
 pub use delivery::{Delivery, Offer, ReplyTo};
 pub use error::{DeclareError, GroupName, PublishError, RequestError, TryPublishError, WaitEnded};
-pub use group::{
-    Ended, Group, GroupOptions, GroupRef, Health, InboxConsumer, ManagerState, Overflow, Spread, Tally, WorkerState,
-    WorkerStatus,
-};
+pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
     EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
@@ -52,6 +50,7 @@ pub use pending::{Outcome, Ticket};
 pub use relay::{Relay, Relayed};
 pub use request::{Answer, Answers, Deferred, Reply};
 pub use router::{Joining, Router};
+pub use status::{Ended, Health, ManagerState, Tally, WorkerState, WorkerStatus};
 pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
 pub use table::Predicate;
 pub use timing::Quantiles;

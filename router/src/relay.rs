@@ -8,9 +8,9 @@ use edri_events::{
 use std::sync::Arc;
 
 use crate::bus::{Bus, Options};
-use crate::group::WorkerStatus;
 use crate::pending::Outcome;
 use crate::request::{Answers, To};
+use crate::status::WorkerStatus;
 use crate::tunnel::Opened;
 use crate::{PublishError, Receipt, RequestError, Router};
 

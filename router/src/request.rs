@@ -12,8 +12,9 @@ use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 use crate::bus::{Bus, Options};
 use crate::core::{Core, Phase, Waits, is_known};
 use crate::delivery::{Delivery, ReplyTo};
-use crate::group::{GroupRef, ManagerState, Offered};
+use crate::group::{GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
+use crate::status::{Ended, ManagerState};
 use crate::table::Route;
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
 use crate::{PublishError, RequestError, WaitEnded};
@@ -465,7 +466,7 @@ impl Deferred {
 
     fn settle(&mut self, outcome: Outcome) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
-        let ended = if outcome.is_ok() { crate::group::Ended::Handled } else { crate::group::Ended::Failed };
+        let ended = if outcome.is_ok() { Ended::Handled } else { Ended::Failed };
         let wanted = self.core.complete(ticket, outcome);
         self.group.count(ended);
         self.group.deferred(false);

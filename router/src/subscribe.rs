@@ -17,9 +17,10 @@ use futures_util::stream::{Stream, StreamExt};
 use crate::actor::Change;
 use crate::bus::Bus;
 use crate::core::Core;
-use crate::group::{Ended, Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
+use crate::group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 use crate::letters::Reason;
 use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
+use crate::status::Ended;
 use crate::table::Predicate;
 use crate::{DeclareError, GroupName};
 

@@ -2,8 +2,8 @@
 
 use edri_events::event;
 
-use crate::group::{ManagerState, WorkerState};
 use crate::letters::Reason;
+use crate::status::{ManagerState, WorkerState};
 
 /// A node's state changed.
 #[event(notification, name = "edri.node.changed", crate = edri_events)]

@@ -7,7 +7,8 @@ use edri_events::{Incarnation, NodeName};
 use serde::Serialize;
 
 use crate::core::{Core, Phase};
-use crate::group::{Group, Health, ManagerState, Overflow, WorkerState, WorkerStatus};
+use crate::group::{Group, Overflow};
+use crate::status::{Health, ManagerState, WorkerState, WorkerStatus};
 use crate::timing::{Quantiles, Timing};
 use crate::{Account, GroupName};
 

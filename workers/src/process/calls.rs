@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::carried;
 use super::fault::{self, Refused};
 use super::peer::{Opener, Peer};
 
@@ -135,7 +136,7 @@ impl Calls {
         }
         let body = match &call.payload {
             Some(payload) => payload.to_body(frame),
-            None => nothing(self.peer.encoding()),
+            None => carried::nothing(self.peer.encoding()),
         };
         Some(Relayed {
             name: call.event.to_string(),
@@ -213,12 +214,4 @@ fn refuse(peer: &Peer, number: u64, refused: Refused<'_>) {
 fn respond_error(peer: &Peer, number: u64, code: &str, message: &str) {
     let error = Fault { code: code.into(), message: message.into(), ..Fault::default() };
     refuse(peer, number, Refused::Error(error));
-}
-
-fn nothing(encoding: Encoding) -> Body {
-    let bytes: &'static [u8] = match encoding {
-        Encoding::MessagePack => b"\xc0",
-        Encoding::Json => b"null",
-    };
-    Body::new(encoding, Bytes::from_static(bytes))
 }

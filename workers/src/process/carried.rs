@@ -1,4 +1,5 @@
-//! What a node carries to a process and from it: deliveries as calls, arguments, records, reports.
+//! What a node carries to a process and from it: deliveries as calls, arguments, records, reports; and the values that both
+//! sides write alike.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,6 +100,15 @@ fn written<'a>(last: &'a mut Option<(Origin, String)>, origin: &Origin) -> &'a s
 pub(super) fn left_ms(deadline: Instant, now: Instant) -> u64 {
     let left = deadline.saturating_duration_since(now) + Duration::from_nanos(999_999);
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A payload that is absent.
+pub(super) fn nothing(encoding: Encoding) -> Body {
+    let bytes: &'static [u8] = match encoding {
+        Encoding::MessagePack => b"\xc0",
+        Encoding::Json => b"null",
+    };
+    Body::new(encoding, bytes)
 }
 
 /// What a worker is made with, in the encoding of its connection.

@@ -40,6 +40,7 @@ use crate::{Factory, Policy, Retry, Seat, Signals};
 pub use self::entry::{NODE_VARIABLE, WORKER_VARIABLE, complain, marked_for};
 use self::line::{Answering, Call, CallKey, Line, Tape, Written};
 use self::up::Up;
+use super::carried;
 use super::fault;
 use super::peer::{Opener, Peer};
 
@@ -589,7 +590,8 @@ impl Calls {
             }
             head.set_headers(headers);
         }
-        let body = call.payload.map_or_else(|| up::nothing(Encoding::MessagePack), |payload| payload.to_body(frame));
+        let body =
+            call.payload.map_or_else(|| carried::nothing(Encoding::MessagePack), |payload| payload.to_body(frame));
         let envelope = Envelope::untyped(head, body)?;
         let (attempts, redelivered) = (call.tried, call.redelivered);
         Ok(Delivery { envelope, reply: ReplyTo::None, handler: call.handler, attempts, redelivered })

@@ -266,9 +266,9 @@ impl ProcessHost {
                     clock.as_mut().reset(tokio::time::Instant::now() + tick);
                 }
             }
-            if let Some(due) = self.resting.iter().map(|(due, _)| *due).min().map(tokio::time::Instant::from_std)
-                && due < clock.deadline()
-            {
+            // One that is due already waits for room, which an answer makes.
+            let next = self.resting.iter().map(|(due, _)| *due).filter(|due| *due > self.now).min();
+            if let Some(due) = next.map(tokio::time::Instant::from_std).filter(|due| *due < clock.deadline()) {
                 clock.as_mut().reset(due);
             }
         }
@@ -311,6 +311,7 @@ impl ProcessHost {
                 }
             }
         }
+        self.send_rested();
         if self.phase == Phase::Serving && self.may_take() {
             while self.flights.has_room(self.window) {
                 match self.consumer.as_mut().and_then(InboxConsumer::try_next) {
@@ -326,6 +327,17 @@ impl ProcessHost {
         if self.phase == Phase::Finishing && self.in_hand() == 0 {
             self.phase = Phase::Leaving;
             self.peer.send_short(&Frame::Bye(Bye::default()));
+        }
+    }
+
+    /// Tries again what has rested, as far as there is room.
+    fn send_rested(&mut self) {
+        while self.flights.has_room(self.window)
+            && !self.alone
+            && let Some(index) = self.resting.iter().position(|(due, _)| *due <= self.now)
+        {
+            let (_, delivery) = self.resting.swap_remove(index);
+            self.send(delivery);
         }
     }
 
@@ -613,15 +625,6 @@ impl ProcessHost {
             && lasted > limit
         {
             return Err(Over::TimeLimit(number, limit));
-        }
-        let mut index = 0;
-        while index < self.resting.len() {
-            if self.resting[index].0 <= now && self.flights.has_room(self.window) && !self.alone {
-                let (_, delivery) = self.resting.swap_remove(index);
-                self.send(delivery);
-            } else {
-                index += 1;
-            }
         }
         let is_idle = self.phase == Phase::Serving && self.in_hand() == 0 && self.calls.is_empty();
         if let (true, Some(idle)) = (is_idle, self.seat.idle)

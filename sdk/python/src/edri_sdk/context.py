@@ -89,7 +89,7 @@ class _About:
 
     @property
     def key(self) -> Optional[str]:
-        """The key that the sender chose, if it chose one instead of the event's own."""
+        """The event's key, if it has one."""
         return self._fields.get("key")
 
     @property

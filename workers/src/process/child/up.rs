@@ -22,6 +22,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use crate::process::carried;
 use crate::process::fault::{self, Refused};
 use crate::process::peer::{Opener, Peer, TUNNEL_WINDOW};
 
@@ -219,19 +220,8 @@ fn outcome_of(response: Response<'_>, frame: &Bytes, event: &EventName, encoding
     }
     match Refused::of(response) {
         Some(refused) => Err(fault::to_request(refused, event)),
-        None => Ok(Value::from(nothing(encoding))),
+        None => Ok(Value::from(carried::nothing(encoding))),
     }
-}
-
-/// An absent payload.
-pub(super) fn nothing(encoding: Encoding) -> Body {
-    Body::new(
-        encoding,
-        match encoding {
-            Encoding::MessagePack => &b"\xc0"[..],
-            Encoding::Json => &b"null"[..],
-        },
-    )
 }
 
 impl Caller {
@@ -370,19 +360,13 @@ fn call_of<'a>(id: u64, envelope: &'a Envelope, body: &'a Body, asked: &Asked<'a
         event_id: Some(head.id),
         key: head.key().map(Text::from),
         cause: head.cause,
-        timeout_ms: head.deadline.map(remaining_ms),
+        timeout_ms: head.deadline.map(|deadline| carried::left_ms(deadline, Instant::now())),
         trace: head.trace,
         headers: headers.map(|(name, value)| (Text::from(name), Text::from(value))).collect(),
         to: asked.to.map(Text::from),
         all: asked.all,
         ..Call::default()
     }
-}
-
-/// What is left until `deadline`, rounded up: a deadline is never early.
-fn remaining_ms(deadline: Instant) -> u64 {
-    let left = deadline.saturating_duration_since(Instant::now());
-    u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// A call that was made. Dropped before its answer has come, it is taken back.
