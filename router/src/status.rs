@@ -256,7 +256,7 @@ impl WorkerStatus {
         self.pid.store(pid.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Counts how a delivery ended. Only the instance's own host may call this: see [`Group::count`] for others.
+    /// Counts how a delivery ended. Only the instance's own host may call this: see [`Group::count`](crate::Group::count) for others.
     pub fn count(&self, ended: Ended) {
         self.tally.count_alone(ended);
     }
