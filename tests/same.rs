@@ -117,6 +117,8 @@ async fn a_worker_knows_of_the_event_in_its_hands_wherever_it_runs() {
     for (place, worker) in both() {
         let node = node(worker, &Seen::default()).await;
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().expect("a trace");
+        // A node that has been idle for a while does not take the time of then for that of now.
+        tokio::time::sleep(Duration::from_millis(30)).await;
         let options = Options::new().header("tenant", "north").trace(trace);
         let told: Told = node.bus().request_with(Tell {}, &options).await.expect("answered");
         let address = node.bus().address().to_string();

@@ -111,7 +111,7 @@ struct ProcessHost {
     unwanted_waker: Waker,
     pinged: Option<Instant>,
     busy: Instant,
-    /// When this turn of the loop began.
+    /// When this turn of the loop began, or what it waited for came.
     now: Instant,
 }
 
@@ -251,7 +251,11 @@ impl ProcessHost {
                 () = self.unwanted.any() => self.cancel_unwanted(),
                 () = self.calls.settled(), if !self.calls.is_empty() => {}
                 taken = next(&mut self.consumer), if self.phase == Phase::Serving && self.may_take() => match taken {
-                    Some(delivery) => self.send(delivery),
+                    Some(delivery) => {
+                        // It may have been long in coming.
+                        self.now = Instant::now();
+                        self.send(delivery);
+                    }
                     None => self.phase = Phase::Finishing,
                 },
                 () = &mut open, if self.phase == Phase::Waiting => {
