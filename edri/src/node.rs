@@ -318,7 +318,7 @@ impl Node {
             match group.name() {
                 // Its holder can still read what it has, and then learns that it is the end.
                 GroupName::Subscription(_) => group.close(None),
-                GroupName::Manager(_) => {
+                GroupName::Manager(_) | GroupName::Remote { .. } => {
                     group.close(None);
                     inner.router.remove(&group, Reason::Stopped, "the node stopped");
                 }
@@ -367,7 +367,7 @@ impl Drop for Inner {
             for group in self.router.groups() {
                 group.close(None);
                 // Whoever waits for an answer is told; the holder of a subscription can still read what it has.
-                if group.name().manager().is_some() {
+                if !matches!(group.name(), GroupName::Subscription(_)) {
                     self.router.remove(&group, Reason::Stopped, "its node was dropped");
                 }
             }

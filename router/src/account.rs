@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What became of deliveries.
 ///
 /// A delivery is one event for one group. At any moment of rest an account balances:
-/// deliveries = handled + failed + dead-lettered + cancelled + queued + in hand.
+/// deliveries = handled + failed + dead-lettered + cancelled + forwarded + queued + in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Account {
@@ -19,9 +19,11 @@ pub struct Account {
     pub dead_lettered: u64,
     /// Their requester gave up, or their subscription ended, before they were handled.
     pub cancelled: u64,
+    /// They went to another node, whose account has them now.
+    pub forwarded: u64,
     /// They wait in an inbox.
     pub queued: u64,
-    /// A worker has them.
+    /// A worker has them, or they are on their way to another node.
     pub in_hand: u64,
     /// Further attempts at deliveries that failed; no part of the balance.
     pub retried: u64,
@@ -31,7 +33,8 @@ impl Account {
     /// Whether every delivery is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        self.deliveries == self.handled + self.failed + self.dead_lettered + self.cancelled + self.queued + self.in_hand
+        let ended = self.handled + self.failed + self.dead_lettered + self.cancelled + self.forwarded;
+        self.deliveries == ended + self.queued + self.in_hand
     }
 }
 
@@ -42,6 +45,7 @@ impl AddAssign for Account {
         self.failed += other.failed;
         self.dead_lettered += other.dead_lettered;
         self.cancelled += other.cancelled;
+        self.forwarded += other.forwarded;
         self.queued += other.queued;
         self.in_hand += other.in_hand;
         self.retried += other.retried;

@@ -11,7 +11,7 @@ use edri_events::{
 
 use crate::core::{Core, Phase, Pushed, Stalled, is_known};
 use crate::delivery::{Delivery, ReplyTo};
-use crate::group::{GroupRef, Offered, Overflow};
+use crate::group::{GroupRef, Offered};
 use crate::letters::DeadLetter;
 use crate::queue::Refused;
 use crate::status::WorkerStatus;
@@ -488,7 +488,7 @@ impl Bus {
                 let before = deliveries.len();
                 match group.inbox(inbox).try_fill(&mut deliveries) {
                     Ok(()) => receipt.deliveries += (before - deliveries.len()) as u32,
-                    Err(Refused::Full) if group.overflow() == Overflow::Wait => break,
+                    Err(Refused::Full) if group.makes_wait() => break,
                     Err(_) => {
                         // Policies and successors are the group's affair, one by one.
                         let Some(delivery) = deliveries.next() else { break };
@@ -538,7 +538,7 @@ impl Bus {
         let mut places = Vec::with_capacity(routes.len());
         let mut lossy = Vec::new();
         for (route, mut group) in routes {
-            if group.overflow() != Overflow::Wait {
+            if !group.makes_wait() {
                 lossy.push(route);
                 continue;
             }

@@ -21,6 +21,8 @@ use crate::group::{Displaced, Group, GroupRef, Offered};
 use crate::letters::{DeadLetter, Letters, Reason};
 use crate::limits::{Limits, TIMED_ONE_IN};
 use crate::pending::{Outcome, Pending, Ticket};
+use crate::queue::Refused;
+use crate::signal::Signal;
 use crate::status::{Ended, WorkerStatus};
 use crate::system::DeadLettered;
 use crate::table::{Entry, Route, Snapshot};
@@ -53,6 +55,8 @@ pub(crate) struct Core {
     uplink: OnceLock<Arc<dyn Uplink>>,
     phase: AtomicU8,
     settled: watch::Sender<bool>,
+    /// Raised when the table, or the way to a group in it, has changed.
+    pub(crate) changed: Signal,
     pub(crate) unrouted: AtomicU64,
     announced: AtomicU64,
     // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
@@ -101,6 +105,7 @@ impl Core {
             uplink: OnceLock::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             settled: watch::Sender::new(false),
+            changed: Signal::new(),
             unrouted: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             groups: Mutex::default(),
@@ -125,6 +130,7 @@ impl Core {
     /// Makes `snapshot` what publishers read.
     pub(crate) fn show(&self, snapshot: Snapshot<GroupRef>) {
         self.table.store(Arc::new(snapshot));
+        self.changed.raise();
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot<GroupRef>>> {
@@ -196,6 +202,7 @@ impl Core {
     // ---- groups ----------------------------------------------------------------------------------------------------
 
     pub(crate) fn add_group(&self, group: &GroupRef) {
+        group.signal_reach(&self.changed);
         self.groups.lock().living.insert(group.id(), Arc::clone(group));
     }
 
@@ -321,8 +328,15 @@ impl Core {
         if stalled.is_empty() { Pushed::Done(receipt) } else { Pushed::Waits(receipt, stalled) }
     }
 
+    /// Ends a delivery that found no room in a group where nobody waits for it.
     pub(crate) fn drop_newest(self: &Arc<Self>, group: &Group, delivery: Delivery) {
-        self.discard(group, delivery, Reason::DroppedNewest, "the inbox was full");
+        match group.node() {
+            Some(node) => {
+                let detail = format!("node `{node}` is unreachable and its backlog is full");
+                self.discard(group, delivery, Reason::Undelivered, &detail);
+            }
+            None => self.discard(group, delivery, Reason::DroppedNewest, "the inbox was full"),
+        }
     }
 
     #[inline]
@@ -517,7 +531,8 @@ impl Stalled {
     }
 
     /// Waits until the delivery has its place; false when the group ended without a successor: nobody is there to
-    /// deliver to, as if the event had been sent a moment later.
+    /// deliver to, as if the event had been sent a moment later. False also when nobody may wait for the group any more;
+    /// the delivery is a dead letter then.
     pub(crate) async fn wait(&mut self) -> bool {
         loop {
             let group = Arc::clone(&self.group);
@@ -528,7 +543,12 @@ impl Stalled {
                     place.fill(delivery);
                     return true;
                 }
-                Err(_) => match group.hand_over(&mut delivery) {
+                Err(Refused::Full) => {
+                    group.reject();
+                    self.core.drop_newest(&group, delivery);
+                    return false;
+                }
+                Err(Refused::Closed) => match group.hand_over(&mut delivery) {
                     Some(successor) => {
                         self.inbox = successor.inbox_for(&delivery.envelope);
                         self.group = Arc::clone(successor);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edri_events::{CodecError, EventName, Failure, HeadersError, Incompatible, Kind, ManagerName, NameError};
 
-use crate::Receipt;
+use crate::{GroupName, Receipt};
 
 /// Why a notification was not, or not wholly, delivered.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,9 @@ pub enum RequestError {
     /// The worker that had the event panicked, was stopped, or let go of it without a response.
     #[error("worker lost: {0}")]
     WorkerLost(String),
+    /// The node that had the event is gone, or could not be reached.
+    #[error("peer lost: {0}")]
+    PeerLost(String),
     /// The handler failed. The code is the handler's own.
     #[error("{0}")]
     Failed(Failure),
@@ -121,14 +124,14 @@ pub enum RequestError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
-    /// What another process says, which is none of the above: `peer_lost`, for one.
+    /// What another process says, which is none of the above.
     #[error("{0}")]
     Elsewhere(Failure),
 }
 
 impl RequestError {
-    /// The stable code: `no_handler`, `overloaded`, `timed_out`, `worker_lost`, `invalid_payload`, `name_taken`,
-    /// `unknown_event`, `wrong_kind`, `stopping`, or the handler's own.
+    /// The stable code: `no_handler`, `overloaded`, `timed_out`, `worker_lost`, `peer_lost`, `invalid_payload`,
+    /// `name_taken`, `unknown_event`, `wrong_kind`, `stopping`, or the handler's own.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
@@ -136,6 +139,7 @@ impl RequestError {
             Self::Overloaded(_) => "overloaded",
             Self::TimedOut(_) => "timed_out",
             Self::WorkerLost(_) => "worker_lost",
+            Self::PeerLost(_) => "peer_lost",
             Self::Failed(failure) => failure.code(),
             Self::Payload(_) => "invalid_payload",
             Self::Declare(error) => error.code(),
@@ -249,43 +253,5 @@ impl fmt::Display for WaitEnded {
             write!(f, "{first}")?;
         }
         Ok(())
-    }
-}
-
-/// What a group is called: its manager's name, or the number of a subscription.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum GroupName {
-    /// The workers of this manager.
-    Manager(ManagerName),
-    /// A subscription of the program around the node.
-    Subscription(u64),
-}
-
-impl GroupName {
-    /// The manager's name, unless the group is a subscription.
-    #[must_use]
-    pub fn manager(&self) -> Option<&ManagerName> {
-        match self {
-            Self::Manager(name) => Some(name),
-            Self::Subscription(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for GroupName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Manager(name) => write!(f, "manager `{name}`"),
-            Self::Subscription(number) => write!(f, "subscription {number}"),
-        }
-    }
-}
-
-impl serde::Serialize for GroupName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Manager(name) => serializer.serialize_str(name),
-            Self::Subscription(number) => serializer.collect_str(&format_args!("subscription.{number}")),
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! A subscriber group: inboxes, policy and accounts.
 
+mod remote;
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +17,7 @@ use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
+use remote::Remote;
 
 /// What happens to a notification whose group has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ pub struct GroupOptions {
     pub handlers: Vec<(Pattern, u32)>,
 }
 
-/// The workers of one manager on one node, or one subscription, as the router sees them.
+/// The workers of one manager on one node, or one subscription, as the router sees them; of this node, or of another.
 #[derive(Debug)]
 pub struct Group {
     id: u64,
@@ -70,11 +73,13 @@ pub struct Group {
     /// Events that subscribers from outside, or state events, missed.
     missed: AtomicU64,
     tally: Tally,
-    deferred: AtomicUsize,
+    /// Deliveries in the hands of somebody who is no worker of the group.
+    held: AtomicUsize,
     // Held to put it in or take it out, once.
     source: Mutex<Option<Box<dyn Source>>>,
     // Held to copy the list; written when the manager starts.
     workers: RwLock<Vec<Arc<WorkerStatus>>>,
+    remote: Option<Box<Remote>>,
 }
 
 /// A counted reference to a group.
@@ -95,7 +100,7 @@ pub(crate) enum Offered {
     Taken,
     /// It waits for a place in this inbox, which the policy allows.
     Full(GroupRef, usize, Delivery),
-    /// There was no room and the policy does not wait: it is to be dead-lettered.
+    /// There was no room and nobody may wait for it: it is to be dead-lettered.
     Dropped(Delivery),
     /// The group has ended.
     Gone(Delivery),
@@ -111,6 +116,10 @@ impl Group {
     /// When the capacity or the number of partitions is zero: the builders check both.
     #[must_use]
     pub fn new(options: GroupOptions) -> GroupRef {
+        Self::make(options, None)
+    }
+
+    fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> GroupRef {
         let inboxes = match options.spread {
             Spread::Compete => 1,
             Spread::ByKey(partitions) => partitions,
@@ -128,9 +137,10 @@ impl Group {
             rejected: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             tally: Tally::default(),
-            deferred: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             source: Mutex::new(None),
             workers: RwLock::default(),
+            remote,
         })
     }
 
@@ -204,16 +214,7 @@ impl Group {
 
     /// Counts how a delivery ended that no worker's host counts.
     pub fn count(&self, ended: Ended) {
-        self.tally.count(ended);
-    }
-
-    /// Counts a reply that a worker took with it, or takes it back once it is given.
-    pub fn deferred(&self, is: bool) {
-        if is {
-            self.deferred.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.deferred.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.tally.count(ended, 1);
     }
 
     /// Counts a delivery that never had a place; how it ended is counted apart.
@@ -226,7 +227,7 @@ impl Group {
     pub fn account(&self) -> Account {
         let mut account = Account::default();
         self.tally.add_to(&mut account);
-        let mut in_hand = self.deferred.load(Ordering::Acquire);
+        let mut in_hand = self.held.load(Ordering::Acquire);
         for worker in self.workers.read().iter() {
             worker.tally.add_to(&mut account);
             in_hand += worker.in_hand.load(Ordering::Acquire);
@@ -272,8 +273,8 @@ impl Group {
                 }
             }
             match self.overflow {
-                Overflow::Wait => return Offered::Full(Arc::clone(self), inbox, delivery),
-                Overflow::DropNewest => {
+                Overflow::Wait if self.is_reachable() => return Offered::Full(Arc::clone(self), inbox, delivery),
+                Overflow::Wait | Overflow::DropNewest => {
                     self.reject();
                     return Offered::Dropped(delivery);
                 }
@@ -287,10 +288,17 @@ impl Group {
         self.inboxes[self.inbox_for(envelope)].room()
     }
 
+    /// Whether a publisher waits when there is no room.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.overflow == Overflow::Wait && self.is_reachable()
+    }
+
     /// How many deliveries wait or are being handled, a worker.
     pub(crate) fn load(&self) -> usize {
         let workers = self.workers.read();
         let in_hand: usize = workers.iter().map(|worker| worker.in_hand.load(Ordering::Relaxed)).sum();
+        // What is on its way to another node may be counted in both.
+        let in_hand = in_hand + self.held.load(Ordering::Relaxed).max(self.unanswered());
         let queued: usize = self.inboxes.iter().map(Queue::len).sum();
         (queued + in_hand) * 64 / workers.len().max(1)
     }

@@ -41,6 +41,10 @@ pub enum Reason {
     Stopped,
     /// Its payload is not what the handler's event type says.
     InvalidPayload,
+    /// It was for a group of another node and did not arrive there.
+    Undelivered,
+    /// It was for a group of another node and may have arrived there: the node was lost before it said so.
+    Unconfirmed,
 }
 
 impl Reason {
@@ -53,6 +57,7 @@ impl Reason {
             Self::Overloaded | Self::Abandoned | Self::DroppedNewest | Self::DroppedOldest => {
                 RequestError::Overloaded(Box::default())
             }
+            Self::Undelivered | Self::Unconfirmed => RequestError::PeerLost(detail.to_owned()),
             Self::TimeLimit | Self::WorkerLost | Self::Stopped => RequestError::WorkerLost(detail.to_owned()),
             Self::InvalidPayload => RequestError::Failed(Failure::new("invalid_payload", detail)),
         }

@@ -17,6 +17,7 @@ mod core;
 mod delivery;
 mod error;
 mod group;
+mod group_name;
 mod letters;
 mod limits;
 mod pending;
@@ -25,6 +26,7 @@ mod relay;
 mod request;
 mod router;
 mod shards;
+mod signal;
 mod status;
 mod subscribe;
 pub mod system;
@@ -40,8 +42,9 @@ pub use bus::{Bus, Options, Receipt, ResendError};
 pub use control::Control;
 pub use core::Phase;
 pub use delivery::{Delivery, Offer, ReplyTo};
-pub use error::{DeclareError, GroupName, PublishError, RequestError, TryPublishError, WaitEnded};
+pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
 pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
+pub use group_name::GroupName;
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
     EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,

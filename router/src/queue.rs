@@ -51,10 +51,6 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// The queue takes nothing any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closed;
-
 pub(crate) struct Queue<T> {
     items: ArrayQueue<T>,
     consumers: AtomicIsize,
@@ -83,6 +79,8 @@ struct Sleeper {
 #[derive(Default)]
 struct Waiters {
     count: AtomicUsize,
+    /// Nobody may wait. Written with the lock held.
+    barred: AtomicBool,
     line: Mutex<VecDeque<Arc<Waiter>>>,
 }
 
@@ -95,6 +93,7 @@ struct Waiter {
 const WAITING: u8 = 0;
 const GRANTED: u8 = 1;
 const REFUSED: u8 = 2;
+const TURNED_AWAY: u8 = 3;
 
 impl<T> Queue<T> {
     /// A queue of `capacity` places.
@@ -183,8 +182,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Claims a place, waiting in line for it. Dropping the future leaves the line; a place granted to it goes to the
-    /// next.
+    /// Claims a place, waiting in line for it; it is refused as full only where nobody may wait. Dropping the future leaves
+    /// the line; a place granted to it goes to the next.
     pub(crate) fn claim(&self) -> Claim<'_, T> {
         Claim { queue: self, waiter: None }
     }
@@ -239,6 +238,19 @@ impl<T> Queue<T> {
             line.pop_front();
         }
         self.waiters.count.store(line.len(), Ordering::Relaxed);
+    }
+
+    /// Says whether producers may wait for a place. Those who wait when they no longer may are refused.
+    pub(crate) fn bar_waiting(&self, barred: bool) {
+        let mut line = self.waiters.line.lock();
+        self.waiters.barred.store(barred, Ordering::Relaxed);
+        if barred {
+            for waiter in line.drain(..) {
+                waiter.state.store(TURNED_AWAY, Ordering::Release);
+                waiter.waker.wake();
+            }
+            self.waiters.count.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Takes no more items. Those who wait for a place are refused, what is queued can still be taken.
@@ -345,7 +357,7 @@ pub(crate) struct Claim<'a, T> {
 }
 
 impl<'a, T> Future for Claim<'a, T> {
-    type Output = Result<Place<'a, T>, Closed>;
+    type Output = Result<Place<'a, T>, Refused>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let queue = self.queue;
@@ -357,13 +369,16 @@ impl<'a, T> Future for Claim<'a, T> {
             None => {
                 match queue.try_claim() {
                     Ok(place) => return Poll::Ready(Ok(place)),
-                    Err(Refused::Closed) => return Poll::Ready(Err(Closed)),
+                    Err(Refused::Closed) => return Poll::Ready(Err(Refused::Closed)),
                     Err(Refused::Full) => {}
                 }
                 let waiter = Arc::new(Waiter::default());
                 waiter.waker.register(cx.waker());
                 {
                     let mut line = queue.waiters.line.lock();
+                    if queue.waiters.barred.load(Ordering::Relaxed) {
+                        return Poll::Ready(Err(Refused::Full));
+                    }
                     line.push_back(Arc::clone(&waiter));
                     queue.waiters.count.store(line.len(), Ordering::Relaxed);
                 }
@@ -374,13 +389,16 @@ impl<'a, T> Future for Claim<'a, T> {
                 waiter
             }
         };
-        match waiter.state.load(Ordering::Acquire) {
-            WAITING => Poll::Pending,
-            state => {
-                self.waiter = None;
-                Poll::Ready(if state == GRANTED { Ok(Place { queue }) } else { Err(Closed) })
-            }
+        let state = waiter.state.load(Ordering::Acquire);
+        if state == WAITING {
+            return Poll::Pending;
         }
+        self.waiter = None;
+        Poll::Ready(match state {
+            GRANTED => Ok(Place { queue }),
+            TURNED_AWAY => Err(Refused::Full),
+            _ => Err(Refused::Closed),
+        })
     }
 }
 
@@ -570,10 +588,29 @@ mod tests {
         let mut waiting = Box::pin(queue.claim());
         assert!(waiting.as_mut().poll(&mut waker).is_pending());
         queue.close();
-        assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Closed))));
+        assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Refused::Closed))));
         let mut consumer = Consumer::new(&queue);
         assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(Some(7)));
         assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn where_nobody_may_wait_those_who_do_are_turned_away_and_room_is_given_all_the_same() {
+        let queue = Queue::new(1);
+        fill(&queue, 1).expect("empty");
+        let mut waker = Context::from_waker(std::task::Waker::noop());
+        let mut waiting = Box::pin(queue.claim());
+        assert!(waiting.as_mut().poll(&mut waker).is_pending());
+        queue.bar_waiting(true);
+        assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Refused::Full))));
+        assert!(matches!(queue.claim().now_or_never(), Some(Err(Refused::Full))));
+        assert_eq!(queue.evict(), Some(1));
+        assert_eq!(fill(&queue, 2), Ok(()));
+        queue.bar_waiting(false);
+        let mut waiting = Box::pin(queue.claim());
+        assert!(waiting.as_mut().poll(&mut waker).is_pending());
+        assert_eq!(queue.evict(), Some(2));
+        assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Ok(_))));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 use crate::bus::{Bus, Options};
 use crate::core::{Core, Phase, Waits, is_known};
 use crate::delivery::{Delivery, ReplyTo};
-use crate::group::{GroupRef, Offered};
+use crate::group::{Group, GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
+use crate::queue::Refused;
 use crate::status::{Ended, ManagerState};
 use crate::table::Route;
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
@@ -169,9 +170,9 @@ impl Bus {
         });
         let Some(mut best) = only else { return Placed::No(delivery) };
         if !others.is_empty() {
-            let score = |group: &GroupRef| (group.room_for(&delivery.envelope) == 0, group.load());
             others.push(best);
-            best = others.into_iter().min_by_key(|route| score(&route.target)).unwrap_or(best);
+            let cost = |route: &&Route<GroupRef>| cost(&route.target, &delivery.envelope);
+            best = others.into_iter().min_by_key(cost).unwrap_or(best);
         }
         delivery.handler = best.handler;
         let mut displaced = Vec::new();
@@ -240,6 +241,9 @@ impl Bus {
                 self.core.settled().await;
                 continue;
             }
+            if candidates.iter().any(|(group, _)| group.is_reachable()) {
+                candidates.retain(|(group, _)| group.is_reachable());
+            }
             full.extend(candidates.iter().map(|(group, _)| Arc::clone(group)));
             let waits = Waits::register(&self.core, self.worker.as_ref(), candidates.iter().map(|(group, _)| &**group));
             let mut claims: FuturesUnordered<_> = candidates
@@ -249,11 +253,15 @@ impl Bus {
                     async move { (group, handler, group.inbox(inbox).claim().await) }
                 })
                 .collect();
-            let mut placed = None;
+            let (mut placed, mut cut_off) = (None, None);
             while let Some((group, handler, claimed)) = claims.next().await {
-                if let Ok(place) = claimed {
-                    placed = Some((group, handler, place));
-                    break;
+                match claimed {
+                    Ok(place) => {
+                        placed = Some((group, handler, place));
+                        break;
+                    }
+                    Err(Refused::Full) => cut_off = group.node(),
+                    Err(Refused::Closed) => {}
                 }
             }
             if let Some((group, handler, place)) = placed {
@@ -261,8 +269,13 @@ impl Bus {
                 place.fill(delivery);
                 return Ok(Arc::clone(group));
             }
-            // Every candidate has closed; the table will say who takes their place.
             drop(claims);
+            if let Some(node) = cut_off
+                && !candidates.iter().any(|(group, _)| group.is_reachable() && !group.is_closed())
+            {
+                return Err(RequestError::PeerLost(format!("node `{node}` is unreachable and its backlog is full")));
+            }
+            // Every candidate has closed, or its node was lost; the table will say who takes their place.
             drop(waits);
             tokio::task::yield_now().await;
         }
@@ -317,9 +330,14 @@ enum Placed {
     No(Delivery),
 }
 
+/// What speaks against a group, the weightiest first: that it cannot be reached, has no room, is far, has much to do.
+fn cost(group: &Group, envelope: &Envelope) -> (bool, bool, u32, usize) {
+    (!group.is_reachable(), group.room_for(envelope) == 0, group.distance(), group.load())
+}
+
 impl To<'_> {
     fn takes(&self, route: &Route<GroupRef>) -> bool {
-        let Some(name) = route.target.name().manager() else { return false };
+        let Some(name) = route.target.name().manager_anywhere() else { return false };
         let answers = route.exact && route.target.state() != ManagerState::Failed;
         match self {
             Self::Any => answers,
@@ -455,7 +473,7 @@ pub struct Deferred {
 
 impl Deferred {
     pub(crate) fn new(core: Arc<Core>, group: GroupRef, ticket: Ticket) -> Self {
-        group.deferred(true);
+        group.hold(1);
         Self { core, group, ticket: Some(ticket) }
     }
 
@@ -468,8 +486,7 @@ impl Deferred {
         let Some(ticket) = self.ticket.take() else { return false };
         let ended = if outcome.is_ok() { Ended::Handled } else { Ended::Failed };
         let wanted = self.core.complete(ticket, outcome);
-        self.group.count(ended);
-        self.group.deferred(false);
+        self.group.settle(1, ended);
         wanted
     }
 }

@@ -90,6 +90,7 @@ pub struct Tally {
     failed: AtomicU64,
     dead_lettered: AtomicU64,
     cancelled: AtomicU64,
+    forwarded: AtomicU64,
     retried: AtomicU64,
 }
 
@@ -104,6 +105,8 @@ pub enum Ended {
     DeadLettered,
     /// Its requester gave up before a handler had it, or its subscription ended.
     Cancelled,
+    /// Another node has it and accounts for it there.
+    Forwarded,
 }
 
 impl Tally {
@@ -113,12 +116,13 @@ impl Tally {
             Ended::Failed => &self.failed,
             Ended::DeadLettered => &self.dead_lettered,
             Ended::Cancelled => &self.cancelled,
+            Ended::Forwarded => &self.forwarded,
         }
     }
 
-    /// Counts a delivery; several threads may.
-    pub(crate) fn count(&self, ended: Ended) {
-        self.counter(ended).fetch_add(1, Ordering::Relaxed);
+    /// Counts deliveries; several threads may.
+    pub(crate) fn count(&self, ended: Ended, deliveries: u64) {
+        self.counter(ended).fetch_add(deliveries, Ordering::Relaxed);
     }
 
     /// Counts a delivery where this thread is the tally's only writer: a plain store is several times cheaper.
@@ -132,6 +136,7 @@ impl Tally {
         account.failed += self.failed.load(Ordering::Relaxed);
         account.dead_lettered += self.dead_lettered.load(Ordering::Relaxed);
         account.cancelled += self.cancelled.load(Ordering::Relaxed);
+        account.forwarded += self.forwarded.load(Ordering::Relaxed);
         account.retried += self.retried.load(Ordering::Relaxed);
     }
 }

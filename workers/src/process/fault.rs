@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use edri_events::{CodecError, EventId, EventName, Failure, ManagerName};
 use edri_protocol::{Fault, Response, Text, Wait};
-use edri_router::{DeclareError, GroupName, PublishError, Receipt, RequestError, TunnelError, WaitEnded};
+use edri_router::{DeclareError, PublishError, Receipt, RequestError, TunnelError, WaitEnded};
 
 /// What came of a call that has no value, as a `response` says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(crate) fn from_request(error: &RequestError) -> Refused<'_> {
         RequestError::Overloaded(wait) | RequestError::TimedOut(wait) => {
             with_wait(code, from_wait(wait), error.to_string())
         }
-        RequestError::WorkerLost(detail) => fault(code, detail.as_str()),
+        RequestError::WorkerLost(detail) | RequestError::PeerLost(detail) => fault(code, detail.as_str()),
         RequestError::Payload(source) => fault(code, source.to_string()),
         // Their texts are for people; the event's name is known to whoever asked.
         other => fault(code, other.to_string()),
@@ -87,6 +87,7 @@ pub(crate) fn to_request(refused: Refused<'_>, event: &EventName) -> RequestErro
         ("overloaded", Some(wait)) => RequestError::Overloaded(Box::new(to_wait(wait))),
         ("timed_out", wait) => RequestError::TimedOut(Box::new(wait.as_ref().map(to_wait).unwrap_or_default())),
         ("worker_lost", _) => RequestError::WorkerLost(fault.message.into_owned()),
+        ("peer_lost", _) => RequestError::PeerLost(fault.message.into_owned()),
         ("invalid_payload", _) => RequestError::Payload(CodecError::Elsewhere(fault.message.into_owned())),
         ("stopping", _) => RequestError::Stopping,
         _ => match to_declare(&fault) {
@@ -188,16 +189,10 @@ pub(crate) fn to_tunnel(fault: Fault<'_>) -> TunnelError {
 
 // ---- waits ---------------------------------------------------------------------------------------------------------
 
-const SUBSCRIPTION: &str = "subscription.";
-
 fn from_wait(wait: &WaitEnded) -> Wait<'_> {
-    let group = |group: &GroupName| match group {
-        GroupName::Manager(name) => name.to_string().into(),
-        GroupName::Subscription(number) => format!("{SUBSCRIPTION}{number}").into(),
-    };
     Wait {
         waited_ms: millis(wait.waited),
-        groups: wait.groups.iter().take(edri_protocol::limits::WAITS_MAX).map(group).collect(),
+        groups: wait.groups.iter().take(edri_protocol::limits::WAITS_MAX).map(|group| group.to_text().into()).collect(),
         cycle: wait.cycle.iter().map(|manager| Text::from(&**manager)).collect(),
     }
 }
@@ -208,13 +203,9 @@ fn millis(duration: Duration) -> u64 {
 
 fn to_wait(wait: &Wait<'_>) -> WaitEnded {
     let manager = |text: &Text<'_>| ManagerName::new(text).ok();
-    let group = |text: &Text<'_>| match text.strip_prefix(SUBSCRIPTION).map(str::parse) {
-        Some(Ok(number)) => Some(GroupName::Subscription(number)),
-        _ => manager(text).map(GroupName::Manager),
-    };
     WaitEnded::new(
         Duration::from_millis(wait.waited_ms),
-        wait.groups.iter().filter_map(group).collect(),
+        wait.groups.iter().filter_map(|text| text.parse().ok()).collect(),
         wait.cycle.iter().filter_map(manager).collect(),
     )
 }
@@ -225,6 +216,7 @@ mod tests {
 
     use edri_events::{Encoding, Kind, NameError};
     use edri_protocol::Frame;
+    use edri_router::GroupName;
 
     use super::*;
 
@@ -244,7 +236,7 @@ mod tests {
         let manager = |name| ManagerName::new(name).expect("valid");
         Box::new(WaitEnded::new(
             Duration::from_millis(1500),
-            vec![GroupName::Manager(manager("risk")), GroupName::Subscription(7)],
+            vec![GroupName::Manager(manager("risk")), GroupName::Subscription(7), "north/risk".parse().expect("valid")],
             vec![manager("a"), manager("b")],
         ))
     }
@@ -294,7 +286,8 @@ mod tests {
             RequestError::Failed(Failure::new("overloaded", "a code that edri uses too")),
             RequestError::Payload(codec_error()),
             RequestError::Stopping,
-            RequestError::Elsewhere(Failure::new("peer_lost", "the node is gone")),
+            RequestError::PeerLost("the node is gone".to_owned()),
+            RequestError::Elsewhere(Failure::new("cancelled", "the caller waits no more")),
         ];
         errors.extend(declare_errors().into_iter().map(RequestError::Declare));
         for error in errors {

@@ -210,8 +210,10 @@ impl Up {
     }
 }
 
+const GONE: &str = "the worker's node is gone";
+
 fn gone() -> Failure {
-    Failure::new("peer_lost", "the worker's node is gone")
+    Failure::new("peer_lost", GONE)
 }
 
 fn outcome_of(response: Response<'_>, frame: &Bytes, event: &EventName, encoding: Encoding) -> Outcome {
@@ -227,10 +229,11 @@ fn outcome_of(response: Response<'_>, frame: &Bytes, event: &EventName, encoding
 impl Caller {
     fn fail(self, event: &EventName, failure: Failure) {
         tracing::debug!(%event, %failure, "a call was not answered");
+        let error = || fault::to_request(Refused::Error(fault::from_failure(&failure)), event);
         match self {
             Self::Publisher(_, tell) => drop(tell.send(Err(PublishError::Elsewhere(failure)))),
-            Self::Requester(tell) => drop(tell.send(Err(RequestError::Elsewhere(failure)))),
-            Self::Everybody(answers) => answers.end(Err(RequestError::Elsewhere(failure))),
+            Self::Requester(tell) => drop(tell.send(Err(error()))),
+            Self::Everybody(answers) => answers.end(Err(error())),
             Self::Nobody => {}
         }
     }
@@ -450,7 +453,7 @@ impl Inner {
         let outcome = until(&self, deadline.map(|deadline| deadline + GRACE), told).await;
         drop(placed);
         match outcome {
-            Some(outcome) => outcome.unwrap_or_else(|_| Err(RequestError::Elsewhere(gone()))),
+            Some(outcome) => outcome.unwrap_or_else(|_| Err(RequestError::PeerLost(GONE.to_owned()))),
             None => Err(RequestError::TimedOut(waited(began))),
         }
     }
@@ -510,7 +513,7 @@ impl Inner {
         self.declare(&envelope.head().descriptor)?;
         let asked = Asked { tunnel: Some(offer), ..Asked::default() };
         let placed = self.call(&envelope, asked, Caller::Requester(tell)).await?;
-        let lost = |_| Err(RequestError::Elsewhere(gone()));
+        let lost = |_| Err(RequestError::PeerLost(GONE.to_owned()));
         let early = tokio::select! {
             biased;
             outcome = &mut told => Some(outcome.unwrap_or_else(lost)),
