@@ -49,7 +49,7 @@ pub use letters::{DeadLetter, Reason};
 pub use limits::{
     EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
 };
-pub use pending::{Outcome, Ticket};
+pub use pending::{Forgone, Outcome, Ticket};
 pub use relay::{Relay, Relayed};
 pub use request::{Answer, Answers, Deferred, Reply};
 pub use router::{Joining, Router};
@@ -62,5 +62,6 @@ pub use topology::{GroupView, Topology, WorkerView};
 pub use tunnel::from_elsewhere;
 pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
 pub use untyped::Untyped;
+pub use uplink::Outcomes;
 #[doc(hidden)]
-pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Outcomes, Source, Uplink};
+pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink};

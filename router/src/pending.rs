@@ -24,10 +24,31 @@ use crate::uplink::Outcomes;
 pub type Outcome = Result<Value, RequestError>;
 
 /// Where an outcome is to go; a number that only its node can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
     slot: u32,
     generation: u32,
+}
+
+impl Ticket {
+    /// The ticket as a number, for those who send it along.
+    #[must_use]
+    pub fn to_number(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.generation)
+    }
+
+    /// The ticket of this number. One that was never given out names nobody who waits.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self { slot: (number >> 32) as u32, generation: number as u32 }
+    }
+}
+
+/// Hears of requesters that give up, where somebody asked to know it: see [`Router::watch`](crate::Router::watch).
+pub trait Forgone: Send + Sync {
+    /// Whoever held this ticket waits no more, and nobody has answered. Called where the requester gives up, so it must be
+    /// quick and must not panic.
+    fn forgone(&self, ticket: Ticket);
 }
 
 const SHARDS: usize = 8;
@@ -47,6 +68,7 @@ pub(crate) struct Pending {
     sweep_at: AtomicU64,
     sweeper: Notify,
     outcomes: OnceLock<Arc<dyn Outcomes>>,
+    forgone: OnceLock<Arc<dyn Forgone>>,
 }
 
 /// A part of the slots, so that requesters on several threads do not contend for the free list.
@@ -71,6 +93,8 @@ struct Slot {
 #[derive(Default)]
 struct State {
     generation: u32,
+    /// Somebody wants to know when the requester gives up.
+    watched: bool,
     phase: Phase,
     deadline: Option<Instant>,
     requester: Option<Waker>,
@@ -126,6 +150,7 @@ impl Pending {
             sweep_at: AtomicU64::new(NEVER),
             sweeper: Notify::new(),
             outcomes: OnceLock::new(),
+            forgone: OnceLock::new(),
         }
     }
 
@@ -165,18 +190,21 @@ impl Pending {
         };
         shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = index * SHARDS as u32 + shard_index as u32;
-        let mut state = self.slot(slot).state.lock();
+        let ticket = Ticket { slot, generation: 0 };
+        let mut state = self.slot(ticket).expect("just made").state.lock();
         state.phase = phase;
         state.deadline = deadline;
-        Some(Ticket { slot, generation: state.generation })
+        Some(Ticket { generation: state.generation, ..ticket })
     }
 
     /// Gives the requester its outcome. When nobody waits for it any more it is counted as late and given back.
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) -> Result<(), Outcome> {
-        let mut state = self.slot(ticket.slot).state.lock();
+        let Some(slot) = self.slot(ticket) else { return self.too_late(outcome) };
+        let mut state = slot.state.lock();
         if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
             return self.complete_otherwise(ticket, state, outcome);
         }
+        state.watched = false;
         state.phase = Phase::Done(outcome);
         let requester = state.requester.take();
         drop(state);
@@ -201,9 +229,34 @@ impl Pending {
             }
             _ => {
                 drop(state);
-                self.late.fetch_add(1, Ordering::Relaxed);
-                Err(outcome)
+                self.too_late(outcome)
             }
+        }
+    }
+
+    fn too_late(&self, outcome: Outcome) -> Result<(), Outcome> {
+        self.late.fetch_add(1, Ordering::Relaxed);
+        Err(outcome)
+    }
+
+    /// Tells `forgone` when requesters give up whose slots are watched.
+    pub(crate) fn set_forgone(&self, forgone: Arc<dyn Forgone>) {
+        assert!(self.forgone.set(forgone).is_ok(), "one hears who gives up");
+    }
+
+    /// Watches the slot, unless its requester waits no more already.
+    pub(crate) fn watch(&self, ticket: Ticket) -> bool {
+        let Some(slot) = self.slot(ticket) else { return false };
+        let mut state = slot.state.lock();
+        let waits = state.generation == ticket.generation && matches!(state.phase, Phase::Waiting);
+        state.watched |= waits;
+        waits
+    }
+
+    /// Says that the requester gave up, if somebody wanted to know.
+    fn tell_forgone(&self, ticket: Ticket, watched: bool) {
+        if let (true, Some(forgone)) = (watched, self.forgone.get()) {
+            forgone.forgone(ticket);
         }
     }
 
@@ -219,27 +272,36 @@ impl Pending {
 
     /// Nobody wants the outcome of this call any more; it is told all the same. Whether there is such a call.
     pub(crate) fn forgo_call(&self, number: u64) -> bool {
-        let slots = self.shards.iter().flat_map(|shard| shard.chunks.iter().map_while(OnceLock::get));
-        for slot in slots.flat_map(|chunk| chunk.iter()) {
+        for (_, slot) in self.slots() {
             let mut state = slot.state.lock();
             if let Phase::Awaited { call, wanted } = &mut state.phase
                 && *call == number
             {
                 *wanted = false;
-                let worker = state.worker.take();
-                drop(state);
-                if let Some(worker) = worker {
-                    worker.wake();
-                }
+                wake_worker(state);
                 return true;
             }
         }
         false
     }
 
+    /// As [`Pending::forgo_call`], by the call's ticket.
+    pub(crate) fn forgo(&self, ticket: Ticket) -> bool {
+        let Some(slot) = self.slot(ticket) else { return false };
+        let mut state = slot.state.lock();
+        let same = state.generation == ticket.generation;
+        match &mut state.phase {
+            Phase::Awaited { wanted, .. } if same => *wanted = false,
+            _ => return false,
+        }
+        wake_worker(state);
+        true
+    }
+
     /// Ends a call that was taken but not begun because nobody wants its outcome any more.
     pub(crate) fn drop_call(&self, ticket: Ticket) {
-        let state = self.slot(ticket.slot).state.lock();
+        let Some(slot) = self.slot(ticket) else { return };
+        let state = slot.state.lock();
         if state.generation == ticket.generation && matches!(state.phase, Phase::Awaited { .. }) {
             let cancelled = edri_events::Failure::new("cancelled", "the caller waits no more");
             // It is awaited, so it is taken.
@@ -249,13 +311,15 @@ impl Pending {
 
     /// Whether somebody still waits for this outcome.
     pub(crate) fn is_wanted(&self, ticket: Ticket) -> bool {
-        let state = self.slot(ticket.slot).state.lock();
+        let Some(slot) = self.slot(ticket) else { return false };
+        let state = slot.state.lock();
         state.generation == ticket.generation && state.phase.is_wanted()
     }
 
     /// Ready once nobody waits for this outcome any more.
     pub(crate) fn poll_unwanted(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.slot(ticket.slot).state.lock();
+        let Some(slot) = self.slot(ticket) else { return Poll::Ready(()) };
+        let mut state = slot.state.lock();
         if state.generation != ticket.generation || !state.phase.is_wanted() {
             return Poll::Ready(());
         }
@@ -265,7 +329,8 @@ impl Pending {
 
     /// Ready with the outcome, once. The slot is free afterwards.
     pub(crate) fn poll_outcome(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let mut state = self.slot(ticket.slot).state.lock();
+        let slot = self.slot(ticket).expect("the requester's own slot");
+        let mut state = slot.state.lock();
         debug_assert_eq!(state.generation, ticket.generation, "an outcome is taken once");
         if matches!(state.phase, Phase::Done(_)) {
             let Phase::Done(outcome) = std::mem::take(&mut state.phase) else { unreachable!("looked at above") };
@@ -278,26 +343,48 @@ impl Pending {
 
     /// The requester waits no more.
     pub(crate) fn cancel(&self, ticket: Ticket) {
-        let mut state = self.slot(ticket.slot).state.lock();
+        let Some(slot) = self.slot(ticket) else { return };
+        let mut state = slot.state.lock();
         if state.generation == ticket.generation {
             state.phase = Phase::Free;
+            let watched = std::mem::take(&mut state.watched);
             self.free(ticket, state);
+            self.tell_forgone(ticket, watched);
         }
     }
 
     /// Ends everything that still waits, because nobody is left to answer.
     pub(crate) fn end(&self, error: impl Fn() -> RequestError) {
-        let slots = self.shards.iter().flat_map(|shard| shard.chunks.iter().map_while(OnceLock::get));
-        for slot in slots.flat_map(|chunk| chunk.iter()) {
-            let mut state = slot.state.lock();
-            if !matches!(state.phase, Phase::Waiting) {
-                continue;
+        for (number, slot) in self.slots() {
+            let state = slot.state.lock();
+            let ticket = Ticket { slot: number, generation: state.generation };
+            match state.phase {
+                Phase::Waiting => self.end_waiting(ticket, state, error()),
+                Phase::Awaited { .. } => {
+                    // It is awaited, so it is taken.
+                    let _ = self.complete_otherwise(ticket, state, Err(error()));
+                }
+                Phase::Free | Phase::Done(_) => {}
             }
-            state.phase = Phase::Done(Err(error()));
-            let wakers = [state.requester.take(), state.worker.take()];
-            drop(state);
-            wakers.into_iter().flatten().for_each(Waker::wake);
         }
+    }
+
+    /// Gives the requester this error, which came from nobody it asked.
+    fn end_waiting(&self, ticket: Ticket, mut state: parking_lot::MutexGuard<'_, State>, error: RequestError) {
+        state.phase = Phase::Done(Err(error));
+        let wakers = [state.requester.take(), state.worker.take()];
+        let watched = std::mem::take(&mut state.watched);
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.tell_forgone(ticket, watched);
+    }
+
+    /// All slots there are, by number.
+    fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        self.shards.iter().enumerate().flat_map(|(shard, contents)| {
+            let slots = contents.chunks.iter().map_while(OnceLock::get).flat_map(|chunk| chunk.iter());
+            (0_u32..).zip(slots).map(move |(index, slot)| (index * SHARDS as u32 + shard as u32, slot))
+        })
     }
 
     /// Frees the slot: whoever still holds its ticket meets another generation from now on.
@@ -305,20 +392,18 @@ impl Pending {
         state.generation = state.generation.wrapping_add(1);
         state.deadline = None;
         state.requester = None;
-        let worker = state.worker.take();
-        drop(state);
-        if let Some(worker) = worker {
-            worker.wake();
-        }
+        wake_worker(state);
         let (index, shard) = (ticket.slot / SHARDS as u32, ticket.slot as usize % SHARDS);
         self.shards[shard].free.lock().slots.push(index);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn slot(&self, slot: u32) -> &Slot {
-        let (index, shard) = (slot as usize / SHARDS, slot as usize % SHARDS);
-        let chunk = self.shards[shard].chunks[index / CHUNK].get();
-        &chunk.expect("a ticket is of a slot that was opened")[index % CHUNK]
+    /// The slot of a ticket; `None` for a number that was never one.
+    #[inline]
+    fn slot(&self, ticket: Ticket) -> Option<&Slot> {
+        let (index, shard) = (ticket.slot as usize / SHARDS, ticket.slot as usize % SHARDS);
+        let chunk = self.shards[shard].chunks.get(index / CHUNK)?.get()?;
+        Some(&chunk[index % CHUNK])
     }
 
     /// Makes sure that the sweeper wakes by `deadline`.
@@ -352,23 +437,18 @@ impl Pending {
     /// Ends the requests whose deadline has passed and returns the earliest of the others.
     fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
-        for shard in &self.shards {
-            let slots = shard.chunks.iter().map_while(OnceLock::get).flat_map(|chunk| chunk.iter());
-            for slot in slots {
-                let mut state = slot.state.lock();
-                let Some(deadline) = state.deadline else { continue };
-                if !matches!(state.phase, Phase::Waiting) {
-                    continue;
-                }
-                if deadline > now {
-                    next = Some(next.map_or(deadline, |next| next.min(deadline)));
-                    continue;
-                }
-                state.phase = Phase::Done(Err(RequestError::TimedOut(Box::default())));
-                let wakers = [state.requester.take(), state.worker.take()];
-                drop(state);
-                wakers.into_iter().flatten().for_each(Waker::wake);
+        for (number, slot) in self.slots() {
+            let state = slot.state.lock();
+            let Some(deadline) = state.deadline else { continue };
+            if !matches!(state.phase, Phase::Waiting) {
+                continue;
             }
+            if deadline > now {
+                next = Some(next.map_or(deadline, |next| next.min(deadline)));
+                continue;
+            }
+            let ticket = Ticket { slot: number, generation: state.generation };
+            self.end_waiting(ticket, state, RequestError::TimedOut(Box::default()));
         }
         next
     }
@@ -377,6 +457,15 @@ impl Pending {
 /// Whole milliseconds, rounded up: a deadline is never early.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER - 1)
+}
+
+/// Wakes whoever works for the slot's requester, without the lock.
+fn wake_worker(mut state: parking_lot::MutexGuard<'_, State>) {
+    let worker = state.worker.take();
+    drop(state);
+    if let Some(worker) = worker {
+        worker.wake();
+    }
 }
 
 fn register(place: &mut Option<Waker>, cx: &Context<'_>) {
@@ -472,5 +561,94 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         assert!(matches!(pending.poll_outcome(due, &mut cx), Poll::Ready(Err(RequestError::TimedOut(_)))));
         assert!(pending.poll_outcome(waits, &mut cx).is_pending());
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Ticket>>);
+
+    impl Forgone for Heard {
+        fn forgone(&self, ticket: Ticket) {
+            self.0.lock().push(ticket);
+        }
+    }
+
+    #[test]
+    fn who_watches_a_requester_hears_once_that_it_gave_up_and_nothing_when_it_was_answered() {
+        let pending = Arc::new(Pending::new(10));
+        let heard = Arc::new(Heard::default());
+        pending.set_forgone(Arc::clone(&heard) as Arc<dyn Forgone>);
+        let take = || std::mem::take(&mut *heard.0.lock());
+        let now = Instant::now();
+        let open = |deadline| {
+            let ticket = pending.insert(deadline).expect("room");
+            assert!(pending.watch(ticket));
+            Waiting::new(Arc::clone(&pending), ticket)
+        };
+        let number = |waiting: &Waiting<Arc<Pending>>| waiting.ticket.expect("waits");
+
+        let dropped = open(None);
+        let ticket = number(&dropped);
+        drop(dropped);
+        assert_eq!(take(), [ticket]);
+        assert!(!pending.watch(ticket), "there is nobody to watch");
+
+        let swept = open(Some(now));
+        let ticket = number(&swept);
+        pending.sweep(now);
+        assert_eq!(take(), [ticket]);
+        drop(swept);
+
+        let answered = open(None);
+        assert!(pending.complete(number(&answered), Ok(Value::typed(1_u8))).is_ok());
+        drop(answered);
+
+        let unwatched = pending.insert(None).expect("room");
+        pending.cancel(unwatched);
+        assert_eq!(take(), []);
+
+        let ended = open(None);
+        pending.end(|| RequestError::Stopping);
+        assert_eq!(take(), [number(&ended)]);
+    }
+
+    #[test]
+    fn a_ticket_is_a_number_and_any_other_number_finds_nobody() {
+        let pending = Pending::new(10);
+        let ticket = pending.insert(None).expect("room");
+        assert_eq!(Ticket::from_number(ticket.to_number()), ticket);
+        for number in [u64::MAX, ticket.to_number() + 1, 1 << 63, 0xffff_0000_0000] {
+            let other = Ticket::from_number(number);
+            assert!(!pending.is_wanted(other) && !pending.watch(other) && !pending.forgo(other));
+            assert!(pending.complete(other, Ok(Value::typed(1_u8))).is_err());
+            pending.cancel(other);
+            pending.drop_call(other);
+        }
+        assert!(pending.is_wanted(ticket));
+    }
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(u64, String)>>);
+
+    impl Outcomes for Told {
+        fn outcome(&self, call: u64, outcome: Outcome) {
+            let code = outcome.map_or_else(|error| error.code().to_owned(), |_| "value".to_owned());
+            self.0.lock().push((call, code));
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_forgone_is_seen_by_its_worker_and_answered_all_the_same() {
+        let pending = Pending::new(10);
+        let told = Arc::new(Told::default());
+        pending.set_outcomes(Arc::clone(&told) as Arc<dyn Outcomes>);
+        let (first, second) = (pending.await_call(7).expect("room"), pending.await_call(8).expect("room"));
+        assert!(pending.is_wanted(first) && !pending.watch(first));
+        assert!(pending.forgo(first));
+        assert!(!pending.is_wanted(first) && pending.is_wanted(second));
+        assert!(pending.complete(first, Ok(Value::typed(1_u8))).is_ok());
+        assert!(!pending.forgo(first), "it is over");
+        pending.end(|| RequestError::Stopping);
+        assert_eq!(*told.0.lock(), [(7, "value".to_owned()), (8, "stopping".to_owned())]);
+        assert_eq!(pending.open(), 0);
     }
 }

@@ -15,7 +15,7 @@ use crate::delivery::Delivery;
 use crate::group::{Group, GroupRef};
 use crate::letters::Reason;
 use crate::limits::Limits;
-use crate::pending::{Outcome, Ticket};
+use crate::pending::{Forgone, Outcome, Ticket};
 use crate::request::Deferred;
 use crate::subscribe::Selection;
 use crate::system::NodeChanged;
@@ -76,17 +76,49 @@ impl Router {
         Self { core, _sweeper: Arc::new(Sweeper(sweeper.abort_handle())) }
     }
 
-    /// Opens a slot for a call of the node; its outcome goes to [`Outcomes`].
-    #[doc(hidden)]
+    /// Sends the outcomes of calls that came from elsewhere to `outcomes`: see [`Router::await_call`].
+    ///
+    /// # Panics
+    ///
+    /// When it was set before.
+    pub fn set_outcomes(&self, outcomes: Arc<dyn Outcomes>) {
+        self.core.pending.set_outcomes(outcomes);
+    }
+
+    /// Opens a slot for a call that came from elsewhere; its outcome goes to [`Outcomes`] under this number. `None` when as
+    /// many requests are open as may be.
     #[must_use]
     pub fn await_call(&self, call: u64) -> Option<Ticket> {
         self.core.pending.await_call(call)
     }
 
-    /// The node does not want the outcome of this call any more; its handler sees that, and it is told all the same.
+    /// Nobody wants the outcome of this call any more; its handler sees that, and the outcome is told all the same. Whether
+    /// there is such a call. Looks at every slot; [`Router::forgo`] does not.
     #[doc(hidden)]
     pub fn forgo_call(&self, call: u64) -> bool {
         self.core.pending.forgo_call(call)
+    }
+
+    /// Nobody wants the outcome of the call of this ticket any more; its handler sees that, and the outcome is told all the
+    /// same. Whether the ticket is of a call that is open.
+    pub fn forgo(&self, ticket: Ticket) -> bool {
+        self.core.pending.forgo(ticket)
+    }
+
+    /// Tells `forgone` of requesters that give up, as far as they are watched: see [`Router::watch`].
+    ///
+    /// # Panics
+    ///
+    /// When it was set before.
+    pub fn set_forgone(&self, forgone: Arc<dyn Forgone>) {
+        self.core.pending.set_forgone(forgone);
+    }
+
+    /// Watches a requester or the opener of a tunnel: when it gives up before [`Router::complete`], because its future was
+    /// dropped or its deadline has passed, [`Forgone`] is told, once. False when it waits no more already; nobody is told
+    /// then.
+    pub fn watch(&self, ticket: Ticket) -> bool {
+        self.core.pending.watch(ticket)
     }
 
     /// Lets go of a delivery that nobody waits for any more before its handler was called.
@@ -202,7 +234,7 @@ impl Router {
         self.core.complete(ticket, outcome)
     }
 
-    /// Ends the requests and tunnels that still wait with `worker_lost`: their node has stopped, and whoever took a reply
+    /// Ends the requests and tunnels that still wait with `worker_lost`, and the calls from elsewhere: their node has stopped, and whoever took a reply
     /// along finds nobody any more.
     pub fn end_pending(&self, detail: &str) {
         self.core.pending.end(|| RequestError::WorkerLost(detail.to_owned()));

@@ -66,9 +66,9 @@ pub enum NotNow {
     Refused(PublishError),
 }
 
-/// Takes outcomes as they come, in a process worker: its node waits for them.
+/// Takes the outcomes of calls that came from elsewhere: from the node of a process worker, or from another node.
 pub trait Outcomes: Send + Sync {
-    /// The outcome of this call.
+    /// The outcome of this call, once. Called where the worker answers, so it must be quick and must not panic.
     fn outcome(&self, call: u64, outcome: Outcome);
 }
 
