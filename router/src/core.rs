@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::actor::{Change, RouterActor};
+use crate::arrive::Arriving;
 use crate::bus::check_kind;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) changed: Signal,
     pub(crate) unrouted: AtomicU64,
     announced: AtomicU64,
+    pub(crate) arriving: Arriving,
     // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
     groups: Mutex<Groups>,
 }
@@ -88,6 +90,8 @@ pub(crate) struct Stalled {
     group: GroupRef,
     inbox: usize,
     delivery: Option<Delivery>,
+    /// Why it ends when it is dropped.
+    gives_up: (Reason, &'static str),
     overdue: Arc<AtomicBool>,
 }
 
@@ -108,6 +112,7 @@ impl Core {
             changed: Signal::new(),
             unrouted: AtomicU64::new(0),
             announced: AtomicU64::new(0),
+            arriving: Arriving::default(),
             groups: Mutex::default(),
         })
     }
@@ -157,11 +162,15 @@ impl Core {
         self.change(Change { declare: vec![descriptor], ..Change::default() }).await
     }
 
+    /// The descriptor of an event that is declared here.
+    pub(crate) fn declared(&self, name: &str) -> Option<DescriptorRef> {
+        self.snapshot().entry_by_name(name).and_then(|entry| entry.descriptor()).cloned()
+    }
+
     /// The descriptor of a declared event that a verb for this kind names.
     pub(crate) fn descriptor(&self, name: &str, verb: Kind) -> Result<DescriptorRef, DeclareError> {
-        let snapshot = self.snapshot();
-        let descriptor = match snapshot.entry_by_name(name).and_then(|entry| entry.descriptor()) {
-            Some(descriptor) => descriptor.clone(),
+        let descriptor = match self.declared(name) {
+            Some(descriptor) => descriptor,
             None => match self.uplink() {
                 Some(uplink) => uplink.descriptor(name, verb)?,
                 None => return Err(DeclareError::UnknownEvent(name.to_owned())),
@@ -526,8 +535,27 @@ impl Push<'_> {
 
 impl Stalled {
     pub(crate) fn new(core: &Arc<Core>, group: GroupRef, inbox: usize, delivery: Delivery) -> Self {
-        let overdue = Arc::default();
-        Self { core: Arc::clone(core), group, inbox, delivery: Some(delivery), overdue }
+        let gives_up = (Reason::Abandoned, "its publisher stopped waiting for room");
+        Self { core: Arc::clone(core), group, inbox, delivery: Some(delivery), gives_up, overdue: Arc::default() }
+    }
+
+    /// Why the delivery ends when nobody waits for its place any more.
+    pub(crate) fn gives_up(mut self, why: (Reason, &'static str)) -> Self {
+        self.gives_up = why;
+        self
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn group(&self) -> &GroupRef {
+        &self.group
+    }
+
+    /// What is to be delivered, until it is.
+    pub(crate) fn delivery(&self) -> Option<&Delivery> {
+        self.delivery.as_ref()
     }
 
     /// Waits until the delivery has its place; false when the group ended without a successor: nobody is there to
@@ -568,7 +596,7 @@ impl Drop for Stalled {
         let (reason, detail) = if self.overdue.load(Ordering::Relaxed) {
             (Reason::Overloaded, "the inbox stayed full until its publisher's wait ended")
         } else {
-            (Reason::Abandoned, "its publisher stopped waiting for room")
+            self.gives_up
         };
         self.core.discard(&self.group, delivery, reason, detail);
     }

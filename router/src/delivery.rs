@@ -47,6 +47,13 @@ impl Delivery {
         Self { envelope, reply, handler, attempts: 0, redelivered: false }
     }
 
+    /// A delivery that came from another node, for whichever handler of its group takes the event: see
+    /// [`Router::arrive`](crate::Router::arrive). Whether it may have been handled before is the caller's to say.
+    #[must_use]
+    pub fn arriving(envelope: Envelope, reply: ReplyTo) -> Self {
+        Self::new(envelope, 0, reply)
+    }
+
     /// The ticket of whoever waits for the outcome.
     #[must_use]
     pub fn ticket(&self) -> Option<Ticket> {

@@ -11,6 +11,7 @@
 
 mod account;
 mod actor;
+mod arrive;
 mod bus;
 mod control;
 mod core;
@@ -38,6 +39,7 @@ mod untyped;
 mod uplink;
 
 pub use account::Account;
+pub use arrive::{Arrival, Arrived};
 pub use bus::{Bus, Options, Receipt, ResendError};
 pub use control::Control;
 pub use core::Phase;

@@ -14,10 +14,13 @@ pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
 pub const INSTANCES_MAX: usize = 4096;
 /// The most figures one worker may report.
 pub const FIGURES_MAX: usize = 64;
+/// The most names of events from other nodes that are remembered without being declared here; further ones still come.
+pub(crate) const ARRIVING_NAMES_MAX: usize = 1 << 16;
 /// One event in so many has its way timed.
 pub(crate) const TIMED_ONE_IN: u64 = 128;
 
 const _: () = assert!(INBOX_CAPACITY_DEFAULT <= INBOX_CAPACITY_MAX);
+const _: () = assert!(ARRIVING_NAMES_MAX <= EVENT_NAMES_MAX);
 const _: () = assert!(TIMED_ONE_IN.is_power_of_two());
 
 /// The bounds of a node that its owner may choose.

@@ -25,7 +25,7 @@ use crate::{Account, DeclareError, RequestError};
 /// The router of one node: what a [`Bus`] sends through, with the powers that only the node's own parts need.
 #[derive(Clone)]
 pub struct Router {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     _sweeper: Arc<Sweeper>,
 }
 

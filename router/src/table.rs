@@ -274,6 +274,23 @@ impl<T: Target> Entry<T> {
         }
     }
 
+    /// The route by which the target `id` gets this event, if it wants it: the one that [`Entry::for_each`] would take.
+    pub(crate) fn route_to<'a>(&'a self, id: u64, envelope: &Envelope) -> Option<&'a Route<T>> {
+        let by_key = |keyed: &'a ByKey<T>| {
+            envelope.with_key(|key| key.and_then(|key| keyed.get(key_hash(key), key))).map(|routes| &routes[..])
+        };
+        let keyed = self.keyed.as_ref().and_then(by_key).unwrap_or_default();
+        let routes = || self.plain.iter().chain(keyed).filter(|route| route.target.id() == id);
+        let wanted = |exact: bool| routes().find(|route| route.exact == exact && route.wants(envelope));
+        wanted(true).or_else(|| wanted(false))
+    }
+
+    /// Whether the target `id` wants any event of this name.
+    pub(crate) fn leads_to(&self, id: u64) -> bool {
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());
+        self.plain.iter().chain(keyed).any(|route| route.target.id() == id)
+    }
+
     /// Whether nobody wants any event of this name.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.plain.is_empty() && self.keyed.is_none()
