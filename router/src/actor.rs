@@ -8,6 +8,7 @@ use edri_events::DescriptorRef;
 
 use crate::core::Core;
 use crate::group::GroupRef;
+use crate::interest::{Follow, Followers};
 use crate::limits::{EVENT_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::table::{Subscription, Table};
 use crate::{DeclareError, Selection};
@@ -15,6 +16,7 @@ use crate::{DeclareError, Selection};
 pub(crate) struct RouterActor {
     core: Arc<Core>,
     table: Table<GroupRef>,
+    followers: Followers,
 }
 
 /// Changes that belong together: they are seen together, or not at all.
@@ -31,7 +33,7 @@ impl Message for Change {
 
 impl RouterActor {
     pub(crate) fn start(core: Arc<Core>, arbiter: &actix::ArbiterHandle) -> Addr<Self> {
-        Self::start_in_arbiter(arbiter, |_| Self { core, table: Table::default() })
+        Self::start_in_arbiter(arbiter, |_| Self { core, table: Table::default(), followers: Followers::default() })
     }
 
     fn check(&self, change: &Change) -> Result<(), DeclareError> {
@@ -63,13 +65,16 @@ impl Handler<Change> for RouterActor {
 
     fn handle(&mut self, change: Change, _: &mut Self::Context) -> Self::Result {
         self.check(&change)?;
+        let mut declared = Vec::new();
         for descriptor in change.declare {
-            self.table.declare(descriptor)?;
+            if self.table.declare(descriptor.clone())? {
+                declared.push(descriptor);
+            }
         }
-        for id in change.withdraw {
-            self.table.withdraw(id);
-        }
+        let left: Vec<_> = change.withdraw.into_iter().filter_map(|id| self.table.withdraw(id)).collect();
+        let mut came = Vec::new();
         for (group, selections) in change.subscribe {
+            came.push(Arc::clone(&group));
             for selection in selections {
                 self.table.subscribe(Subscription {
                     target: Arc::clone(&group),
@@ -81,6 +86,15 @@ impl Handler<Change> for RouterActor {
             }
         }
         self.core.show(self.table.snapshot());
+        self.followers.tell(&self.table, declared, &came, &left);
         Ok(())
+    }
+}
+
+impl Handler<Follow> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, follow: Follow, _: &mut Self::Context) {
+        self.followers.add(follow, &self.table);
     }
 }

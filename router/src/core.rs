@@ -19,6 +19,7 @@ use crate::arrive::Arriving;
 use crate::bus::check_kind;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
+use crate::interest::Follow;
 use crate::letters::{DeadLetter, Letters, Reason};
 use crate::limits::{Limits, TIMED_ONE_IN};
 use crate::pending::{Outcome, Pending, Ticket};
@@ -145,6 +146,11 @@ impl Core {
     pub(crate) async fn change(&self, change: Change) -> Result<(), DeclareError> {
         let router = self.router.get().ok_or(DeclareError::Stopping)?;
         router.send(change).await.map_err(|_| DeclareError::Stopping)?
+    }
+
+    pub(crate) async fn follow(&self, follow: Follow) -> Result<(), DeclareError> {
+        let router = self.router.get().ok_or(DeclareError::Stopping)?;
+        router.send(follow).await.map_err(|_| DeclareError::Stopping)
     }
 
     /// Withdraws a group without waiting for it: for `Drop`.

@@ -19,6 +19,7 @@ mod delivery;
 mod error;
 mod group;
 mod group_name;
+mod interest;
 mod letters;
 mod limits;
 mod pending;
@@ -47,6 +48,7 @@ pub use delivery::{Delivery, Offer, ReplyTo};
 pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
 pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 pub use group_name::GroupName;
+pub use interest::{Interest, InterestFeed};
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
     EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,

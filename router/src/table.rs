@@ -123,17 +123,17 @@ impl<T: Target> Table<T> {
         }
     }
 
-    /// Declares an event. Of a typed and an untyped description of one name, the typed one is kept.
+    /// Declares an event; whether that says anything new. Of a typed and an untyped description of one name, the typed one is kept.
     ///
     /// # Errors
     ///
     /// As [`Table::check`]; the table is unchanged then.
-    pub(crate) fn declare(&mut self, descriptor: DescriptorRef) -> Result<(), Incompatible> {
+    pub(crate) fn declare(&mut self, descriptor: DescriptorRef) -> Result<bool, Incompatible> {
         self.check(&descriptor)?;
         let known = self.view.entry(&descriptor);
         let known_descriptor = known.and_then(|entry| entry.descriptor.as_ref());
         if known_descriptor.is_some_and(|known| known.rust_type().is_some() || descriptor.rust_type().is_none()) {
-            return Ok(());
+            return Ok(false);
         }
         let mut entry = match known {
             Some(entry) => entry.with_descriptor(None),
@@ -142,7 +142,17 @@ impl<T: Target> Table<T> {
         let (hash, name) = (descriptor.name_hash(), descriptor.name().clone());
         entry.descriptor = Some(descriptor);
         self.view.names.insert(hash, name, Arc::new(entry));
-        Ok(())
+        Ok(true)
+    }
+
+    /// Everybody who wants anything, in no order.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &T> {
+        self.subscriptions.values().filter_map(|subscriptions| Some(&subscriptions.first()?.target))
+    }
+
+    /// What the target `id` wants; `None` when it wants nothing.
+    pub(crate) fn subscriptions(&self, id: u64) -> Option<&[Subscription<T>]> {
+        self.subscriptions.get(&id).map(Vec::as_slice)
     }
 
     /// Adds a subscription.
@@ -174,9 +184,9 @@ impl<T: Target> Table<T> {
         self.subscription_count += 1;
     }
 
-    /// Removes every subscription of the target `id`.
-    pub(crate) fn withdraw(&mut self, id: u64) {
-        let Some(subscriptions) = self.subscriptions.remove(&id) else { return };
+    /// Removes every subscription of the target `id`, which comes back if there were any.
+    pub(crate) fn withdraw(&mut self, id: u64) -> Option<T> {
+        let subscriptions = self.subscriptions.remove(&id)?;
         self.subscription_count -= subscriptions.len();
         if subscriptions.iter().any(|subscription| !subscription.pattern.is_exact()) {
             Arc::make_mut(&mut self.view.patterns).retain(|subscription| subscription.target.id() != id);
@@ -200,6 +210,7 @@ impl<T: Target> Table<T> {
                 self.view.names.insert(hash, name, Arc::new(entry));
             }
         }
+        subscriptions.into_iter().next().map(|subscription| subscription.target)
     }
 
     /// Whether the subscription's target already wants events called `name`.
