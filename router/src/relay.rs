@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use edri_events::{
-    Body, Envelope, EventId, Head, Headers, Kind, ManagerName, REQUEST_TIMEOUT_DEFAULT, TraceContext, Value,
+    Body, Envelope, EventId, Head, Headers, Kind, ManagerName, NodeName, REQUEST_TIMEOUT_DEFAULT, TraceContext, Value,
 };
 use std::sync::Arc;
 
@@ -65,14 +65,21 @@ impl Relay {
         self.bus.send(envelope).await
     }
 
-    /// As [`Bus::request`], or [`Bus::request_to`] when a manager is named.
+    /// The node that sends.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.bus.address().node
+    }
+
+    /// As [`Bus::request`]; as [`Bus::request_to`] when a manager is named; as [`Bus::request_at`] when `to` is a node's name
+    /// with a slash behind it.
     ///
     /// # Errors
     ///
     /// As [`Untyped::request`](crate::Untyped::request).
     pub async fn request(&self, event: Relayed, to: Option<&str>) -> Outcome {
         let began = Instant::now();
-        self.bus.ask(self.request_envelope(event)?, began, to.map_or(To::Any, To::Manager)).await
+        self.bus.ask(self.request_envelope(event)?, began, to.map_or(To::Any, To::named)).await
     }
 
     /// As [`Bus::request_all`].
@@ -81,7 +88,8 @@ impl Relay {
     ///
     /// As [`Bus::request_all`].
     pub async fn request_all(&self, event: Relayed) -> Result<Answers<Value>, RequestError> {
-        Ok(Answers { open: self.bus.ask_all(self.request_envelope(event)?).await?, take: Ok })
+        let open = self.bus.ask_all(self.request_envelope(event)?).await?;
+        Ok(Answers { open, here: self.bus.node(), take: Ok })
     }
 
     /// As [`Bus::open`], with encoded items and result.

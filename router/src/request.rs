@@ -2,10 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use edri_events::{Data, DescriptorRef, Envelope, Event, ManagerName, REQUEST_TIMEOUT_DEFAULT, Request, Value};
+use edri_events::{
+    Data, DescriptorRef, Envelope, Event, ManagerName, NodeName, REQUEST_TIMEOUT_DEFAULT, Request, Value,
+};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
@@ -18,22 +20,29 @@ use crate::queue::Refused;
 use crate::status::{Ended, ManagerState};
 use crate::table::Route;
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
-use crate::{PublishError, RequestError, WaitEnded};
+use crate::{GroupName, PublishError, RequestError, WaitEnded};
+
+/// How often an idempotent request is sent when nodes are lost over it.
+const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum To<'a> {
-    /// Whoever answers, with room before load.
+    /// Whoever answers, the nearest first.
     Any,
-    /// This manager.
+    /// A manager of this name, the nearest first.
     Manager(&'a str),
+    /// On this node the manager of this name, or whoever answers.
+    Node(&'a str, Option<&'a str>),
+    /// This group.
+    Group(&'a GroupName),
 }
 
 impl Bus {
     /// Sends a request and waits for its response.
     ///
-    /// One worker gets it: of the managers that answer this event, one whose inbox has room, the least loaded first.
-    /// While a manager that answers is starting or restarting the request waits for it. It ends at its deadline: the
+    /// One worker gets it: of the managers that answer this event and have room in their inbox, one of this node before one
+    /// of another, the nearest node first, and the least loaded where several are as near. While a manager that answers is starting or restarting the request waits for it. It ends at its deadline: the
     /// event's time-out (30 s unless declared), or the deadline of the event being handled if that is earlier.
     ///
     /// # Errors
@@ -57,7 +66,8 @@ impl Bus {
         Ok(self.ask(self.request_envelope(event, options, began)?, began, To::Any).await?.take()?)
     }
 
-    /// Sends a request to the manager of this name.
+    /// Sends a request to the manager of this name: to that of this node if there is one, otherwise of the nearest. Written
+    /// `node/manager`, it is the manager of that node and no other.
     ///
     /// # Errors
     ///
@@ -65,10 +75,21 @@ impl Bus {
     pub async fn request_to<E: Request>(&self, manager: &str, event: E) -> Result<E::Output, RequestError> {
         let began = Instant::now();
         let envelope = self.request_envelope(event, &Options::default(), began)?;
-        Ok(self.ask(envelope, began, To::Manager(manager)).await?.take()?)
+        Ok(self.ask(envelope, began, To::named(manager)).await?.take()?)
     }
 
-    /// Sends a request to every manager that answers it, one worker of each (of a keyed manager that of the partition of
+    /// Sends a request to whoever answers it on the node of this name, which may be this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when there is no such node or nobody answers this event there.
+    pub async fn request_at<E: Request>(&self, node: &str, event: E) -> Result<E::Output, RequestError> {
+        let began = Instant::now();
+        let envelope = self.request_envelope(event, &Options::default(), began)?;
+        Ok(self.ask(envelope, began, To::Node(node, None)).await?.take()?)
+    }
+
+    /// Sends a request to every manager that answers it, on this node and on others, one worker of each (of a keyed manager that of the partition of
     /// the event's key), and streams the answers as they come: until
     /// all have answered, the deadline has passed, or the stream is dropped, which cancels what is still open.
     ///
@@ -78,7 +99,7 @@ impl Bus {
     pub async fn request_all<E: Request>(&self, event: E) -> Result<Answers<E::Output>, RequestError> {
         let envelope = self.request_envelope(event, &Options::default(), Instant::now())?;
         let answers = self.ask_all(envelope).await?;
-        Ok(Answers { open: answers, take: |value| value.take().map_err(RequestError::from) })
+        Ok(Answers { open: answers, here: self.node(), take: |value| value.take().map_err(RequestError::from) })
     }
 
     pub(crate) fn request_envelope<E: Event>(
@@ -95,10 +116,21 @@ impl Bus {
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
     pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        let deadline = envelope.head().deadline;
-        match self.place(envelope, to, deadline, ReplyTo::Response).await? {
-            Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
-            Sought::Above(outcome) => outcome.await,
+        let mut envelope = envelope;
+        let mut attempts = 0;
+        loop {
+            let spare = envelope.head().descriptor.is_idempotent().then(|| envelope.clone());
+            let deadline = envelope.head().deadline;
+            let outcome = match self.place(envelope, to, deadline, attempts, ReplyTo::Response).await? {
+                Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
+                Sought::Above(outcome) => return outcome.await,
+            };
+            attempts += 1;
+            match (spare, &outcome) {
+                // The node that had it is gone; it may be done again, elsewhere if there is somebody.
+                (Some(spare), Err(RequestError::PeerLost(_))) if attempts < IDEMPOTENT_ATTEMPTS_MAX => envelope = spare,
+                _ => return outcome,
+            }
         }
     }
 
@@ -113,19 +145,21 @@ impl Bus {
         outcome.map_err(|error| explain(error, began.elapsed(), group, || waits.cycle()))
     }
 
-    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`.
+    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`. Nodes that had it
+    /// were lost so many times.
     pub(crate) async fn place(
         &self,
         envelope: Envelope,
         to: To<'_>,
         deadline: Option<Instant>,
+        lost: u32,
         reply: impl FnOnce(Ticket) -> ReplyTo,
     ) -> Result<Sought, RequestError> {
         let Some(ticket) = self.core.pending.insert(deadline) else {
             return Err(RequestError::Overloaded(Box::default()));
         };
         let waiting = Waiting::new(Arc::clone(&self.core), ticket);
-        let delivery = Delivery::new(envelope, 0, reply(ticket));
+        let delivery = Delivery { redelivered: lost > 0, ..Delivery::new(envelope, 0, reply(ticket)) };
         let group = match self.offer_one(delivery, to) {
             Placed::Taken(group) => group,
             // What follows is rare; boxed, it does not weigh on every requester's future.
@@ -144,13 +178,9 @@ impl Bus {
         delivery: Delivery,
         to: To<'_>,
     ) -> Result<Sought, RequestError> {
-        let to = match to {
-            To::Any => None,
-            To::Manager(name) => Some(name),
-        };
         Ok(Sought::Above(match delivery.reply {
             ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, offer).await?,
-            _ => uplink.request(delivery.envelope, to),
+            _ => uplink.request(delivery.envelope, to.to_text().as_deref()),
         }))
     }
 
@@ -161,10 +191,11 @@ impl Bus {
         let Some(entry) = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor)) else {
             return Placed::No(delivery);
         };
+        let here = &self.core.address.node;
         let mut only = None;
         let mut others = Vec::new();
         entry.for_each(&delivery.envelope, |route| {
-            if to.takes(route) {
+            if to.takes(route, here) {
                 others.extend(only.replace(route));
             }
         });
@@ -228,7 +259,7 @@ impl Bus {
             let mut candidates = Vec::new();
             if let Some(entry) = self.core.snapshot().entry(&delivery.envelope.head().descriptor) {
                 entry.for_each(&delivery.envelope, |route| {
-                    if to.takes(route) {
+                    if to.takes(route, &self.core.address.node) {
                         candidates.push((Arc::clone(&route.target), route.handler));
                     }
                 });
@@ -294,26 +325,30 @@ impl Bus {
             // Ends at the deadline, with whoever is there by then.
             with_limit(&self.core, limit, self.core.settled()).await;
         }
-        let mut managers = Vec::new();
+        let mut groups = Vec::new();
         if let Some(entry) = self.core.snapshot().entry(&descriptor) {
             entry.for_each(&envelope, |route| {
-                if let (true, Some(name)) = (To::Any.takes(route), route.target.name().manager()) {
-                    managers.push(name.clone());
+                if To::Any.takes(route, &self.core.address.node) {
+                    groups.push(route.target.name().clone());
                 }
             });
         }
-        if managers.is_empty() {
+        if groups.is_empty() {
             return Err(RequestError::NoHandler(descriptor.name().clone()));
         }
-        let ask_one = |manager: ManagerName| {
+        let ask_one = |group: GroupName| {
             let (bus, envelope) = (self.clone(), envelope.clone());
             let answer: OpenAnswer = Box::pin(async move {
-                let outcome = bus.ask(envelope, Instant::now(), To::Manager(&manager)).await;
-                (manager, outcome)
+                let outcome = bus.ask(envelope, Instant::now(), To::Group(&group)).await;
+                (group, outcome)
             });
             answer
         };
-        Ok(OpenAnswers::Here(managers.into_iter().map(ask_one).collect()))
+        Ok(OpenAnswers::Here(groups.into_iter().map(ask_one).collect()))
+    }
+
+    pub(crate) fn node(&self) -> NodeName {
+        self.core.address.node.clone()
     }
 }
 
@@ -335,14 +370,38 @@ fn cost(group: &Group, envelope: &Envelope) -> (bool, bool, u32, usize) {
     (!group.is_reachable(), group.room_for(envelope) == 0, group.distance(), group.load())
 }
 
-impl To<'_> {
-    fn takes(&self, route: &Route<GroupRef>) -> bool {
-        let Some(name) = route.target.name().manager_anywhere() else { return false };
-        let answers = route.exact && route.target.state() != ManagerState::Failed;
-        match self {
-            Self::Any => answers,
-            Self::Manager(wanted) => answers && *name == **wanted,
+impl<'a> To<'a> {
+    /// Who is meant by a text: `manager`, `node/manager`, or `node/` for whoever answers there.
+    pub(crate) fn named(text: &'a str) -> Self {
+        match text.split_once('/') {
+            None => Self::Manager(text),
+            Some((node, manager)) => Self::Node(node, Some(manager).filter(|manager| !manager.is_empty())),
         }
+    }
+
+    /// What [`To::named`] reads; `None` for whoever answers.
+    fn to_text(self) -> Option<String> {
+        match self {
+            Self::Any => None,
+            Self::Manager(manager) => Some(manager.to_owned()),
+            Self::Node(node, manager) => Some(format!("{node}/{}", manager.unwrap_or_default())),
+            Self::Group(group) => Some(group.to_text()),
+        }
+    }
+
+    fn takes(&self, route: &Route<GroupRef>, here: &NodeName) -> bool {
+        let name = route.target.name();
+        let Some(manager) = name.manager_anywhere() else { return false };
+        route.exact
+            && route.target.state() != ManagerState::Failed
+            && match self {
+                Self::Any => true,
+                Self::Manager(wanted) => *manager == **wanted,
+                Self::Node(node, wanted) => {
+                    *name.node().unwrap_or(here) == **node && wanted.is_none_or(|wanted| *manager == *wanted)
+                }
+                Self::Group(group) => name == *group,
+            }
     }
 }
 
@@ -384,7 +443,7 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
     }
 }
 
-pub(crate) type OpenAnswer = BoxFuture<'static, (ManagerName, Outcome)>;
+pub(crate) type OpenAnswer = BoxFuture<'static, (GroupName, Outcome)>;
 
 /// Answers to come.
 pub(crate) enum OpenAnswers {
@@ -396,6 +455,8 @@ pub(crate) enum OpenAnswers {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Answer<T> {
+    /// The node of who answered.
+    pub node: NodeName,
     /// Who answered.
     pub manager: ManagerName,
     /// What.
@@ -406,6 +467,8 @@ pub struct Answer<T> {
 #[must_use = "dropping the answers cancels the request"]
 pub struct Answers<T> {
     pub(crate) open: OpenAnswers,
+    /// The node of those who are not said to be of another.
+    pub(crate) here: NodeName,
     pub(crate) take: fn(Value) -> Result<T, RequestError>,
 }
 
@@ -442,11 +505,17 @@ impl<T> Stream for Answers<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer<T>>> {
         let take = self.take;
-        let answer = match &mut self.open {
-            OpenAnswers::Here(open) => open.poll_next_unpin(cx),
-            OpenAnswers::Above(answers) => answers.poll_next_unpin(cx),
-        };
-        answer.map(|answer| answer.map(|(manager, outcome)| Answer { manager, result: outcome.and_then(take) }))
+        loop {
+            let answer = match &mut self.open {
+                OpenAnswers::Here(open) => open.poll_next_unpin(cx),
+                OpenAnswers::Above(answers) => answers.poll_next_unpin(cx),
+            };
+            let Some((group, outcome)) = ready!(answer) else { return Poll::Ready(None) };
+            // Only managers are asked.
+            let Some(manager) = group.manager_anywhere().cloned() else { continue };
+            let node = group.node().unwrap_or(&self.here).clone();
+            return Poll::Ready(Some(Answer { node, manager, result: outcome.and_then(take) }));
+        }
     }
 }
 

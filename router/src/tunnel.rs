@@ -348,7 +348,7 @@ impl Bus {
         let (sender, worker_receiver) = halves(window, weigh_up, &idle, true);
         let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
         let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
-        let waiting = self.place(envelope, To::Any, None, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await?;
+        let waiting = self.place(envelope, To::Any, None, 0, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await?;
         let outcome = TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, take };
         Ok(Opened { sender, receiver, outcome })
     }

@@ -128,7 +128,19 @@ impl Untyped<'_> {
         let body = body.into();
         let encoding = body.encoding;
         let envelope = self.request_envelope(name, body, &Options::default())?;
-        Ok(self.bus.ask(envelope, Instant::now(), To::Manager(manager)).await?.into_body(encoding)?)
+        Ok(self.bus.ask(envelope, Instant::now(), To::named(manager)).await?.into_body(encoding)?)
+    }
+
+    /// As [`Bus::request_at`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request_at`] and [`Untyped::request`].
+    pub async fn request_at(&self, node: &str, name: &str, body: impl Into<Body>) -> Result<Body, RequestError> {
+        let body = body.into();
+        let encoding = body.encoding;
+        let envelope = self.request_envelope(name, body, &Options::default())?;
+        Ok(self.bus.ask(envelope, Instant::now(), To::Node(node, None)).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_all`].
@@ -143,7 +155,7 @@ impl Untyped<'_> {
             Encoding::Json => |value| Ok(value.into_body(Encoding::Json)?),
         };
         let envelope = self.request_envelope(name, body, &Options::default())?;
-        Ok(Answers { open: self.bus.ask_all(envelope).await?, take })
+        Ok(Answers { open: self.bus.ask_all(envelope).await?, here: self.bus.node(), take })
     }
 
     /// As [`Bus::open`], with encoded items.

@@ -6,7 +6,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use edri_events::{DescriptorRef, Envelope, Kind, ManagerName};
+use edri_events::{DescriptorRef, Envelope, Kind};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -40,7 +40,7 @@ pub trait Uplink: Send + Sync {
     /// [`NotNow`]; the event has gone nowhere.
     fn try_publish(&self, envelope: Envelope) -> Result<Receipt, NotNow>;
 
-    /// Asks one worker, of this manager if one is named.
+    /// Asks one worker, of this manager if one is named: `manager`, `node/manager`, or `node/` for whoever answers there.
     fn request(&self, envelope: Envelope, to: Option<&str>) -> BoxFuture<'static, Outcome>;
 
     /// Asks one worker of every manager that answers. Ready with the first answer.
@@ -51,8 +51,8 @@ pub trait Uplink: Send + Sync {
     -> BoxFuture<'static, Result<OutcomeAbove, RequestError>>;
 }
 
-/// Answers from beyond the uplink.
-pub type AnswersAbove = BoxStream<'static, (ManagerName, Outcome)>;
+/// Answers from beyond the uplink, by the group of who answered as its node calls it.
+pub type AnswersAbove = BoxStream<'static, (GroupName, Outcome)>;
 
 /// An outcome from beyond the uplink.
 pub type OutcomeAbove = BoxFuture<'static, Outcome>;

@@ -174,9 +174,10 @@ async fn request_all(relay: &Relay, peer: &Arc<Peer>, number: u64, event: Relaye
         Ok(answers) => answers,
         Err(error) => return respond(peer, number, Err(error)),
     };
-    while let Some(edri_router::Answer { manager, result, .. }) = answers.next().await {
+    while let Some(edri_router::Answer { node, manager, result, .. }) = answers.next().await {
+        let from = if node == *relay.node() { manager.to_string() } else { format!("{node}/{manager}") };
         let result = result.and_then(|value| into_body(value, peer.encoding()));
-        let part = |response| Response { from: Some(manager.as_str().into()), more: true, ..response };
+        let part = |response| Response { from: Some(from.as_str().into()), more: true, ..response };
         let sent = match &result {
             Ok(body) => peer.send(&Frame::Response(part(with_value(number, body)))),
             Err(error) => peer.send(&Frame::Response(part(fault::from_request(error).response(number)))),

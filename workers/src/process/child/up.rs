@@ -83,7 +83,7 @@ struct Answers {
 
 #[derive(Default)]
 struct AnswersState {
-    come: VecDeque<(ManagerName, Outcome)>,
+    come: VecDeque<(GroupName, Outcome)>,
     /// The last word: an error when nobody was asked.
     end: Option<Result<(), RequestError>>,
     waker: Option<Waker>,
@@ -144,7 +144,7 @@ impl Up {
                 _ => None,
             };
             if let Some((event, answers)) = asked {
-                let from = response.from.take().and_then(|from| ManagerName::new(&from).ok());
+                let from = response.from.take().and_then(|from| from.parse().ok());
                 match from {
                     Some(from) => answers.come(from, outcome_of(response, frame, &event, self.inner.peer.encoding())),
                     None => tracing::warn!(id, "an answer to a request of all does not say who it is from"),
@@ -392,7 +392,7 @@ impl Drop for Placed {
 }
 
 impl Answers {
-    fn come(&self, from: ManagerName, outcome: Outcome) {
+    fn come(&self, from: GroupName, outcome: Outcome) {
         let mut state = self.state.lock();
         state.come.push_back((from, outcome));
         let waker = state.waker.take();
@@ -409,7 +409,7 @@ impl Answers {
     }
 
     /// The next answer; `None` after the last. An error says that nobody was asked.
-    async fn next(&self) -> Result<Option<(ManagerName, Outcome)>, RequestError> {
+    async fn next(&self) -> Result<Option<(GroupName, Outcome)>, RequestError> {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
             if let Some(answer) = state.come.pop_front() {
