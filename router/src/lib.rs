@@ -34,6 +34,7 @@ mod subscribe;
 pub mod system;
 mod table;
 mod timing;
+mod told;
 mod topology;
 mod tunnel;
 mod untyped;
@@ -61,6 +62,7 @@ pub use status::{Ended, Health, ManagerState, Tally, WorkerState, WorkerStatus};
 pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
 pub use table::Predicate;
 pub use timing::Quantiles;
+pub use told::{Told, ToldWait};
 pub use topology::{GroupView, Topology, WorkerView};
 #[doc(hidden)]
 pub use tunnel::from_elsewhere;

@@ -1,13 +1,9 @@
-//! Errors across a process boundary: those of the router and of handlers on one side, the protocol's faults on the other.
-//!
-//! The stable code is the same before and after. What has no structure on the wire comes back as a text with that code:
-//! the variants called `Elsewhere`.
+//! Errors across a process boundary: the protocol's faults on one side, what the router tells on the other.
 
-use std::time::Duration;
-
-use edri_events::{CodecError, EventId, EventName, Failure, ManagerName};
+use edri_events::{EventId, EventName, Failure};
+use edri_protocol::limits::WAITS_MAX;
 use edri_protocol::{Fault, Response, Text, Wait};
-use edri_router::{DeclareError, PublishError, Receipt, RequestError, TunnelError, WaitEnded};
+use edri_router::{PublishError, RequestError, Told, ToldWait, TunnelError};
 
 /// What came of a call that has no value, as a `response` says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +15,19 @@ pub(crate) enum Refused<'a> {
 }
 
 impl<'a> Refused<'a> {
+    fn new(told: Told) -> Refused<'static> {
+        let failure = told.failure;
+        let fault = written(told);
+        if failure { Refused::Failure(fault) } else { Refused::Error(fault) }
+    }
+
+    fn told(self) -> Told {
+        match self {
+            Self::Failure(fault) => Told { failure: true, ..read(fault) },
+            Self::Error(fault) => read(fault),
+        }
+    }
+
     /// The response that says so.
     pub(crate) fn response(self, id: u64) -> Response<'a> {
         match self {
@@ -34,19 +43,35 @@ impl<'a> Refused<'a> {
     }
 }
 
-fn fault<'a>(code: &'a str, message: impl Into<Text<'a>>) -> Fault<'a> {
-    Fault { code: code.into(), message: message.into(), ..Fault::default() }
+/// What is told, as a fault.
+fn written(told: Told) -> Fault<'static> {
+    let texts = |texts: Vec<String>| texts.into_iter().take(WAITS_MAX).map(Text::from).collect();
+    Fault {
+        code: told.code.into(),
+        message: told.message.into(),
+        detail: told.detail.map(Text::from),
+        wait: told.wait.map(|wait| Wait {
+            waited_ms: wait.waited_ms,
+            groups: texts(wait.groups),
+            cycle: texts(wait.cycle),
+        }),
+    }
 }
 
-fn with_wait<'a>(code: &'a str, wait: Wait<'a>, text: String) -> Fault<'a> {
-    Fault { wait: Some(wait), ..fault(code, text) }
-}
-
-// ---- failures ------------------------------------------------------------------------------------------------------
-
-/// A handler's failure as it is written.
-pub(crate) fn from_failure(failure: &Failure) -> Fault<'_> {
-    Fault { detail: failure.detail().map(Text::from), ..fault(failure.code(), failure.text()) }
+/// What a fault tells.
+fn read(fault: Fault<'_>) -> Told {
+    let texts = |texts: Vec<Text<'_>>| texts.into_iter().map(Text::into_owned).collect();
+    Told {
+        failure: false,
+        code: fault.code.into_owned(),
+        message: fault.message.into_owned(),
+        detail: fault.detail.map(Text::into_owned),
+        wait: fault.wait.map(|wait| ToldWait {
+            waited_ms: wait.waited_ms,
+            groups: texts(wait.groups),
+            cycle: texts(wait.cycle),
+        }),
+    }
 }
 
 /// A handler's failure as it was read.
@@ -58,165 +83,54 @@ pub(crate) fn to_failure(fault: Fault<'_>) -> Failure {
     }
 }
 
-// ---- requests ------------------------------------------------------------------------------------------------------
-
 /// Why a request has no response, as it is written.
-pub(crate) fn from_request(error: &RequestError) -> Refused<'_> {
-    let code = error.code();
-    Refused::Error(match error {
-        RequestError::Failed(failure) => return Refused::Failure(from_failure(failure)),
-        RequestError::Elsewhere(failure) => from_failure(failure),
-        RequestError::Overloaded(wait) | RequestError::TimedOut(wait) => {
-            with_wait(code, from_wait(wait), error.to_string())
-        }
-        RequestError::WorkerLost(detail) | RequestError::PeerLost(detail) => fault(code, detail.as_str()),
-        RequestError::Payload(source) => fault(code, source.to_string()),
-        // Their texts are for people; the event's name is known to whoever asked.
-        other => fault(code, other.to_string()),
-    })
+pub(crate) fn from_request(error: &RequestError) -> Refused<'static> {
+    Refused::new(Told::from(error))
 }
 
 /// Why the request of `event` has no response, as it was read.
 pub(crate) fn to_request(refused: Refused<'_>, event: &EventName) -> RequestError {
-    let fault = match refused {
-        Refused::Failure(fault) => return RequestError::Failed(to_failure(fault)),
-        Refused::Error(fault) => fault,
-    };
-    match (&*fault.code, &fault.wait) {
-        ("no_handler", _) => RequestError::NoHandler(event.clone()),
-        ("overloaded", Some(wait)) => RequestError::Overloaded(Box::new(to_wait(wait))),
-        ("timed_out", wait) => RequestError::TimedOut(Box::new(wait.as_ref().map(to_wait).unwrap_or_default())),
-        ("worker_lost", _) => RequestError::WorkerLost(fault.message.into_owned()),
-        ("peer_lost", _) => RequestError::PeerLost(fault.message.into_owned()),
-        ("invalid_payload", _) => RequestError::Payload(CodecError::Elsewhere(fault.message.into_owned())),
-        ("stopping", _) => RequestError::Stopping,
-        _ => match to_declare(&fault) {
-            Some(error) => RequestError::Declare(error),
-            None => RequestError::Elsewhere(to_failure(fault)),
-        },
-    }
+    RequestError::from_told(refused.told(), event)
 }
 
-// ---- publishing ----------------------------------------------------------------------------------------------------
-
 /// Why a notification was not delivered, as it is written.
-pub(crate) fn from_publish(error: &PublishError) -> Refused<'_> {
-    let code = error.code();
-    Refused::Error(match error {
-        PublishError::Overloaded { wait, .. } => with_wait(code, from_wait(wait), error.to_string()),
-        PublishError::Payload { source, .. } => fault(code, source.to_string()),
-        PublishError::Elsewhere(failure) => from_failure(failure),
-        other => fault(code, other.to_string()),
-    })
+pub(crate) fn from_publish(error: &PublishError) -> Refused<'static> {
+    Refused::new(Told::from(error))
 }
 
 /// Why the notification `event` was not delivered, as it was read. Who has it all the same is not told.
 pub(crate) fn to_publish(refused: Refused<'_>, event: &EventName, id: EventId) -> PublishError {
-    let fault = match refused {
-        Refused::Failure(fault) => return PublishError::Elsewhere(to_failure(fault)),
-        Refused::Error(fault) => fault,
-    };
-    match (&*fault.code, &fault.wait) {
-        ("overloaded", Some(wait)) => PublishError::Overloaded {
-            event: event.clone(),
-            wait: Box::new(to_wait(wait)),
-            receipt: Receipt::new(id, 0),
-        },
-        ("invalid_payload", _) => {
-            PublishError::Payload { event: event.clone(), source: CodecError::Elsewhere(fault.message.into_owned()) }
-        }
-        ("stopping", _) => PublishError::Stopping,
-        _ => match to_declare(&fault) {
-            Some(error) => PublishError::Declare(error),
-            None => PublishError::Elsewhere(to_failure(fault)),
-        },
-    }
+    PublishError::from_told(refused.told(), event, id)
 }
-
-/// The codes of [`DeclareError`] that come back as a text. `stopping` is everybody's.
-const DECLARE_CODES: [&str; 6] =
-    ["name_taken", "unknown_event", "wrong_kind", "invalid_name", "invalid_headers", "overloaded"];
-
-fn to_declare(fault: &Fault<'_>) -> Option<DeclareError> {
-    let code = DECLARE_CODES.iter().find(|code| ***code == *fault.code)?;
-    Some(DeclareError::Elsewhere { code, message: fault.message.to_string() })
-}
-
-// ---- tunnels -------------------------------------------------------------------------------------------------------
 
 /// Why a tunnel broke, as an `abort` says it.
-pub(crate) fn from_tunnel(error: &TunnelError) -> Fault<'_> {
-    let code = error.code();
-    match error {
-        TunnelError::Aborted(failure) => from_failure(failure),
-        TunnelError::Idle(limit) => {
-            with_wait(code, Wait { waited_ms: millis(*limit), ..Wait::default() }, error.to_string())
-        }
-        TunnelError::Payload(source) => fault(code, source.to_string()),
-        TunnelError::Ended(ended) => match from_request(ended) {
-            Refused::Failure(fault) | Refused::Error(fault) => fault,
-        },
-        other => fault(code, other.to_string()),
-    }
+pub(crate) fn from_tunnel(error: &TunnelError) -> Fault<'static> {
+    written(Told::from(error))
 }
 
 /// Why a tunnel has no result, as its response says it.
-pub(crate) fn tunnel_refused(error: &TunnelError) -> Refused<'_> {
-    match error {
-        TunnelError::Ended(ended) => from_request(ended),
-        TunnelError::Aborted(failure) => Refused::Failure(from_failure(failure)),
-        other => Refused::Error(from_tunnel(other)),
-    }
-}
-
-/// A fault in words.
-pub(crate) fn text(fault: &Fault<'_>) -> String {
-    match &fault.detail {
-        Some(detail) => format!("{}: {} ({detail})", fault.code, fault.message),
-        None => format!("{}: {}", fault.code, fault.message),
-    }
+pub(crate) fn tunnel_refused(error: &TunnelError) -> Refused<'static> {
+    Refused::new(error.told_as_result())
 }
 
 /// Why a tunnel broke, as an `abort` said it.
 pub(crate) fn to_tunnel(fault: Fault<'_>) -> TunnelError {
-    match (&*fault.code, &fault.wait) {
-        ("peer_lost", _) => TunnelError::PeerDropped,
-        ("timed_out", Some(wait)) => TunnelError::Idle(Duration::from_millis(wait.waited_ms)),
-        ("invalid_payload", _) => CodecError::Elsewhere(fault.message.into_owned()).into(),
-        _ => TunnelError::Aborted(to_failure(fault)),
-    }
+    TunnelError::from_told(read(fault))
 }
 
-// ---- waits ---------------------------------------------------------------------------------------------------------
-
-fn from_wait(wait: &WaitEnded) -> Wait<'_> {
-    Wait {
-        waited_ms: millis(wait.waited),
-        groups: wait.groups.iter().take(edri_protocol::limits::WAITS_MAX).map(|group| group.to_text().into()).collect(),
-        cycle: wait.cycle.iter().map(|manager| Text::from(&**manager)).collect(),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn to_wait(wait: &Wait<'_>) -> WaitEnded {
-    let manager = |text: &Text<'_>| ManagerName::new(text).ok();
-    WaitEnded::new(
-        Duration::from_millis(wait.waited_ms),
-        wait.groups.iter().filter_map(|text| text.parse().ok()).collect(),
-        wait.cycle.iter().filter_map(manager).collect(),
-    )
+/// A fault in words.
+pub(crate) fn text(fault: &Fault<'_>) -> String {
+    read(fault.clone()).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use edri_events::{Encoding, Kind, NameError};
+    use edri_events::{CodecError, Encoding, Kind, ManagerName, NameError};
     use edri_protocol::Frame;
-    use edri_router::GroupName;
+    use edri_router::{DeclareError, GroupName, Receipt, WaitEnded};
 
     use super::*;
 
@@ -352,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_nobody_here_knows_keeps_its_code() {
-        let unknown = |code: &'static str| Refused::Error(fault(code, "from the future"));
+        let unknown = |code: &str| Refused::Error(written(Told::error(code, "from the future")));
         assert_eq!(to_request(unknown("moved_away"), &event()).code(), "moved_away");
         assert_eq!(to_publish(unknown("moved_away"), &event(), EventId::next()).code(), "moved_away");
         assert_eq!(to_publish(unknown("no_handler"), &event(), EventId::next()).code(), "no_handler");

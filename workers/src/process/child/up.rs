@@ -13,7 +13,7 @@ use edri_events::{
 use edri_protocol::{Call, Cancel, Declare, EventDeclaration, Frame, Payload, Response, Text, Window};
 use edri_router::{
     AnswersAbove, DeclareError, GroupName, NotNow, Offer, Outcome, OutcomeAbove, PublishError, Receipt, RequestError,
-    Uplink, WaitEnded,
+    Told, Uplink, WaitEnded,
 };
 use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
@@ -191,7 +191,7 @@ impl Up {
     /// The node says that a call of this number is wrong.
     pub(super) fn refused(&self, id: u64, code: &str, message: &str) {
         if let Some(open) = self.inner.take(id) {
-            open.caller.fail(&open.event, Failure::new(code.to_owned(), message));
+            open.caller.fail(&open.event, Told::error(code, message));
             self.inner.peer.tunnel_over(id);
         }
     }
@@ -204,7 +204,7 @@ impl Up {
             std::mem::take(&mut calls.open)
         };
         for call in open.into_values() {
-            call.caller.fail(&call.event, gone());
+            call.caller.fail(&call.event, Told::error("peer_lost", GONE));
         }
         self.inner.room.notify_waiters();
     }
@@ -227,13 +227,12 @@ fn outcome_of(response: Response<'_>, frame: &Bytes, event: &EventName, encoding
 }
 
 impl Caller {
-    fn fail(self, event: &EventName, failure: Failure) {
-        tracing::debug!(%event, %failure, "a call was not answered");
-        let error = || fault::to_request(Refused::Error(fault::from_failure(&failure)), event);
+    fn fail(self, event: &EventName, told: Told) {
+        tracing::debug!(%event, %told, "a call was not answered");
         match self {
-            Self::Publisher(_, tell) => drop(tell.send(Err(PublishError::Elsewhere(failure)))),
-            Self::Requester(tell) => drop(tell.send(Err(error()))),
-            Self::Everybody(answers) => answers.end(Err(error())),
+            Self::Publisher(id, tell) => drop(tell.send(Err(PublishError::from_told(told, event, id)))),
+            Self::Requester(tell) => drop(tell.send(Err(RequestError::from_told(told, event)))),
+            Self::Everybody(answers) => answers.end(Err(RequestError::from_told(told, event))),
             Self::Nobody => {}
         }
     }
@@ -275,7 +274,7 @@ impl Inner {
         let event = envelope.name().clone();
         if calls.lost {
             drop(calls);
-            caller.fail(&event, gone());
+            caller.fail(&event, Told::error("peer_lost", GONE));
             return Ok(Ok(0));
         }
         let id = calls.next;
