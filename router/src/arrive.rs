@@ -162,7 +162,10 @@ impl Router {
             check_kind(&declared, kind)?;
             return Ok(declared);
         }
-        self.core.arriving.descriptor(name, kind)
+        match self.core.known.get(name) {
+            Some(told) if told.kind() == kind => Ok(told),
+            _ => self.core.arriving.descriptor(name, kind),
+        }
     }
 }
 

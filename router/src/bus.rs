@@ -194,10 +194,13 @@ impl Bus {
         self.core.account()
     }
 
-    /// The events the node knows, ordered by name.
+    /// The events the node knows, ordered by name: those that are declared on it, and those that other nodes have told of.
     #[must_use]
     pub fn events(&self) -> Vec<DescriptorRef> {
-        let mut events: Vec<_> = self.core.snapshot().descriptors().cloned().collect();
+        let snapshot = self.core.snapshot();
+        let mut events = self.core.known.list();
+        events.retain(|event| snapshot.entry(event).is_none_or(|entry| entry.descriptor().is_none()));
+        events.extend(snapshot.descriptors().cloned());
         events.sort_by(|a, b| a.name().cmp(b.name()));
         events
     }

@@ -20,6 +20,7 @@ use crate::bus::check_kind;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
 use crate::interest::Follow;
+use crate::known::Known;
 use crate::letters::{DeadLetter, Letters, Reason};
 use crate::limits::{Limits, TIMED_ONE_IN};
 use crate::pending::{Outcome, Pending, Ticket};
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) unrouted: AtomicU64,
     announced: AtomicU64,
     pub(crate) arriving: Arriving,
+    pub(crate) known: Known,
     // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
     groups: Mutex<Groups>,
 }
@@ -114,6 +116,7 @@ impl Core {
             unrouted: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             arriving: Arriving::default(),
+            known: Known::default(),
             groups: Mutex::default(),
         })
     }
@@ -175,7 +178,7 @@ impl Core {
 
     /// The descriptor of a declared event that a verb for this kind names.
     pub(crate) fn descriptor(&self, name: &str, verb: Kind) -> Result<DescriptorRef, DeclareError> {
-        let descriptor = match self.declared(name) {
+        let descriptor = match self.declared(name).or_else(|| self.known.get(name)) {
             Some(descriptor) => descriptor,
             None => match self.uplink() {
                 Some(uplink) => uplink.descriptor(name, verb)?,
@@ -198,6 +201,7 @@ impl Core {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
+        self.changed.raise();
     }
 
     /// Says that everybody who answers events on this node is in the table: from now on, nobody there means nobody.

@@ -191,6 +191,9 @@ pub enum DeclareError {
         "a process worker does not subscribe on its bus: handle the event in its manager, or subscribe in the node's program"
     )]
     NoSubscriptions,
+    /// A process worker does not see who handles an event.
+    #[error("a process worker does not see who handles an event: wait for that in the node's program")]
+    NoView,
     /// What another process says of the event.
     #[error("{message}")]
     Elsewhere {
@@ -213,7 +216,7 @@ impl DeclareError {
             Self::Headers(_) => "invalid_headers",
             Self::Limit { .. } => "overloaded",
             Self::Stopping => "stopping",
-            Self::NoSubscriptions => "unsupported",
+            Self::NoSubscriptions | Self::NoView => "unsupported",
             Self::Elsewhere { code, .. } => code,
         }
     }

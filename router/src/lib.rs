@@ -20,6 +20,7 @@ mod error;
 mod group;
 mod group_name;
 mod interest;
+mod known;
 mod letters;
 mod limits;
 mod pending;
@@ -39,6 +40,7 @@ mod topology;
 mod tunnel;
 mod untyped;
 mod uplink;
+mod wait;
 
 pub use account::Account;
 pub use arrive::{Arrival, Arrived};

@@ -296,10 +296,15 @@ impl<T: Target> Entry<T> {
         wanted(true).or_else(|| wanted(false))
     }
 
+    /// All routes, also those for single keys.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Route<T>> {
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());
+        self.plain.iter().chain(keyed)
+    }
+
     /// Whether the target `id` wants any event of this name.
     pub(crate) fn leads_to(&self, id: u64) -> bool {
-        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());
-        self.plain.iter().chain(keyed).any(|route| route.target.id() == id)
+        self.routes().any(|route| route.target.id() == id)
     }
 
     /// Whether nobody wants any event of this name.
@@ -309,8 +314,7 @@ impl<T: Target> Entry<T> {
 
     /// Whether the name would be found the same without this entry: nobody declared it or asked for it by name.
     fn is_needless(&self) -> bool {
-        let mut keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());
-        self.descriptor.is_none() && !self.plain.iter().any(|route| route.exact) && !keyed.any(|route| route.exact)
+        self.descriptor.is_none() && !self.routes().any(|route| route.exact)
     }
 
     fn with_descriptor(&self, descriptor: Option<DescriptorRef>) -> Self {

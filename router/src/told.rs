@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use edri_events::{CodecError, EventId, EventName, Failure, ManagerName};
+use edri_events::{CodecError, EventId, EventName, Failure, ManagerName, NodeName};
 
 use crate::{DeclareError, PublishError, Receipt, RequestError, TunnelError, WaitEnded};
 
@@ -43,6 +43,14 @@ impl Told {
     #[must_use]
     pub fn error(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), ..Self::default() }
+    }
+
+    /// As it was told by the node `node`: groups that it calls its own are named with it.
+    #[must_use]
+    pub fn by_node(mut self, node: &NodeName) -> Self {
+        let groups = self.wait.iter_mut().flat_map(|wait| &mut wait.groups);
+        groups.filter(|group| !group.contains('/')).for_each(|group| group.insert_str(0, &format!("{node}/")));
+        self
     }
 
     fn waited(code: &str, message: impl Into<String>, wait: ToldWait) -> Self {

@@ -23,7 +23,7 @@ use crate::{DeclareError, PublishError, Receipt, RequestError, TryPublishError};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Untyped<'a> {
-    bus: &'a Bus,
+    pub(crate) bus: &'a Bus,
 }
 
 impl Bus {
