@@ -65,10 +65,10 @@ pub use edri_events::{
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
-    Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits,
-    ManagerState, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason, Receipt, Received,
-    Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError, TunnelError,
-    TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
+    Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits, LinkState,
+    LinkView, ManagerState, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason,
+    Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
+    TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
 pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::actor::{Change, RouterActor};
 use crate::arrive::Arriving;
+use crate::beyond::Beyond;
 use crate::bus::check_kind;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     router: OnceLock<Addr<RouterActor>>,
     /// Where everything that is sent goes, in a process that has no table of its own.
     uplink: OnceLock<Arc<dyn Uplink>>,
+    /// Knows other nodes, where there is a connector.
+    beyond: OnceLock<Arc<dyn Beyond>>,
     phase: AtomicU8,
     settled: watch::Sender<bool>,
     /// Raised when the table, or the way to a group in it, has changed.
@@ -110,6 +113,7 @@ impl Core {
             table: ArcSwap::from_pointee(Snapshot::default()),
             router: OnceLock::new(),
             uplink: OnceLock::new(),
+            beyond: OnceLock::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             settled: watch::Sender::new(false),
             changed: Signal::new(),
@@ -129,6 +133,14 @@ impl Core {
 
     pub(crate) fn set_uplink(&self, uplink: Arc<dyn Uplink>) {
         assert!(self.uplink.set(uplink).is_ok(), "a router has one uplink");
+    }
+
+    pub(crate) fn set_beyond(&self, beyond: Arc<dyn Beyond>) {
+        assert!(self.beyond.set(beyond).is_ok(), "a node has one connector");
+    }
+
+    pub(crate) fn beyond(&self) -> Option<&Arc<dyn Beyond>> {
+        self.beyond.get()
     }
 
     /// Where everything goes that found no entry in the table; only slow paths ask.

@@ -12,6 +12,7 @@
 mod account;
 mod actor;
 mod arrive;
+mod beyond;
 mod bus;
 mod control;
 mod core;
@@ -44,6 +45,7 @@ mod wait;
 
 pub use account::Account;
 pub use arrive::{Arrival, Arrived};
+pub use beyond::{Beyond, LinkState, LinkView, NodeView};
 pub use bus::{Bus, Options, Receipt, ResendError};
 pub use control::Control;
 pub use core::Phase;

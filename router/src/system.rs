@@ -5,7 +5,7 @@ use edri_events::event;
 use crate::letters::Reason;
 use crate::status::{ManagerState, WorkerState};
 
-/// A node's state changed.
+/// A node's state changed: of this node, what part of its life it is in; of another one, whether this node can reach it.
 #[event(notification, name = "edri.node.changed", crate = edri_events)]
 #[derive(Debug, Clone)]
 pub struct NodeChanged {
@@ -13,7 +13,8 @@ pub struct NodeChanged {
     pub node: String,
     /// The life of its process.
     pub incarnation: String,
-    /// `running`, `stopping` or `stopped`.
+    /// Of this node `running`, `stopping` or `stopped`. Of another `reachable`, `unreachable` (there is no way to it now), or
+    /// `gone` (it has left, was not heard of for too long, or has begun another life).
     pub state: String,
 }
 

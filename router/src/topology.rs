@@ -10,7 +10,7 @@ use crate::core::{Core, Phase};
 use crate::group::{Group, Overflow};
 use crate::status::{Health, ManagerState, WorkerState, WorkerStatus};
 use crate::timing::{Quantiles, Timing};
-use crate::{Account, GroupName};
+use crate::{Account, GroupName, LinkView, NodeView};
 
 /// What a node is doing at one moment. Numbers are read one after another while events go on.
 #[derive(Debug, Clone, Serialize)]
@@ -40,9 +40,18 @@ pub struct Topology {
     pub managers: Vec<GroupView>,
     /// The subscriptions, oldest first.
     pub subscriptions: Vec<GroupView>,
+    /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remote: Vec<GroupView>,
+    /// The other nodes that are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeView>,
+    /// The links to neighbours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkView>,
 }
 
-/// A manager or subscription at one moment.
+/// A manager or subscription at one moment, of this node or of another.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct GroupView {
@@ -50,6 +59,10 @@ pub struct GroupView {
     pub name: GroupName,
     /// Its state.
     pub state: ManagerState,
+    /// How many links away it is: zero on this node.
+    pub distance: u32,
+    /// Whether there is a way to it: on this node there always is.
+    pub reachable: bool,
     /// The places of each inbox.
     pub capacity: usize,
     /// How many events wait in each inbox.
@@ -99,8 +112,15 @@ pub struct WorkerView {
 
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
-        let (managers, subscriptions) =
-            core.groups().iter().map(|group| GroupView::of(group)).partition(|view| view.name.manager().is_some());
+        let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
+        for group in core.groups() {
+            match group.name() {
+                GroupName::Manager(_) => &mut managers,
+                GroupName::Subscription(_) => &mut subscriptions,
+                GroupName::Remote { .. } => &mut remote,
+            }
+            .push(GroupView::of(&group));
+        }
         Self {
             node: core.address.node.clone(),
             incarnation: core.address.incarnation,
@@ -114,10 +134,13 @@ impl Topology {
             events: core.snapshot().descriptors().count(),
             managers,
             subscriptions,
+            remote,
+            nodes: core.beyond().map(|beyond| beyond.nodes()).unwrap_or_default(),
+            links: core.beyond().map(|beyond| beyond.links()).unwrap_or_default(),
         }
     }
 
-    /// The manager of this name.
+    /// The manager of this name on this node.
     #[must_use]
     pub fn manager(&self, name: &str) -> Option<&GroupView> {
         self.managers.iter().find(|view| view.name.manager().is_some_and(|manager| *manager == *name))
@@ -130,6 +153,8 @@ impl GroupView {
         Self {
             name: group.name().clone(),
             state: group.state(),
+            distance: group.distance(),
+            reachable: group.is_reachable(),
             capacity: group.capacity(),
             depths: group.depths(),
             overflow: group.overflow(),
