@@ -1,13 +1,16 @@
 //! Scenarios that cross crates: each module holds promises of `docs/SEMANTICS.md`, each test is named after its own.
 
+mod arrivals;
 mod chaos;
 mod compile_fail;
 mod envelopes;
 mod foreign;
+mod interest;
 mod order;
 mod processes;
 mod python;
 mod quakes;
+mod remote;
 mod requests;
 mod running;
 mod same;

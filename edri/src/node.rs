@@ -115,6 +115,13 @@ impl Node {
         &self.inner.bus
     }
 
+    /// The router below the bus, for parts of a node that other crates bring.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.inner.router
+    }
+
     /// What the node is doing right now.
     #[must_use]
     pub fn topology(&self) -> Topology {

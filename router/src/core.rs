@@ -219,6 +219,7 @@ impl Core {
     /// Says that everybody who answers events on this node is in the table: from now on, nobody there means nobody.
     pub(crate) fn settle(&self) {
         self.settled.send_replace(true);
+        self.changed.raise();
     }
 
     pub(crate) fn is_settled(&self) -> bool {

@@ -253,24 +253,18 @@ impl Bus {
         full: &mut Vec<GroupRef>,
     ) -> Result<GroupRef, RequestError> {
         loop {
+            full.clear();
+            // Before all is known of who answers, somebody may come any moment.
+            let look = || {
+                let over = self.core.is_settled() || self.core.phase() == Phase::Stopped;
+                Some(self.who_answers(&delivery.envelope, to)).filter(|found| over || !found.is_empty())
+            };
+            let mut candidates = self.core.changed.wait_until(look).await;
             if self.core.phase() == Phase::Stopped {
                 return Err(RequestError::Stopping);
             }
-            let mut candidates = Vec::new();
-            if let Some(entry) = self.core.snapshot().entry(&delivery.envelope.head().descriptor) {
-                entry.for_each(&delivery.envelope, |route| {
-                    if to.takes(route, &self.core.address.node) {
-                        candidates.push((Arc::clone(&route.target), route.handler));
-                    }
-                });
-            }
-            full.clear();
             if candidates.is_empty() {
-                if self.core.is_settled() {
-                    return Err(RequestError::NoHandler(delivery.envelope.name().clone()));
-                }
-                self.core.settled().await;
-                continue;
+                return Err(RequestError::NoHandler(delivery.envelope.name().clone()));
             }
             if candidates.iter().any(|(group, _)| group.is_reachable()) {
                 candidates.retain(|(group, _)| group.is_reachable());
@@ -312,6 +306,19 @@ impl Bus {
         }
     }
 
+    /// The groups that answer this event, and by which of their handlers.
+    fn who_answers(&self, envelope: &Envelope, to: To<'_>) -> Vec<(GroupRef, u32)> {
+        let mut found = Vec::new();
+        if let Some(entry) = self.core.snapshot().entry(&envelope.head().descriptor) {
+            entry.for_each(envelope, |route| {
+                if to.takes(route, &self.core.address.node) {
+                    found.push((Arc::clone(&route.target), route.handler));
+                }
+            });
+        }
+        found
+    }
+
     pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<OpenAnswers, RequestError> {
         if let Some(uplink) = self.core.uplink() {
             return uplink.request_all(envelope).await.map(|answers| OpenAnswers::Above(answers.fuse()));
@@ -325,26 +332,19 @@ impl Bus {
             // Ends at the deadline, with whoever is there by then.
             with_limit(&self.core, limit, self.core.settled()).await;
         }
-        let mut groups = Vec::new();
-        if let Some(entry) = self.core.snapshot().entry(&descriptor) {
-            entry.for_each(&envelope, |route| {
-                if To::Any.takes(route, &self.core.address.node) {
-                    groups.push(route.target.name().clone());
-                }
-            });
-        }
-        if groups.is_empty() {
+        let asked = self.who_answers(&envelope, To::Any);
+        if asked.is_empty() {
             return Err(RequestError::NoHandler(descriptor.name().clone()));
         }
-        let ask_one = |group: GroupName| {
-            let (bus, envelope) = (self.clone(), envelope.clone());
+        let ask_one = |(group, _): (GroupRef, u32)| {
+            let (bus, envelope, group) = (self.clone(), envelope.clone(), group.name().clone());
             let answer: OpenAnswer = Box::pin(async move {
                 let outcome = bus.ask(envelope, Instant::now(), To::Group(&group)).await;
                 (group, outcome)
             });
             answer
         };
-        Ok(OpenAnswers::Here(groups.into_iter().map(ask_one).collect()))
+        Ok(OpenAnswers::Here(asked.into_iter().map(ask_one).collect()))
     }
 
     pub(crate) fn node(&self) -> NodeName {
