@@ -17,8 +17,8 @@ use super::support::{
 };
 
 /// A group of another node, and who takes out of its inbox what is to be sent there.
-struct There {
-    group: GroupRef,
+pub(crate) struct There {
+    pub(crate) group: GroupRef,
     inbox: InboxConsumer,
 }
 
@@ -39,7 +39,7 @@ fn remote(at: &str, name: &str, capacity: usize, events: &[&str]) -> (Joining, T
 }
 
 /// The manager `name` of the node `at` has room for so many and wants these events.
-async fn joins(node: &Node, at: &str, name: &str, capacity: usize, events: &[&str]) -> There {
+pub(crate) async fn joins(node: &Node, at: &str, name: &str, capacity: usize, events: &[&str]) -> There {
     let (joining, there) = remote(at, name, capacity, events);
     node.router().change(vec![joining], &[]).await.expect("joins");
     there
@@ -164,15 +164,14 @@ async fn what_waits_for_a_node_that_is_gone_ends_with_the_reason_given() {
     let node = bare().await;
     let there = joins(&node, "north", "far", 4, &["test.noted", "test.asked"]).await;
     node.bus().publish(noted(1)).await.expect("published");
-    let asking = node.bus().request(asked(1));
-    let mut asking = Box::pin(asking);
-    assert!((&mut asking).now_or_never().is_none());
+    let asking = ask(&node, 1);
+    queued(&there.group, 2).await;
     let router = node.router();
     router.change(Vec::new(), &[Arc::clone(&there.group)]).await.expect("withdrawn");
     there.group.close(None);
     let reason = "node `north` was lost before it said that it had it";
     assert_eq!(router.remove(&there.group, Reason::Unconfirmed, reason), 2);
-    let error = within("an answer", asking).await.expect_err("nobody answers");
+    let error = within("an answer", asking).await.expect("no panic").expect_err("nobody answers");
     assert!(matches!(&error, RequestError::PeerLost(detail) if detail == reason), "{error}");
     assert_eq!(error.code(), "peer_lost");
     assert_eq!(letters(node.bus())[0].0, Reason::Unconfirmed);
@@ -325,13 +324,18 @@ async fn all_managers_of_all_nodes_answer_a_request_to_all_also_those_of_one_nam
     gate.open();
     let mut answers = within("answers", node.bus().request_all(asked(7))).await.expect("three answer");
     assert_eq!(answers.open(), 3);
-    // A subscription that wants the name is not asked, on no node.
-    near.answer(&node, value(70)).await;
-    far.answer(&node, Err(RequestError::WorkerLost("it fell".to_owned()))).await;
+    let answering = {
+        let node = node.clone();
+        tokio::spawn(async move {
+            near.answer(&node, value(70)).await;
+            far.answer(&node, Err(RequestError::WorkerLost("it fell".to_owned()))).await;
+        })
+    };
     let mut came = Vec::new();
     while let Some(Answer { node, manager, result, .. }) = within("an answer", answers.next()).await {
         came.push((node.to_string(), manager.to_string(), result.map_err(|error| error.code().to_owned())));
     }
+    within("the answers", answering).await.expect("no panic");
     came.sort();
     let expect = [("far", Err("worker_lost".to_owned())), ("here", Ok(7)), ("near", Ok(70))];
     assert_eq!(came, expect.map(|(node, result)| (node.to_owned(), "same".to_owned(), result)));

@@ -266,6 +266,11 @@ impl Bus {
             if candidates.is_empty() {
                 return Err(RequestError::NoHandler(delivery.envelope.name().clone()));
             }
+            // Whatever was missing has come, or there is no room; only then any of them will do.
+            delivery = match self.offer_one(delivery, to) {
+                Placed::Taken(group) => return Ok(group),
+                Placed::No(delivery) => delivery,
+            };
             if candidates.iter().any(|(group, _)| group.is_reachable()) {
                 candidates.retain(|(group, _)| group.is_reachable());
             }
