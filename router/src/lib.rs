@@ -70,7 +70,10 @@ pub use told::{Told, ToldWait};
 pub use topology::{GroupView, Topology, WorkerView};
 #[doc(hidden)]
 pub use tunnel::from_elsewhere;
-pub use tunnel::{Accepted, Opened, OpenedTunnel, Receiver, Sender, TunnelError, TunnelOutcome, Window};
+pub use tunnel::{
+    Accepted, Grant, Opened, OpenedTunnel, Opener, OtherSide, Receiver, Sender, TunnelError, TunnelOutcome, Tunnels,
+    Window,
+};
 pub use untyped::Untyped;
 pub use uplink::Outcomes;
 #[doc(hidden)]

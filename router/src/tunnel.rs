@@ -6,9 +6,11 @@
 //!         ◀───────── outcome: a slot of the pending table
 //! ```
 //!
-//! Items stay the typed values; bytes are not copied.
+//! Items stay the typed values; bytes are not copied. [`Tunnels`] carries them beyond the process.
 
+mod flow;
 mod pipe;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use crate::request::{Sought, To};
 
 use pipe::{End, Idle, Weigh, halves};
 pub use pipe::{Receiver, Sender, TunnelError, Window};
+pub use tunnels::{Grant, Opener, OtherSide, Tunnels};
 
 /// The worker's end before it is accepted, of items `U` up and `D` down.
 struct Ends<U, D> {

@@ -1,24 +1,18 @@
 //! One side of a connection: what is to be written, and the tunnels that run through it.
 //!
-//! ```text
-//!   local halves                 Flow                               the other side
-//!   Receiver ─▶ outward pump ─── credit it gave ────── data, end ─▶
-//!   Sender  ◀── inward pump ◀─── queue within ours ─── data, end ◀─
-//!                      └──────── credit, by halves of the window ─▶
-//! ```
-//!
 //! Nobody waits to write: what is written is bounded by the windows of calls and by the credit of tunnels, so the output
-//! is bounded too, however slowly the other side reads.
+//! is bounded too, however slowly the other side reads. Tunnels are run by [`Tunnels`]; here they become frames.
 
-use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
 
 use bytes::Bytes;
 use edri_events::{Body, Encoding, Failure};
 use edri_protocol::{Abort, Credit, Data, End, Frame, FrameError, Grant, Notice, Payload};
-use edri_router::{Receiver, Sender, TunnelError};
+pub(crate) use edri_router::Opener;
+use edri_router::{OtherSide, Receiver, Sender, TunnelError, Tunnels};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -31,15 +25,6 @@ pub(crate) const TUNNEL_WINDOW: Grant = Grant { items: 128, bytes: 4 << 20 };
 /// Output that has grown beyond this is not kept for reuse.
 const OUTPUT_KEPT_BYTES: usize = 1 << 20;
 
-/// On which side a tunnel was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opener {
-    /// Here: the local halves are those of a worker, who is on the other side.
-    Here,
-    /// There: the local halves are those of an opener, and a worker is here.
-    There,
-}
-
 /// One side of a connection. Shared by all who write to it.
 pub(crate) struct Peer {
     encoding: Encoding,
@@ -48,8 +33,9 @@ pub(crate) struct Peer {
     // Held to append a frame or to swap the buffer.
     output: Mutex<Output>,
     writer: AtomicWaker,
-    // Held to find, add or remove a tunnel.
-    tunnels: Mutex<Tunnels>,
+    tunnels: Tunnels<Framed>,
+    /// The latest tunnels there have been, of even and of odd numbers: what still comes for them crossed their end.
+    latest: [AtomicU64; 2],
 }
 
 #[derive(Default)]
@@ -59,23 +45,16 @@ struct Output {
     announced: bool,
 }
 
-#[derive(Default)]
-struct Tunnels {
-    running: HashMap<u64, Arc<Flow>>,
-    /// The latest tunnels there have been, of odd and of even numbers: what still comes for them crossed their end.
-    latest: [u64; 2],
-    closed: bool,
-}
-
 impl Peer {
     pub(crate) fn new(encoding: Encoding, frame_bytes_max: usize, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|peer| Self {
             encoding,
             frame_bytes_max,
+            tunnels: Tunnels::new(Arc::new(Framed(peer.clone())), granted(TUNNEL_WINDOW), runtime.clone()),
             runtime,
             output: Mutex::default(),
             writer: AtomicWaker::new(),
-            tunnels: Mutex::default(),
+            latest: Default::default(),
         })
     }
 
@@ -167,471 +146,119 @@ impl Peer {
     /// `credit` is what the other side takes at first: what its `open` said, or nothing when it was opened here. What this
     /// side takes is [`TUNNEL_WINDOW`]; who opens here says so in the `open`.
     pub(crate) fn run_tunnel(
-        self: &Arc<Self>,
+        &self,
         id: u64,
         opener: Opener,
         receiver: Receiver<Body>,
         sender: Sender<Body>,
         credit: Grant,
     ) {
-        let flow = Arc::new(Flow::new(id, opener, credit));
-        let (replaced, closed) = {
-            let mut tunnels = self.tunnels.lock();
-            let latest = &mut tunnels.latest[(id % 2) as usize];
-            *latest = id.max(*latest);
-            (tunnels.running.insert(id, Arc::clone(&flow)), tunnels.closed)
-        };
-        // A number names one call; whoever uses it again ends the one before.
-        if let Some(replaced) = replaced {
-            replaced.over();
-        }
-        if opener == Opener::There {
-            let Grant { items, bytes } = TUNNEL_WINDOW;
-            self.send_short(&Frame::Credit(Credit { id, items, bytes }));
-        }
-        self.runtime.spawn(Arc::clone(self).pump_out(Arc::clone(&flow), receiver));
-        self.runtime.spawn(Arc::clone(self).pump_in(flow, sender));
-        if closed {
-            self.tunnel_over(id);
-        }
+        // First, so that nobody finds the tunnel neither running nor known.
+        self.latest[(id % 2) as usize].fetch_max(id, Ordering::AcqRel);
+        self.tunnels.run(id, opener, receiver, sender, granted(credit));
     }
 
     /// An item came.
     pub(crate) fn data(&self, data: &Data<'_>, frame: &Bytes) {
-        let Some(flow) = self.flow(data.id, "data") else { return };
-        if flow.push(data.payload.to_body(frame)) {
-            return;
-        }
-        let message = "an item came without credit for it: wait for `credit`";
-        self.object("no_credit", message, "data", Some(data.id));
-        self.break_off(&flow, TunnelError::Aborted(Failure::new("no_credit", message)));
+        let runs = self.tunnels.item(data.id, data.payload.to_body(frame));
+        self.check(runs, data.id, "data");
     }
 
     /// More may be sent.
     pub(crate) fn credit(&self, credit: &Credit) {
-        if let Some(flow) = self.flow(credit.id, "credit") {
-            flow.add_credit(Grant { items: credit.items, bytes: credit.bytes });
-        }
+        let more = Grant { items: credit.items, bytes: credit.bytes };
+        let runs = self.tunnels.credit(credit.id, granted(more));
+        self.check(runs, credit.id, "credit");
     }
 
     /// Nothing more comes.
     pub(crate) fn end(&self, end: &End) {
-        if let Some(flow) = self.flow(end.id, "end") {
-            flow.state.lock().finished = true;
-            flow.inward.wake();
-        }
+        let runs = self.tunnels.end(end.id);
+        self.check(runs, end.id, "end");
     }
 
     /// The other side breaks a tunnel.
     pub(crate) fn abort(&self, abort: &Abort<'_>) {
-        if let Some(flow) = self.flow(abort.id, "abort") {
-            flow.end(Over::Broken(fault::to_tunnel(abort.failure.clone())));
+        let runs = self.tunnels.abort(abort.id, fault::to_tunnel(abort.failure.clone()));
+        self.check(runs, abort.id, "abort");
+    }
+
+    /// Objects to a frame for a tunnel that does not run and never did.
+    fn check(&self, runs: bool, id: u64, frame: &'static str) {
+        if !runs && id > self.latest[(id % 2) as usize].load(Ordering::Acquire) {
+            self.object("unknown_call", "no tunnel of this number has been opened", frame, Some(id));
         }
     }
 
     /// The tunnel's response came or was sent, its opener waits no more, or the connection is gone. Items of a worker that
     /// are here already still go to its opener.
     pub(crate) fn tunnel_over(&self, id: u64) {
-        if let Some(flow) = self.tunnels.lock().running.remove(&id) {
-            flow.over();
-        }
+        self.tunnels.over(id);
     }
 
     /// The connection is gone, and so are its tunnels, as [`Peer::tunnel_over`] says it; also those to come.
     pub(crate) fn close(&self) {
-        let running = {
-            let mut tunnels = self.tunnels.lock();
-            tunnels.closed = true;
-            std::mem::take(&mut tunnels.running)
-        };
-        running.values().for_each(|flow| flow.over());
+        self.tunnels.close();
     }
 
     /// Waits until all that the local side sent through the tunnel, and its end, is in the output: what a worker sent comes
     /// before its response. Ready at once when there is no such tunnel. Cancel safe.
     pub(crate) async fn tunnel_sent(&self, id: u64) {
-        let flow = self.tunnels.lock().running.get(&id).cloned();
-        if let Some(flow) = flow {
-            poll_fn(|cx| {
-                flow.sent.register(cx.waker());
-                let state = flow.state.lock();
-                if state.sent || state.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-        }
+        self.tunnels.sent(id).await;
     }
 
     /// Waits until the other side has given credit for the tunnel, which says that it has taken it, or until it is over.
     /// Cancel safe.
     pub(crate) async fn tunnel_taken(&self, id: u64) {
-        let flow = self.tunnels.lock().running.get(&id).cloned();
-        if let Some(flow) = flow {
-            poll_fn(|cx| {
-                flow.taken.register(cx.waker());
-                let state = flow.state.lock();
-                if state.granted || state.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+        self.tunnels.taken(id).await;
+    }
+}
+
+/// What tunnels say, as frames. The peer holds its tunnels, so they do not hold the peer.
+struct Framed(Weak<Peer>);
+
+impl Framed {
+    fn send_short(&self, frame: &Frame<'_>) {
+        if let Some(peer) = self.0.upgrade() {
+            peer.send_short(frame);
         }
     }
+}
 
-    fn flow(&self, id: u64, frame: &'static str) -> Option<Arc<Flow>> {
-        let known = {
-            let tunnels = self.tunnels.lock();
-            if let Some(flow) = tunnels.running.get(&id) {
-                return Some(Arc::clone(flow));
-            }
-            id <= tunnels.latest[(id % 2) as usize]
-        };
-        if !known {
-            self.object("unknown_call", "no tunnel of this number has been opened", frame, Some(id));
-        }
-        None
-    }
+impl OtherSide for Framed {
+    type Key = u64;
 
-    /// Breaks a tunnel from here, and tells the other side unless it is broken already.
-    fn break_off(&self, flow: &Flow, error: TunnelError) {
-        let failure = fault::from_tunnel(&error);
-        if flow.end(Over::Broken(error.clone())) {
-            self.send_short(&Frame::Abort(Abort { id: flow.id, failure }));
-        }
-    }
-
-    /// Sends what comes out of the local half, within the credit that the other side gave.
-    async fn pump_out(self: Arc<Self>, flow: Arc<Flow>, mut receiver: Receiver<Body>) {
-        let broken = loop {
-            let received = tokio::select! {
-                biased;
-                over = flow.outward_over() => return leave(&receiver, over),
-                received = receiver.recv() => received,
-            };
-            let body = match received {
-                Ok(Some(body)) => body,
-                Ok(None) => {
-                    // A worker's handler that returned has ended its direction by that, and a response says so.
-                    if receiver.is_finished() {
-                        self.send_short(&Frame::End(End { id: flow.id }));
-                    }
-                    flow.all_sent();
-                    if flow.is_deaf() {
-                        self.break_off(&flow, TunnelError::PeerDropped);
-                    }
-                    tokio::select! {
-                        biased;
-                        over = flow.outward_over() => return leave(&receiver, over),
-                        error = receiver.broken_off() => break error,
-                    }
-                }
-                Err(error) => break error,
-            };
-            tokio::select! {
-                biased;
-                over = flow.credit_for_one() => if let Some(over) = over {
-                    return leave(&receiver, over);
-                },
-                error = receiver.broken_off() => break error,
-            }
-            if let Err(error) = self.send_item(&flow, body) {
-                break error;
-            }
-        };
-        self.break_off(&flow, broken.clone());
-        receiver.break_off(broken);
-        flow.all_sent();
-    }
-
-    fn send_item(&self, flow: &Flow, body: Body) -> Result<(), TunnelError> {
-        let body = body.transcode(self.encoding)?;
-        let data = Data { id: flow.id, payload: Payload::of(&body) };
-        self.send(&Frame::Data(data))
+    fn item(&self, id: u64, item: Body) -> Result<u64, TunnelError> {
+        let peer = self.0.upgrade().ok_or(TunnelError::PeerDropped)?;
+        let item = item.transcode(peer.encoding)?;
+        let data = Data { id, payload: Payload::of(&item) };
+        peer.send(&Frame::Data(data))
             .map_err(|error| TunnelError::Aborted(Failure::new(error.code(), format!("a tunnel's item: {error}"))))?;
-        flow.took_credit(body.bytes.len());
-        Ok(())
+        Ok(item.bytes.len() as u64)
     }
 
-    /// Gives what came to the local half, and gives credit back for what that has taken.
-    async fn pump_in(self: Arc<Self>, flow: Arc<Flow>, mut sender: Sender<Body>) {
-        let mut used = Grant::default();
-        let broken = loop {
-            let body = match poll_fn(|cx| flow.poll_inward(cx)).await {
-                Inward::Item(body) => body,
-                Inward::Finished => {
-                    sender.finish();
-                    continue;
-                }
-                Inward::Over(Over::Done) => return,
-                Inward::Over(Over::Broken(error)) => return sender.break_off(error),
-            };
-            let bytes = body.bytes.len() as u64;
-            if !flow.is_deaf() {
-                let sent = tokio::select! {
-                    biased;
-                    error = flow.inward_broken() => return sender.break_off(error),
-                    sent = sender.send(body) => sent,
-                };
-                match sent {
-                    Ok(()) => {}
-                    // The local end reads no more but may go on sending.
-                    Err(TunnelError::PeerDropped | TunnelError::Finished) => flow.state.lock().deaf = true,
-                    Err(error) => break error,
-                }
-            }
-            if flow.is_deaf() {
-                match flow.opener {
-                    // An opener that neither reads nor sends is of no use to the worker.
-                    Opener::Here if flow.state.lock().sent => break TunnelError::PeerDropped,
-                    Opener::Here => {}
-                    // The opener of a worker that reads no more learns from the response what to do.
-                    Opener::There => continue,
-                }
-            }
-            used = Grant { items: used.items + 1, bytes: used.bytes + bytes };
-            if (used.items >= TUNNEL_WINDOW.items / 2 || used.bytes >= TUNNEL_WINDOW.bytes / 2) && flow.give(used) {
-                self.send_short(&Frame::Credit(Credit { id: flow.id, items: used.items, bytes: used.bytes }));
-                used = Grant::default();
-            }
-        };
-        self.break_off(&flow, broken.clone());
-        sender.break_off(broken);
+    fn credit(&self, id: u64, more: edri_router::Grant) {
+        let edri_router::Grant { items, bytes } = more;
+        self.send_short(&Frame::Credit(Credit { id, items, bytes }));
+    }
+
+    fn end(&self, id: u64) {
+        self.send_short(&Frame::End(End { id }));
+    }
+
+    fn abort(&self, id: u64, error: &TunnelError) {
+        self.send_short(&Frame::Abort(Abort { id, failure: fault::from_tunnel(error) }));
+    }
+
+    fn no_credit(&self, id: u64, failure: &Failure) {
+        if let Some(peer) = self.0.upgrade() {
+            peer.object(failure.code(), failure.text(), "data", Some(id));
+        }
     }
 }
 
-/// Leaves the local half in the way that its other end is to see.
-fn leave(receiver: &Receiver<Body>, over: Over) {
-    if let Over::Broken(error) = over {
-        receiver.break_off(error);
-    }
-}
-
-/// A tunnel as it runs over the connection.
-struct Flow {
-    id: u64,
-    opener: Opener,
-    // Held to look at or change the counts and the queue.
-    state: Mutex<FlowState>,
-    outward: AtomicWaker,
-    inward: AtomicWaker,
-    sent: AtomicWaker,
-    taken: AtomicWaker,
-}
-
-struct FlowState {
-    /// What may still be sent. The last item may take more bytes than were left.
-    credit: Balance,
-    /// What may still come.
-    window: Balance,
-    queue: VecDeque<Body>,
-    /// Whether the other side has given any since.
-    granted: bool,
-    /// Nothing more comes.
-    finished: bool,
-    /// The local end was told so.
-    told: bool,
-    /// All that is to be sent has been.
-    sent: bool,
-    /// The local end does not read any more.
-    deaf: bool,
-    over: Option<Over>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Balance {
-    items: i64,
-    bytes: i64,
-}
-
-impl Balance {
-    fn add(&mut self, grant: Grant) {
-        let most = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.items = self.items.saturating_add(most(grant.items));
-        self.bytes = self.bytes.saturating_add(most(grant.bytes));
-    }
-
-    /// Takes one item's share; false when there is nothing left to take from.
-    fn take(&mut self, bytes: usize) -> bool {
-        let may = self.may();
-        if may {
-            self.items -= 1;
-            self.bytes -= bytes as i64;
-        }
-        may
-    }
-
-    fn may(self) -> bool {
-        self.items > 0 && self.bytes > 0
-    }
-}
-
-/// How a tunnel is over on this connection.
-#[derive(Debug, Clone)]
-enum Over {
-    /// Its worker is done, or lost: its response says which.
-    Done,
-    /// It broke.
-    Broken(TunnelError),
-}
-
-enum Inward {
-    Item(Body),
-    Finished,
-    Over(Over),
-}
-
-impl Flow {
-    fn new(id: u64, opener: Opener, credit: Grant) -> Self {
-        let mut state = FlowState {
-            credit: Balance { items: 0, bytes: 0 },
-            window: Balance { items: 0, bytes: 0 },
-            queue: VecDeque::new(),
-            granted: false,
-            finished: false,
-            told: false,
-            sent: false,
-            deaf: false,
-            over: None,
-        };
-        state.credit.add(credit);
-        state.window.add(TUNNEL_WINDOW);
-        Self {
-            id,
-            opener,
-            state: Mutex::new(state),
-            outward: AtomicWaker::new(),
-            inward: AtomicWaker::new(),
-            sent: AtomicWaker::new(),
-            taken: AtomicWaker::new(),
-        }
-    }
-
-    /// Queues an item that came; false when it came without credit.
-    fn push(&self, body: Body) -> bool {
-        let mut state = self.state.lock();
-        if state.over.is_some() || state.finished {
-            return true;
-        }
-        if !state.window.take(body.bytes.len()) {
-            return false;
-        }
-        state.queue.push_back(body);
-        drop(state);
-        self.inward.wake();
-        true
-    }
-
-    fn add_credit(&self, grant: Grant) {
-        let first = {
-            let mut state = self.state.lock();
-            state.credit.add(grant);
-            !std::mem::replace(&mut state.granted, true)
-        };
-        self.outward.wake();
-        if first {
-            self.taken.wake();
-        }
-    }
-
-    fn took_credit(&self, bytes: usize) {
-        self.state.lock().credit.take(bytes);
-    }
-
-    /// Takes note of credit that is given back; false when nobody is there to use it.
-    fn give(&self, grant: Grant) -> bool {
-        let mut state = self.state.lock();
-        state.window.add(grant);
-        state.over.is_none() && !state.finished
-    }
-
-    fn all_sent(&self) {
-        self.state.lock().sent = true;
-        self.sent.wake();
-    }
-
-    fn is_deaf(&self) -> bool {
-        self.state.lock().deaf
-    }
-
-    fn over(&self) {
-        self.end(match self.opener {
-            Opener::Here => Over::Done,
-            // The worker that may still be there sees its opener gone.
-            Opener::There => Over::Broken(TunnelError::PeerDropped),
-        });
-    }
-
-    /// Ends both pumps; whether they were running. What is over is not over again, but it may break.
-    fn end(&self, over: Over) -> bool {
-        let dropped = {
-            let mut state = self.state.lock();
-            if matches!((&state.over, &over), (Some(Over::Broken(_)), _) | (Some(_), Over::Done)) {
-                return false;
-            }
-            let dropped = match over {
-                Over::Broken(_) => std::mem::take(&mut state.queue),
-                Over::Done => VecDeque::new(),
-            };
-            state.over = Some(over);
-            dropped
-        };
-        drop(dropped);
-        self.outward.wake();
-        self.inward.wake();
-        self.sent.wake();
-        self.taken.wake();
-        true
-    }
-
-    async fn outward_over(&self) -> Over {
-        poll_fn(|cx| {
-            self.outward.register(cx.waker());
-            self.state.lock().over.clone().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-
-    /// Ready once an item may be sent, or with how the tunnel is over.
-    async fn credit_for_one(&self) -> Option<Over> {
-        poll_fn(|cx| {
-            self.outward.register(cx.waker());
-            let state = self.state.lock();
-            match &state.over {
-                Some(over) => Poll::Ready(Some(over.clone())),
-                None if state.credit.may() => Poll::Ready(None),
-                None => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    fn poll_inward(&self, cx: &mut Context<'_>) -> Poll<Inward> {
-        self.inward.register(cx.waker());
-        let mut state = self.state.lock();
-        if let Some(over @ Over::Broken(_)) = &state.over {
-            return Poll::Ready(Inward::Over(over.clone()));
-        }
-        if let Some(body) = state.queue.pop_front() {
-            return Poll::Ready(Inward::Item(body));
-        }
-        if state.finished && !state.told {
-            state.told = true;
-            return Poll::Ready(Inward::Finished);
-        }
-        match &state.over {
-            Some(over) => Poll::Ready(Inward::Over(over.clone())),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Ready once the tunnel broke; what is merely over still gives what came to the local end.
-    async fn inward_broken(&self) -> TunnelError {
-        poll_fn(|cx| {
-            self.inward.register(cx.waker());
-            match &self.state.lock().over {
-                Some(Over::Broken(error)) => Poll::Ready(error.clone()),
-                _ => Poll::Pending,
-            }
-        })
-        .await
-    }
+fn granted(Grant { items, bytes }: Grant) -> edri_router::Grant {
+    edri_router::Grant { items, bytes }
 }
 
 impl std::fmt::Debug for Peer {
