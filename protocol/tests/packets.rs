@@ -108,8 +108,8 @@ fn lane(held: usize) -> LaneAck {
     LaneAck { lane: Lane::High, next: 0, held }
 }
 
-/// `bytes` with the count at `at`, a single byte, replaced by `count`, and behind them more than enough bytes.
-fn counting(bytes: &[u8], at: usize, count: usize) -> Bytes {
+/// `bytes` with the count at `at`, a single byte, replaced by `count`, and `more` bytes behind all.
+fn counting(bytes: &[u8], at: usize, count: usize, more: usize) -> Bytes {
     let mut number = Vec::new();
     let mut left = count;
     while left >= 0x80 {
@@ -117,7 +117,7 @@ fn counting(bytes: &[u8], at: usize, count: usize) -> Bytes {
         left >>= 7;
     }
     number.push(left as u8);
-    [&bytes[..at], &number, &bytes[at + 1..], &[0; 4_000_000]].concat().into()
+    [&bytes[..at], &number, &bytes[at + 1..], &vec![0; more]].concat().into()
 }
 
 #[test]
@@ -131,6 +131,7 @@ fn a_packet_holds_as_much_as_the_limits_say_and_no_more() {
         reads_within_bounds(&bytes);
     }
 
+    const ENOUGH: usize = 1 << 20;
     let too_many = |bytes: Bytes, what, max| {
         reads_within_bounds(&bytes);
         assert_eq!(Packet::decode(bytes), Err(PacketError::TooMany { what, max }));
@@ -140,15 +141,19 @@ fn a_packet_holds_as_much_as_the_limits_say_and_no_more() {
     let (destinations, groups, lanes, held) = (3 + 8 + 1 + 1, 8 + 1 + 10 + 10, 2 + 8 + 8 + 1, 2);
     let bytes = data(vec![destination(0)]);
     let max = limits::DESTINATIONS_MAX;
-    too_many(counting(&bytes, destinations, max + 1), "destinations", max);
+    too_many(counting(&bytes, destinations, max + 1, ENOUGH), "destinations", max);
     let max = limits::DESTINATIONS_GROUPS_MAX;
-    too_many(counting(&bytes, destinations + 1 + groups, max + 1), "groups", max);
+    too_many(counting(&bytes, destinations + 1 + groups, max + 1, ENOUGH), "groups", max);
     let bytes = data(vec![destination(1), destination(0)]);
-    too_many(counting(&bytes, destinations + 1 + groups + 1 + 5 + groups, max), "groups", max);
+    too_many(counting(&bytes, destinations + 1 + groups + 1 + 5 + groups, max, ENOUGH), "groups", max);
     let bytes = ack(vec![lane(0)], 0);
-    too_many(counting(&bytes, lanes, limits::ACK_LANES_MAX + 1), "lanes", limits::ACK_LANES_MAX);
-    too_many(counting(&bytes, lanes + 1 + held, limits::ACK_HELD_MAX + 1), "held ranges", limits::ACK_HELD_MAX);
-    too_many(counting(&bytes, lanes + 1 + held + 1, limits::ACK_CREDITS_MAX + 1), "credits", limits::ACK_CREDITS_MAX);
+    too_many(counting(&bytes, lanes, limits::ACK_LANES_MAX + 1, ENOUGH), "lanes", limits::ACK_LANES_MAX);
+    too_many(counting(&bytes, lanes + 1 + held, limits::ACK_HELD_MAX + 1, ENOUGH), "held ranges", limits::ACK_HELD_MAX);
+    too_many(
+        counting(&bytes, lanes + 1 + held + 1, limits::ACK_CREDITS_MAX + 1, ENOUGH),
+        "credits",
+        limits::ACK_CREDITS_MAX,
+    );
 }
 
 #[test]
@@ -158,6 +163,23 @@ fn a_packet_that_is_too_long_is_refused() {
     let max = limits::PACKET_BYTES_MAX;
     assert!(long(max).is_ok());
     assert_eq!(long(max + 1), Err(PacketError::TooLong { bytes: max + 1, max }));
+}
+
+#[test]
+fn a_count_that_is_not_there_allocates_nothing() {
+    let (header, signal) = (data(vec![destination(0)]), ack(Vec::new(), 0));
+    // All of a packet but its last count, which is as great as it may be.
+    for (before, count) in [
+        (&header[..13], limits::DESTINATIONS_MAX),
+        (&header[..header.len() - 1], limits::DESTINATIONS_GROUPS_MAX),
+        (&signal[..signal.len() - 2], limits::ACK_LANES_MAX),
+        (&signal[..signal.len() - 1], limits::ACK_CREDITS_MAX),
+    ] {
+        let bytes = counting(&[before, &[0]].concat(), before.len(), count, 2);
+        let (read, allocated) = allocated(|| Packet::decode(bytes));
+        assert_eq!(read, Err(PacketError::Malformed("it ends early")));
+        assert!(allocated.peak < 256, "{allocated:?} for {count}");
+    }
 }
 
 #[test]
