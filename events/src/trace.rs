@@ -34,6 +34,13 @@ impl TraceContext {
         }
     }
 
+    /// The context made of these numbers, as they came over a boundary; `None` when an id is zero.
+    #[must_use]
+    pub fn from_parts(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
+        let span = NonZeroU64::new(span_id)?;
+        (trace_id != 0).then_some(Self { trace: ((trace_id >> 64) as u64, trace_id as u64), span, flags })
+    }
+
     /// The next hop of this trace: the same trace id, a span id of its own that follows from `id` and `hop`.
     #[must_use]
     pub fn child(self, id: EventId, hop: u32) -> Self {
@@ -51,6 +58,12 @@ impl TraceContext {
     #[must_use]
     pub fn span_id(self) -> u64 {
         self.span.get()
+    }
+
+    /// The flags of the recommendation, of which level 1 knows the lowest bit.
+    #[must_use]
+    pub fn flags(self) -> u8 {
+        self.flags
     }
 
     /// Whether the caller asked for this trace to be recorded.
@@ -95,11 +108,7 @@ impl std::str::FromStr for TraceContext {
         if version == 0xff || (version == 0 && fields.next().is_some()) {
             return Err(TraceParseError);
         }
-        if trace == 0 {
-            return Err(TraceParseError);
-        }
-        let span = NonZeroU64::new(span as u64).ok_or(TraceParseError)?;
-        Ok(Self { trace: ((trace >> 64) as u64, trace as u64), span, flags: flags as u8 })
+        Self::from_parts(trace, span as u64, flags as u8).ok_or(TraceParseError)
     }
 }
 
@@ -147,6 +156,14 @@ mod tests {
             assert_eq!(bad.parse::<TraceContext>(), Err(TraceParseError), "{bad}");
         }
         assert!("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more".parse::<TraceContext>().is_ok());
+    }
+
+    #[test]
+    fn the_parts_of_a_context_make_it_again() {
+        let root = TraceContext::root(EventId::next());
+        assert_eq!(TraceContext::from_parts(root.trace_id(), root.span_id(), root.flags()), Some(root));
+        assert_eq!(TraceContext::from_parts(0, 1, 1), None);
+        assert_eq!(TraceContext::from_parts(1, 0, 1), None);
     }
 
     #[test]

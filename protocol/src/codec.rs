@@ -44,6 +44,11 @@ impl FrameError {
 const SAYS_MAX: usize = 256;
 
 fn malformed(error: &dyn fmt::Display) -> FrameError {
+    FrameError::Malformed(shortened(error))
+}
+
+/// What `error` says, cut where it gets long.
+fn shortened(error: &dyn fmt::Display) -> String {
     struct Short(String);
 
     impl fmt::Write for Short {
@@ -61,7 +66,25 @@ fn malformed(error: &dyn fmt::Display) -> FrameError {
     if write!(short, "{error}").is_err() {
         short.0.push('…');
     }
-    FrameError::Malformed(short.0)
+    short.0
+}
+
+/// Reads the MessagePack of one value, which is all of `bytes`. The error is a text of bounded length.
+pub(crate) fn read_messagepack<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, String> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    // The reader's number is the first depth that is too deep.
+    reader.set_max_depth(limits::NESTING_MAX + 1);
+    let value = T::deserialize(&mut reader).map_err(|error| shortened(&error))?;
+    // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
+    match <()>::deserialize(&mut reader) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err("bytes after the end".to_owned()),
+    }
+}
+
+/// Appends the MessagePack of `value`, structs as maps.
+pub(crate) fn write_messagepack<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), rmp_serde::encode::Error> {
+    value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())
 }
 
 impl<'a> Frame<'a> {
@@ -83,17 +106,7 @@ impl<'a> Frame<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
         match Self::encoding_of(bytes) {
             Encoding::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
-            Encoding::MessagePack => {
-                let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-                // The reader's number is the first depth that is too deep.
-                reader.set_max_depth(limits::NESTING_MAX + 1);
-                let frame = Frame::deserialize(&mut reader).map_err(|error| malformed(&error))?;
-                // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
-                match <()>::deserialize(&mut reader) {
-                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(frame),
-                    _ => Err(FrameError::Malformed("bytes after the frame".to_owned())),
-                }
-            }
+            Encoding::MessagePack => read_messagepack(bytes).map_err(FrameError::Malformed),
         }
     }
 
@@ -105,9 +118,9 @@ impl<'a> Frame<'a> {
     pub fn encode(&self, encoding: Encoding, max: usize, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let begin = out.len();
         let written = match encoding {
-            Encoding::MessagePack => self
-                .serialize(&mut rmp_serde::Serializer::new(&mut *out).with_struct_map())
-                .map_err(|error| FrameError::Unwritable(error.to_string())),
+            Encoding::MessagePack => {
+                write_messagepack(self, out).map_err(|error| FrameError::Unwritable(error.to_string()))
+            }
             Encoding::Json => {
                 serde_json::to_writer(&mut *out, self).map_err(|error| FrameError::Unwritable(error.to_string()))
             }

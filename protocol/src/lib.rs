@@ -3,6 +3,9 @@
 //! The same [`Frame`]s travel over an inherited Unix socket (process workers), over WebSocket (clients, remote workers) and
 //! over QUIC (links). `docs/PROTOCOL.md` specifies them for those who write an SDK in another language.
 //!
+//! Nodes send one another [`packet`]s besides, whose bodies hold [`items`]: events by the million, which have a compact form
+//! of their own.
+//!
 //! This crate promises that arbitrary bytes never panic and never make it allocate more than its [`limits`] say, that a
 //! reader skips the fields it does not know, and that a frame it does not know is told apart from one that is malformed.
 //! It has no clock, no socket and no runtime.
@@ -10,9 +13,12 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod compact;
 mod declaration;
 mod frame;
+pub mod items;
 pub mod limits;
+pub mod packet;
 mod payload;
 mod reading;
 mod stream;
