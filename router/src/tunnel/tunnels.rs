@@ -213,8 +213,8 @@ impl<S: OtherSide> Tunnels<S> {
         self.close_as(Closed::Over);
     }
 
-    /// The other side is gone: every tunnel is broken with `error` at its local ends, and what came and was not read is
-    /// dropped; also those to come. The other side is not told.
+    /// The other side is gone: every tunnel is broken with `error` at its local ends, which lose what they have not read;
+    /// also those to come. The other side is not told.
     pub fn break_all(&self, error: TunnelError) {
         self.close_as(Closed::Broken(error));
     }
@@ -375,3 +375,6 @@ fn leave(receiver: &Receiver<Body>, over: Over) {
         receiver.break_off(error);
     }
 }
+
+#[cfg(test)]
+mod tests;
