@@ -145,6 +145,7 @@ async fn a_publisher_waits_for_a_node_that_can_be_reached_and_is_let_go_when_it_
 async fn a_node_that_comes_back_finds_its_backlog_and_is_waited_for_again() {
     let node = bare().await;
     let mut there = joins(&node, "north", "far", 2, &["test.noted"]).await;
+    node.bus().declare(Noted::descriptor()).await.expect("declared");
     there.group.set_reachable(false);
     for number in 1..=3 {
         node.bus().publish(noted(number)).now_or_never().expect("at once").expect("published");

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
 use crate::bus::{Bus, Options};
-use crate::core::{Core, Phase, Waits, is_known};
+use crate::circle::Waits;
+use crate::core::{Core, Phase, is_known};
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Group, GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
