@@ -145,6 +145,7 @@ async fn a_publisher_waits_for_a_node_that_can_be_reached_and_is_let_go_when_it_
 async fn a_node_that_comes_back_finds_its_backlog_and_is_waited_for_again() {
     let node = bare().await;
     let mut there = joins(&node, "north", "far", 2, &["test.noted"]).await;
+    node.bus().declare(Noted::descriptor()).await.expect("declared");
     there.group.set_reachable(false);
     for number in 1..=3 {
         node.bus().publish(noted(number)).now_or_never().expect("at once").expect("published");
@@ -157,6 +158,17 @@ async fn a_node_that_comes_back_finds_its_backlog_and_is_waited_for_again() {
     assert_eq!(within("room", waiting).await.expect("published").deliveries, 1);
     assert_eq!(number(&there.forward().await), 5);
     assert_eq!(dead_numbers(node.bus()), [3]);
+    // A dead letter of before goes over now, and becomes another one where it cannot.
+    let resend = async || node.bus().resend(node.bus().dead_letters()[0].number).await;
+    resend().await.expect("there is room");
+    assert_eq!(number(&there.forward().await), 3);
+    there.group.set_reachable(false);
+    for number in 6..=8 {
+        node.bus().publish(noted(number)).await.expect("published");
+    }
+    assert!(matches!(resend().await, Err(edri_router::ResendError::Unreachable(_))));
+    assert_eq!(dead_numbers(node.bus()), [8], "it is there once");
+    assert!(there.group.account().is_balanced());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -393,6 +405,15 @@ async fn an_idempotent_request_is_sent_again_when_the_node_that_had_it_is_lost()
         two.answer(&node, lost()).await;
     }
     assert_eq!(within("an answer", asking).await.expect("no panic").expect_err("lost").code(), "peer_lost");
+    let asking = {
+        let bus = node.bus().clone();
+        tokio::spawn(async move { bus.request(AskedAgain { number: 3 }).await })
+    };
+    let last = two.forward().await;
+    node.router().change(Vec::new(), &[one.group, two.group]).await.expect("withdrawn");
+    node.router().complete(last.ticket().expect("it waits"), lost());
+    let error = within("an answer", asking).await.expect("no panic").expect_err("lost");
+    assert_eq!(error.code(), "peer_lost", "that nobody else is there says less");
     let mut three = joins(&node, "three", "same", 8, &["test.asked"]).await;
     let asking = ask(&node, 3);
     three.answer(&node, lost()).await;

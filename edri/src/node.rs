@@ -129,7 +129,8 @@ impl Node {
     }
 
     /// Waits until the node is at rest: nothing waits in a manager's inbox and no worker has anything in hand, so whatever
-    /// was published before and all that followed from it has ended. What subscriptions have not read does not count.
+    /// was published before and all that followed from it has ended. What subscriptions have not read does not count, nor
+    /// what waits for other nodes.
     ///
     /// A node that is never at rest makes this wait for ever; give it a time-out.
     ///

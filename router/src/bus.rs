@@ -331,7 +331,8 @@ impl Bus {
     ///
     /// [`ResendError::Unknown`] when no letter of that number is kept; [`ResendError::GroupGone`] when the group has
     /// ended, or has been replaced by one that does not want the event: the letter is kept then;
-    /// [`ResendError::Publish`] when it had no room in time: the event is a new dead letter then.
+    /// [`ResendError::Publish`] when it had no room in time, [`ResendError::Unreachable`] when it is of a node that cannot be
+    /// reached and its backlog is full: the event is a new dead letter then.
     pub async fn resend(&self, number: u64) -> Result<Receipt, ResendError> {
         let letter = self.core.letters.take(number).ok_or(ResendError::Unknown(number))?;
         let gone = || {
@@ -351,6 +352,7 @@ impl Bus {
         let receipt = Receipt { id: letter.envelope.id(), deliveries: 0 };
         let lines = vec![vec![stalled]];
         match self.core.wait_for_room(receipt, lines, self.wait_limit(), self.worker.as_ref()).await? {
+            Receipt { deliveries: 0, .. } if !group.is_closed() => Err(ResendError::Unreachable(letter.group.clone())),
             // The group ended while this waited.
             Receipt { deliveries: 0, .. } => Err(gone()),
             receipt => Ok(receipt),
@@ -619,6 +621,9 @@ pub enum ResendError {
     /// The group it was for has ended.
     #[error("{0} has ended, so there is nobody to resend to")]
     GroupGone(GroupName),
+    /// The group's node cannot be reached and its backlog is full; the event is a new dead letter.
+    #[error("{0} cannot be reached and its backlog is full")]
+    Unreachable(GroupName),
     /// The group had no room in time; the event is a new dead letter.
     #[error(transparent)]
     Publish(#[from] PublishError),

@@ -14,6 +14,7 @@ mod actor;
 mod arrive;
 mod beyond;
 mod bus;
+mod circle;
 mod control;
 mod core;
 mod delivery;

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
 use crate::bus::{Bus, Options};
-use crate::core::{Core, Phase, Waits, is_known};
+use crate::circle::Waits;
+use crate::core::{Core, Phase, is_known};
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Group, GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
@@ -117,19 +118,26 @@ impl Bus {
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
     pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
         let mut envelope = envelope;
-        let mut attempts = 0;
+        let (mut attempts, mut lost) = (0, None);
         loop {
             let spare = envelope.head().descriptor.is_idempotent().then(|| envelope.clone());
             let deadline = envelope.head().deadline;
-            let outcome = match self.place(envelope, to, deadline, attempts, ReplyTo::Response).await? {
+            let placed = match (self.place(envelope, to, deadline, attempts, ReplyTo::Response).await, lost.take()) {
+                // Nobody else can do it again, so how it was lost is what there is to say.
+                (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
+                (placed, _) => placed?,
+            };
+            let outcome = match placed {
                 Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
                 Sought::Above(outcome) => return outcome.await,
             };
             attempts += 1;
-            match (spare, &outcome) {
+            match (spare, outcome) {
                 // The node that had it is gone; it may be done again, elsewhere if there is somebody.
-                (Some(spare), Err(RequestError::PeerLost(_))) if attempts < IDEMPOTENT_ATTEMPTS_MAX => envelope = spare,
-                _ => return outcome,
+                (Some(spare), Err(error @ RequestError::PeerLost(_))) if attempts < IDEMPOTENT_ATTEMPTS_MAX => {
+                    (envelope, lost) = (spare, Some(error));
+                }
+                (_, outcome) => return outcome,
             }
         }
     }

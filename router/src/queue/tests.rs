@@ -1,0 +1,204 @@
+//! What the queue promises, one by one, and under many threads at once.
+
+use std::future::poll_fn;
+use std::sync::atomic::AtomicU64;
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn fill(queue: &Queue<u64>, item: u64) -> Result<(), Refused> {
+    queue.try_claim().map(|place| place.fill(item))
+}
+
+#[test]
+fn a_queue_holds_its_capacity_and_not_one_more() {
+    for capacity in [1, 2, 3, 4, 64] {
+        let queue = Queue::new(capacity);
+        let mut accepted = 0;
+        while fill(&queue, accepted).is_ok() {
+            accepted += 1;
+        }
+        assert_eq!(accepted, capacity as u64);
+        assert_eq!(queue.len(), capacity);
+    }
+}
+
+#[test]
+fn a_place_given_back_unfilled_is_free_again_and_was_never_accepted() {
+    let queue = Queue::new(1);
+    let place = queue.try_claim().expect("empty");
+    assert_eq!(fill(&queue, 1), Err(Refused::Full));
+    drop(place);
+    assert_eq!(queue.accepted(), 0);
+    assert_eq!(fill(&queue, 1), Ok(()));
+    assert_eq!(queue.accepted(), 1);
+}
+
+#[test]
+fn those_who_wait_are_served_in_the_order_they_came_and_nobody_overtakes() {
+    let queue = Queue::new(1);
+    fill(&queue, 0).expect("empty");
+    let mut waker = Context::from_waker(std::task::Waker::noop());
+    let mut first = Box::pin(queue.claim());
+    let mut second = Box::pin(queue.claim());
+    assert!(first.as_mut().poll(&mut waker).is_pending());
+    assert!(second.as_mut().poll(&mut waker).is_pending());
+    assert_eq!(queue.evict(), Some(0));
+    assert_eq!(fill(&queue, 9), Err(Refused::Full), "the free place belongs to the first in line");
+    assert!(second.as_mut().poll(&mut waker).is_pending());
+    match first.as_mut().poll(&mut waker) {
+        Poll::Ready(Ok(place)) => place.fill(1),
+        _ => panic!("the first in line has its place"),
+    }
+    assert_eq!(queue.evict(), Some(1));
+    drop(second);
+    assert_eq!(fill(&queue, 2), Ok(()), "a place granted to one who left goes on");
+}
+
+#[test]
+fn a_quick_consumer_keeps_more_places_back_than_a_slow_one_and_never_more_than_a_quarter() {
+    // How many it takes until the first place is free again.
+    let kept = |capacity: usize, took: Duration| {
+        let queue = Queue::new(capacity);
+        while fill(&queue, 0).is_ok() {}
+        let mut consumer = Consumer::new(&queue);
+        consumer.pace(took);
+        (1..=capacity).find(|_| consumer.try_next().is_some() && queue.room() > 0).expect("given back at some time")
+    };
+    let (quick, slow) = (Duration::from_micros(1), Duration::from_millis(1));
+    assert_eq!((kept(4096, quick), kept(4096, slow)), (256, 32));
+    assert_eq!((kept(64, quick), kept(64, slow)), (16, 16));
+    assert_eq!((kept(1, quick), kept(1, slow)), (1, 1));
+}
+
+#[test]
+fn closing_refuses_producers_and_leaves_what_is_queued() {
+    let queue = Queue::new(1);
+    fill(&queue, 7).expect("empty");
+    let mut waker = Context::from_waker(std::task::Waker::noop());
+    let mut waiting = Box::pin(queue.claim());
+    assert!(waiting.as_mut().poll(&mut waker).is_pending());
+    queue.close();
+    assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Refused::Closed))));
+    let mut consumer = Consumer::new(&queue);
+    assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(Some(7)));
+    assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
+}
+
+#[test]
+fn where_nobody_may_wait_those_who_do_are_turned_away_and_room_is_given_all_the_same() {
+    let queue = Queue::new(1);
+    fill(&queue, 1).expect("empty");
+    let mut waker = Context::from_waker(std::task::Waker::noop());
+    let mut waiting = Box::pin(queue.claim());
+    assert!(waiting.as_mut().poll(&mut waker).is_pending());
+    queue.bar_waiting(true);
+    assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Err(Refused::Full))));
+    assert!(matches!(queue.claim().now_or_never(), Some(Err(Refused::Full))));
+    assert_eq!(queue.evict(), Some(1));
+    assert_eq!(fill(&queue, 2), Ok(()));
+    queue.bar_waiting(false);
+    let mut waiting = Box::pin(queue.claim());
+    assert!(waiting.as_mut().poll(&mut waker).is_pending());
+    assert_eq!(queue.evict(), Some(2));
+    assert!(matches!(waiting.as_mut().poll(&mut waker), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn a_closed_queue_is_not_finished_while_a_place_is_being_filled() {
+    let queue = Queue::new(2);
+    let place = queue.try_claim().expect("empty");
+    queue.close();
+    let mut consumer = Consumer::new(&queue);
+    assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), None);
+    place.fill(3);
+    assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(Some(3)));
+    assert_eq!(poll_fn(|cx| consumer.poll_next(cx)).now_or_never(), Some(None));
+}
+
+#[test]
+fn a_consumer_that_stands_down_passes_its_wake_up_on() {
+    let queue = Queue::new(4);
+    let (mut busy, mut idle) = (Consumer::new(&queue), Consumer::new(&queue));
+    let woken = Arc::new(Count::default());
+    let waker = std::task::Waker::from(Arc::clone(&woken));
+    assert!(idle.poll_next(&mut Context::from_waker(&waker)).is_pending());
+    assert!(busy.poll_next(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    fill(&queue, 1).expect("empty");
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0, "the latest sleeper is woken first");
+    busy.stand_down();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(idle.try_next(), Some(1));
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Everything that is sent arrives once, whoever sleeps, waits or gives up; a lost wake-up would hang here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_item() {
+    const PRODUCERS: u64 = 4;
+    const EACH: u64 = 30_000;
+    for capacity in [1, 3, 64] {
+        let queue = Arc::new(Queue::new(capacity));
+        let sum = Arc::new(AtomicU64::new(0));
+        let count = Arc::new(AtomicU64::new(0));
+        let consumers: Vec<_> = (0..3)
+            .map(|_| {
+                let (queue, sum, count) = (Arc::clone(&queue), Arc::clone(&sum), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let mut consumer = Consumer::new(queue);
+                    while let Some(item) = poll_fn(|cx| consumer.poll_next(cx)).await {
+                        sum.fetch_add(item, Ordering::Relaxed);
+                        count.fetch_add(1, Ordering::Relaxed);
+                        if item.is_multiple_of(7) {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move {
+                    for number in 0..EACH {
+                        let item = producer * EACH + number;
+                        if item.is_multiple_of(11) {
+                            // Gives up at its first wait, then waits properly.
+                            if let Some(Ok(place)) = queue.claim().now_or_never() {
+                                place.fill(item);
+                                continue;
+                            }
+                        }
+                        queue.claim().await.expect("open").fill(item);
+                        if item.is_multiple_of(97) {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for producer in producers {
+            timeout(LIMIT, producer).await.expect("producers end").expect("no panic");
+        }
+        queue.close();
+        for consumer in consumers {
+            timeout(LIMIT, consumer).await.expect("consumers end").expect("no panic");
+        }
+        let total = PRODUCERS * EACH;
+        assert_eq!(count.load(Ordering::Relaxed), total);
+        assert_eq!(sum.load(Ordering::Relaxed), total * (total - 1) / 2);
+        assert_eq!(queue.accepted(), total);
+    }
+}
