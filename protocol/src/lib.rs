@@ -21,6 +21,7 @@ pub mod limits;
 pub mod packet;
 mod payload;
 mod reading;
+pub mod session;
 mod stream;
 mod text;
 
@@ -31,6 +32,7 @@ pub use frame::{
     Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,
 };
 pub use payload::Payload;
+pub use reading::events as read_declarations;
 pub use stream::{PREFIX_BYTES, first, split};
 pub use text::Text;
 
