@@ -6,6 +6,7 @@ mod compile_fail;
 mod envelopes;
 mod foreign;
 mod interest;
+mod nodes;
 mod order;
 mod processes;
 mod python;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use edri_connector::Connector;
 use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, IntoDefinition, Prepared};
 use edri_router::{Control, Limits, Router};
@@ -20,6 +21,8 @@ const NOT_HERE: i32 = 2;
 pub struct App {
     name: String,
     managers: Vec<Definition>,
+    connector: Option<Connector>,
+    expects: Vec<String>,
     limits: Limits,
     start_timeout: Duration,
     drain_limit: Duration,
@@ -31,6 +34,8 @@ impl App {
         Self {
             name: name.to_owned(),
             managers: Vec::new(),
+            connector: None,
+            expects: Vec::new(),
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
             drain_limit: Duration::from_secs(30),
@@ -40,6 +45,19 @@ impl App {
     /// Adds a manager.
     pub fn manager(mut self, manager: impl IntoDefinition) -> Self {
         self.managers.push(manager.into_definition());
+        self
+    }
+
+    /// Joins the node to others.
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// Does not start the workers before the node of this name can be reached and has told what it wants and answers: so
+    /// nothing that they send misses it. It has to come within the start time-out.
+    pub fn expects(mut self, node: &str) -> Self {
+        self.expects.push(node.to_owned());
         self
     }
 
@@ -111,7 +129,10 @@ impl App {
         let control = Control::start(&name)?;
         let router = Router::start(name, self.limits, &control, &runtime);
         let node = Node::new(router, control, self.start_timeout, self.drain_limit);
-        match node.begin(prepared).await {
+        let connector = self
+            .connector
+            .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
+        match node.begin(prepared, connector, &self.expects).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

@@ -1,3 +1,4 @@
+use edri_connector::ConnectorError;
 use edri_managers::ManagerError;
 use edri_router::{DeclareError, PublishError, RequestError, TunnelError};
 
@@ -44,6 +45,17 @@ pub enum StartError {
     /// Two events cannot share a name, or there are too many.
     #[error(transparent)]
     Declare(#[from] DeclareError),
+    /// The node cannot be joined to others.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    /// Nodes that are expected were not met in time.
+    #[error("expected node{} {} did not come within {waited:?}", if nodes.len() == 1 { "" } else { "s" }, nodes.join(", "))]
+    Expected {
+        /// Those that are missing.
+        nodes: Vec<String>,
+        /// How long they were waited for.
+        waited: std::time::Duration,
+    },
     /// The operating system gave no thread or no runtime.
     #[error("the operating system gave no thread or runtime: {0}")]
     Io(#[from] std::io::Error),

@@ -58,6 +58,7 @@ mod hosted;
 mod node;
 
 pub use app::App;
+pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
     EventName, Failure, Headers, Incarnation, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification,

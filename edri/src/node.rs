@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edri_connector::{Connector, Links};
 use edri_events::ManagerName;
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
@@ -31,6 +32,8 @@ struct Inner {
     managers: Mutex<Vec<ManagerHandle>>,
     // Held by whoever adds, replaces, drains or stops, so that they do so one after another.
     changing: AsyncMutex<()>,
+    // Held to set it or to take it: whoever stops the node ends them.
+    links: Mutex<Option<Arc<Links>>>,
     // Held to take it: whoever stops the node ends it.
     control: Mutex<Option<Control>>,
     report: watch::Sender<Option<Arc<ShutdownReport>>>,
@@ -72,6 +75,7 @@ impl Node {
                 bus,
                 managers: Mutex::default(),
                 changing: AsyncMutex::new(()),
+                links: Mutex::new(None),
                 control: Mutex::new(Some(control)),
                 report: watch::Sender::new(None),
                 start_timeout,
@@ -81,11 +85,19 @@ impl Node {
     }
 
     /// Takes all managers into the table, then starts their workers.
-    pub(crate) async fn begin(&self, prepared: Vec<Prepared>) -> Result<(), StartError> {
+    pub(crate) async fn begin(
+        &self,
+        prepared: Vec<Prepared>,
+        connector: Option<Connector>,
+        expects: &[String],
+    ) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
-        // Every subscription is in the table before the first `started` runs.
-        router.settle();
+        // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
+        match connector {
+            Some(connector) => self.join(connector, expects).await?,
+            None => router.settle(),
+        }
         let handles: Vec<_> =
             prepared.into_iter().map(|prepared| self.launch(prepared)).collect::<Result<_, ManagerError>>()?;
         *self.inner.managers.lock() = handles.clone();
@@ -95,6 +107,37 @@ impl Node {
         try_join_all(handles.iter().map(|handle| handle.started(limit))).await?;
         router.set_phase(Phase::Running);
         Ok(())
+    }
+
+    /// Joins the node to others, and waits for those that are expected.
+    async fn join(&self, connector: Connector, expects: &[String]) -> Result<(), StartError> {
+        let router = &self.inner.router;
+        let links = Arc::new(connector.start(router).await?);
+        *self.inner.links.lock() = Some(Arc::clone(&links));
+        let (settled, settle) = (Arc::downgrade(&links), router.clone());
+        router.runtime().spawn(async move {
+            // Weak, because a node that was dropped ends its links.
+            let Some(presence) = settled.upgrade().map(|links| links.when_settled()) else { return };
+            presence.await;
+            settle.settle();
+        });
+        let waited = self.inner.start_timeout;
+        let met = tokio::time::timeout(waited, async {
+            for node in expects {
+                links.meets(node).await;
+            }
+        });
+        if met.await.is_err() {
+            let nodes = expects.iter().filter(|node| !links.has_met(node)).cloned().collect();
+            return Err(StartError::Expected { nodes, waited });
+        }
+        Ok(())
+    }
+
+    /// Where the node listens for neighbours, when it has a connector.
+    #[must_use]
+    pub fn link_address(&self) -> Option<std::net::SocketAddr> {
+        self.inner.links.lock().as_ref().map(|links| links.local_address())
     }
 
     fn launch(&self, prepared: Prepared) -> Result<ManagerHandle, ManagerError> {
@@ -311,8 +354,14 @@ impl Node {
         }
         let managers = inner.managers.lock().clone();
         let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
-        // Managers feed one another, so none is closed before all of them are idle.
-        while Instant::now() < limit && !are_idle(&groups) {
+        let links = inner.links.lock().clone();
+        if let Some(links) = &links {
+            // Others are told first, and what they had sent by then still comes.
+            links.leave(limit.saturating_duration_since(Instant::now())).await;
+        }
+        // Managers feed one another, so none is closed before all of them are idle; and what they send to other nodes is
+        // taken there.
+        while Instant::now() < limit && !(are_idle(&groups) && are_idle(&self.reachable_groups())) {
             tokio::time::sleep(REST_POLL).await;
         }
         if let Err(error) = inner.router.change(Vec::new(), &groups).await {
@@ -320,7 +369,14 @@ impl Node {
         }
         let left = limit.saturating_duration_since(Instant::now()).max(DRAIN_LEAST);
         let mut drained = join_all(managers.iter().map(|manager| manager.drain(left, None))).await;
+        while Instant::now() < limit && !are_idle(&self.reachable_groups()) {
+            tokio::time::sleep(REST_POLL).await;
+        }
         inner.router.set_phase(Phase::Stopped);
+        if let Some(links) = links {
+            links.close().await;
+        }
+        inner.links.lock().take();
         inner.managers.lock().clear();
         for group in inner.router.groups() {
             match group.name() {
@@ -352,6 +408,13 @@ impl Node {
         }
         inner.report.send_replace(Some(Arc::clone(&report)));
         report
+    }
+
+    /// The groups of other nodes that can be reached.
+    fn reachable_groups(&self) -> Vec<Arc<Group>> {
+        let mut groups = self.inner.router.groups();
+        groups.retain(|group| group.node().is_some() && group.is_reachable());
+        groups
     }
 
     /// The names of the managers on the node.

@@ -276,6 +276,21 @@ impl<P: Payload + ?Sized> Parts<P> {
     }
 }
 
+impl<P: Payload + ?Sized> Parts<P> {
+    /// Appends the payload's bytes in `encoding` to `out`; for one who will be the only one to ask: nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parts::encoded`]; `out` may have grown then.
+    pub fn append_encoded(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match self.encoded.get().and_then(|encoded| encoded.of(encoding).get()) {
+            Some(tried) => out.extend_from_slice(tried.as_deref().map_err(Clone::clone)?),
+            None => self.payload.encode_to(encoding, out)?,
+        }
+        Ok(())
+    }
+}
+
 impl Parts {
     /// The payload as the typed event `E`; decoded when first asked for if it came as bytes.
     ///

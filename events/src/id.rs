@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One life of a node's process: random, so never ordered and never the same again after a restart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// One life of a node's process: random, so never the same again after a restart. Its order says nothing of time; it is
+/// there so that lives can be keys.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(NonZeroU64);
 
 impl Incarnation {

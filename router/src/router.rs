@@ -218,6 +218,18 @@ impl Router {
         &self.core.address.node
     }
 
+    /// This life of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.core.address.incarnation
+    }
+
+    /// What this node itself has declared under this name.
+    #[must_use]
+    pub fn declared(&self, name: &str) -> Option<DescriptorRef> {
+        self.core.declared(name)
+    }
+
     /// Publishes an event of edri itself; it never waits.
     pub fn announce<E: Notification>(&self, event: E) {
         self.core.announce(event);

@@ -1,0 +1,269 @@
+//! The driver: between the route table and the engine, on one task of the node's runtime.
+//!
+//! ```text
+//!   outboxes ─▶ pack ─▶                      ─▶ unpack ─▶ intake ─▶ groups of this node
+//!   requests ─▶ calls ─▶   engine   ◀─▶ links ─▶ calls ─▶ groups, requesters
+//!   tunnels  ─▶                              ─▶ tunnels
+//! ```
+//!
+//! It owns everything it needs, so nothing here is locked; what other tasks and threads have for it stands in queues that
+//! ring one bell. No user code runs here.
+
+mod calls;
+mod intake;
+mod links;
+mod local;
+mod outbox;
+mod pack;
+mod remote;
+mod tunnels;
+mod unpack;
+mod view;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edri_events::{DescriptorRef, Envelope, Incarnation, NodeName};
+use edri_router::{InterestFeed, Router};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::engine::{Engine, Output};
+use crate::topology::LinkId;
+
+use calls::Calls;
+use intake::Intake;
+pub(crate) use links::{Admission, FromLink};
+use links::{Door, Neighbour};
+use local::Locals;
+use outbox::Outboxes;
+use pack::Packer;
+use tunnels::TunnelsOf;
+pub(crate) use view::{Presence, Views};
+
+/// What is kept of a packet until its destination has it: the events, in case they become dead letters.
+type Keep = Option<Arc<Vec<Envelope>>>;
+
+/// How many batches are taken from links before others have their turn.
+const BATCHES_MAX: usize = 64;
+/// Without a reason to, the driver looks up at least so often.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What the connector tells its driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// All configured neighbours have told what they know, or are absent.
+    Settled,
+    /// Withdraw everything and say so; done once all others have taken note, or at the time limit.
+    Leave(tokio::sync::oneshot::Sender<()>),
+}
+
+/// What the driver of a node is made with.
+pub(crate) struct Parts {
+    pub(crate) router: Router,
+    pub(crate) engine: Engine<Keep>,
+    pub(crate) began: Instant,
+    pub(crate) feed: InterestFeed,
+    pub(crate) from_links: mpsc::Receiver<FromLink>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) outbox_events: usize,
+}
+
+pub(crate) struct Driver {
+    router: Router,
+    engine: Engine<Keep>,
+    began: Instant,
+    feed: InterestFeed,
+    from_links: mpsc::Receiver<FromLink>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    views: Arc<Views>,
+    outbox_events: usize,
+    links: BTreeMap<LinkId, Neighbour>,
+    door: Door,
+    /// Events that were declared here, and are to be compared with what other nodes know.
+    declared: Vec<DescriptorRef>,
+    lives: BTreeMap<Incarnation, Life>,
+    outboxes: Outboxes,
+    packer: Packer,
+    locals: Locals,
+    intake: Intake,
+    calls: Calls,
+    tunnels: TunnelsOf,
+    /// Tunnels that have something to send and no room.
+    blocked_tunnels: Vec<tunnels::Key>,
+    leaving: Option<tokio::sync::oneshot::Sender<()>>,
+    timer: Pin<Box<Sleep>>,
+    eased: FuturesUnordered<futures_util::future::BoxFuture<'static, ()>>,
+}
+
+/// A life of another node.
+#[derive(Debug)]
+struct Life {
+    node: NodeName,
+    reachable: bool,
+    origins: unpack::Origins,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { router, engine, began, feed, from_links, commands, views, outbox_events } = parts;
+        let outboxes = Outboxes::default();
+        let calls = Calls::new(&router, &outboxes.ready);
+        let tunnels = TunnelsOf::new(&router, &outboxes.ready);
+        Self {
+            router,
+            engine,
+            began,
+            feed,
+            from_links,
+            commands,
+            views,
+            outbox_events,
+            links: BTreeMap::new(),
+            door: Door::default(),
+            declared: Vec::new(),
+            blocked_tunnels: Vec::new(),
+            lives: BTreeMap::new(),
+            outboxes,
+            packer: Packer::default(),
+            locals: Locals::default(),
+            intake: Intake::default(),
+            calls,
+            tunnels,
+            leaving: None,
+            timer: Box::pin(tokio::time::sleep(IDLE)),
+            eased: FuturesUnordered::new(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Runs until the node has ended.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let mut busy = self.take_from_links();
+            busy |= self.take_interest();
+            self.take_outcomes();
+            self.take_forgone();
+            self.take_tunnels();
+            self.pack();
+            self.flush_high();
+            self.engine.tick(self.now());
+            for descriptor in std::mem::take(&mut self.declared) {
+                self.recheck(&descriptor).await;
+            }
+            busy |= self.settle().await;
+            self.look_at_links();
+            self.look_at_leaving();
+            let due = self.look_at_others();
+            if busy {
+                // Others on this runtime have their turn.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.arm(due);
+            let ready = Arc::clone(&self.outboxes.ready);
+            tokio::select! {
+                biased;
+                () = ready.wake.notified() => {}
+                from = self.from_links.recv() => match from {
+                    Some(from) => self.take_from_link(from),
+                    None => return,
+                },
+                change = self.feed.next() => match change {
+                    Some(change) => self.interest(change),
+                    None => return,
+                },
+                Some(number) = self.intake.placed() => self.placed(number),
+                Some(()) = self.eased.next(), if !self.eased.is_empty() => {}
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = &mut self.timer => {}
+            }
+        }
+    }
+
+    /// Sets the timer to when the engine wants to be called. One that is early does no harm, so it is moved only forwards.
+    fn arm(&mut self, due: Duration) {
+        let at = self.engine.deadline().map_or(due, |at| at.min(due));
+        let at = tokio::time::Instant::from_std(self.began + at);
+        if self.timer.is_elapsed() || at < self.timer.deadline() {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Settled => self.engine.set_settled(true),
+            Command::Leave(done) => {
+                self.withdraw_all();
+                self.engine.set_leaving();
+                self.leaving = Some(done);
+            }
+        }
+    }
+
+    /// Does what the engine says. Whether it said anything.
+    async fn settle(&mut self) -> bool {
+        let mut any = false;
+        while let Some(output) = self.engine.next_output() {
+            any = true;
+            self.output(output).await;
+        }
+        any
+    }
+
+    /// Looks at what needs to be looked at now and then. When that is to be done again.
+    fn look_at_others(&mut self) -> Duration {
+        let door = self.look_at_door();
+        self.look_at_tunnel_streams();
+        let shown = Arc::clone(&self.views).update(self).map(|at| at.saturating_duration_since(self.began));
+        let idle = self.now() + IDLE;
+        [door, shown].into_iter().flatten().fold(idle, Duration::min)
+    }
+
+    /// Says that this node has left once everybody knows.
+    fn look_at_leaving(&mut self) {
+        let left = self.leaving.is_some() && !self.locals.is_awaited() && self.intake.len() == 0;
+        if left && let Some(done) = self.leaving.take() {
+            // If nobody waits for it any more, that is as well.
+            let _ = done.send(());
+        }
+    }
+
+    async fn output(&mut self, output: Output<Keep>) {
+        match output {
+            Output::Packet { link, origin, lane, header, body } => {
+                self.send_packet(link, origin, lane, header, &body);
+            }
+            Output::Control { links, message } => self.send_control(&links, &message),
+            Output::Deliver { from, lane, groups, body, age, redelivered } => {
+                self.deliver(from, lane, &groups, &body, age, redelivered);
+            }
+            // Of requests and tunnels the answer tells, not the packet.
+            Output::Confirmed { groups, events, keep } if keep.is_some() => self.confirmed(&groups, events),
+            Output::Confirmed { .. } => {}
+            Output::Lost { groups, keep, sent, why } => self.lost(&groups, keep, sent, why),
+            Output::Met { node, incarnation } => self.met(node, incarnation),
+            Output::Reach { node, status } => self.reach(node, status),
+            Output::Ended { node, incarnation, why } => self.ended(&node, incarnation, why),
+            Output::Forgotten { node } => self.forgotten(node),
+            Output::Group { key, node, incarnation, state } => self.group(key, node, incarnation, state).await,
+            Output::Withdrawn { key } => self.withdrawn(key).await,
+            Output::Gone { key, why } => self.gone(key, why).await,
+            Output::Synced { link } => self.synced(link),
+            Output::Alive { node, number } => self.alive(node, number),
+            Output::Twin { other } => self.twin(other),
+            Output::Refused { link, why } => self.refused(link, why),
+        }
+    }
+}

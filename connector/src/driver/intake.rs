@@ -1,0 +1,88 @@
+//! What has come for groups of this node that have no room yet.
+//!
+//! A group's node has granted every origin a window of credit, so as much of each may wait here and no more. What is here
+//! counts as received: it is in the memory of the process, as an inbox is.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use edri_events::Incarnation;
+use edri_router::Arrival;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+/// Arrivals without a place, a line for each group. Only the first of each line is waited for.
+#[derive(Default)]
+pub(super) struct Intake {
+    lines: BTreeMap<u32, Line>,
+    first: FuturesUnordered<BoxFuture<'static, u32>>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// Whose the one is that is waited for, and the bytes that are placed with it.
+    current: Option<(Incarnation, u64)>,
+    behind: VecDeque<(Arrival, Incarnation, u64)>,
+}
+
+impl Intake {
+    /// Whether something waits for this group.
+    pub(super) fn is_waiting(&self, group: u32) -> bool {
+        self.lines.contains_key(&group)
+    }
+
+    /// Puts an arrival at the end of the group's line.
+    pub(super) fn push(&mut self, group: u32, arrival: Arrival, from: Incarnation) {
+        let line = self.lines.entry(group).or_default();
+        if line.current.is_none() {
+            line.current = Some((from, 0));
+            self.first.push(Box::pin(wait(arrival, group)));
+        } else {
+            line.behind.push_back((arrival, from, 0));
+        }
+    }
+
+    /// Says that so many bytes are placed together with the last in the group's line.
+    pub(super) fn weigh_last(&mut self, group: u32, bytes: u64) {
+        let Some(line) = self.lines.get_mut(&group) else { return };
+        let last = line.behind.back_mut().map(|(_, _, last)| last);
+        if let Some(last) = last.or(line.current.as_mut().map(|(_, last)| last)) {
+            *last += bytes;
+        }
+    }
+
+    /// The next group whose first has its place; `None` when nothing waits. Cancel safe.
+    pub(super) async fn placed(&mut self) -> Option<u32> {
+        if self.first.is_empty() {
+            return std::future::pending().await;
+        }
+        self.first.next().await
+    }
+
+    /// The first of the group's line has its place: whose it was, and the bytes placed with it. The next is waited for.
+    pub(super) fn advance(&mut self, group: u32) -> Option<(Incarnation, u64)> {
+        let line = self.lines.get_mut(&group)?;
+        let placed = line.current.take();
+        match line.behind.pop_front() {
+            Some((arrival, from, bytes)) => {
+                line.current = Some((from, bytes));
+                self.first.push(Box::pin(wait(arrival, group)));
+            }
+            None => {
+                self.lines.remove(&group);
+            }
+        }
+        placed
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lines.values().map(|line| line.behind.len() + usize::from(line.current.is_some())).sum()
+    }
+}
+
+async fn wait(arrival: Arrival, group: u32) -> u32 {
+    // Whether it has a place or its group has ended: it is accounted for either way.
+    arrival.placed().await;
+    group
+}

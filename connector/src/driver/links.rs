@@ -1,0 +1,339 @@
+//! The links, as the driver sees them: who may come, what is sent and what has come.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use edri_events::{Incarnation, NodeName};
+use edri_protocol::packet::Lane;
+use tokio::sync::oneshot;
+
+use super::{BATCHES_MAX, Driver};
+use crate::limits::LINK_QUEUE_BYTES;
+use crate::quic::{Backlog, CloseCode, Connection, Received, Sender, StreamLane};
+use crate::topology::{LinkId, Message, Refusal};
+
+/// How long a node that has the name of a newcomer has to say that it lives.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// The stream of a tunnel in which nothing is sent for so long is given up; the next packet opens another.
+const TUNNEL_IDLE: Duration = Duration::from_secs(10);
+
+/// What links tell the driver.
+pub(crate) enum FromLink {
+    /// A neighbour has said who it is, and wants to know whether it may come.
+    Admit(Admission),
+    /// It has come.
+    Up {
+        /// Under this number.
+        link: LinkId,
+        /// Its connection.
+        connection: Connection,
+        /// The lanes to it.
+        sender: Sender,
+        /// The life of the neighbour.
+        incarnation: Incarnation,
+    },
+    /// Something came.
+    Received {
+        /// By this link.
+        link: LinkId,
+        /// What.
+        received: Received,
+    },
+    /// It is gone.
+    Down {
+        /// That link.
+        link: LinkId,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A neighbour that wants to come.
+pub(crate) struct Admission {
+    pub(crate) peer: NodeName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) dialled: bool,
+    /// The number of its link, or why not.
+    pub(crate) answer: oneshot::Sender<Result<LinkId, (CloseCode, String)>>,
+}
+
+/// A neighbour whose link is up.
+pub(super) struct Neighbour {
+    pub(super) peer: NodeName,
+    pub(super) incarnation: Incarnation,
+    pub(super) connection: Connection,
+    pub(super) synced: bool,
+    pub(super) since: Duration,
+    sender: Sender,
+    backlog: Backlog,
+    /// Somebody waits for the backlog to fall.
+    waits: bool,
+    tunnels: HashMap<u64, Duration>,
+}
+
+/// A newcomer whose name another node has, which has been asked whether it lives.
+pub(super) struct Probe {
+    number: u64,
+    until: Duration,
+    admission: Admission,
+}
+
+/// Who wants to come, and the numbers of links.
+#[derive(Default)]
+pub(super) struct Door {
+    probes: Vec<Probe>,
+    next_probe: u64,
+    next_link: u32,
+}
+
+impl Driver {
+    pub(super) fn take_from_links(&mut self) -> bool {
+        for _ in 0..BATCHES_MAX {
+            match self.from_links.try_recv() {
+                Ok(from) => self.take_from_link(from),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    pub(super) fn take_from_link(&mut self, from: FromLink) {
+        match from {
+            FromLink::Received { link, received } => self.received(link, received),
+            FromLink::Admit(admission) => self.admit(admission),
+            FromLink::Up { link, connection, sender, incarnation } => {
+                self.link_up(link, connection, sender, incarnation)
+            }
+            FromLink::Down { link, why } => self.link_down(link, &why),
+        }
+    }
+
+    // ---- coming and going ------------------------------------------------------------------------------------------
+
+    fn admit(&mut self, admission: Admission) {
+        let Admission { peer, incarnation, dialled, .. } = &admission;
+        if peer == self.router.node() {
+            let text = format!("the neighbour is called `{peer}`, as this node is: every node needs a name of its own");
+            return refuse(admission, CloseCode::DuplicateNode, text);
+        }
+        let here = self.links.values().find(|link| link.peer == *peer && link.incarnation == *incarnation);
+        if let Some(here) = here {
+            // Both have dialled: the connection that the first by name has dialled stays. Two by the same side are one
+            // whose end the neighbour has noticed and this node has not.
+            let ours_stays = self.router.node() < peer;
+            if here.connection.dialled() != *dialled && *dialled != ours_stays {
+                return refuse(admission, CloseCode::Redundant, "there is a link already".to_owned());
+            }
+            here.connection.close(CloseCode::Redundant, "there is another link");
+        }
+        let other = self.engine.topology().incarnation_of(peer).filter(|other| other != incarnation);
+        match other.filter(|other| self.lives.get(other).is_some_and(|life| life.reachable)) {
+            None => self.welcome(admission),
+            Some(other) => {
+                self.door.next_probe += 1;
+                let number = self.door.next_probe;
+                self.engine.probe(other, number);
+                self.door.probes.push(Probe { number, until: self.now() + PROBE_WAIT, admission });
+            }
+        }
+    }
+
+    fn welcome(&mut self, admission: Admission) {
+        self.door.next_link += 1;
+        // If it does not wait any more, it has gone.
+        let _ = admission.answer.send(Ok(LinkId(self.door.next_link)));
+    }
+
+    /// A life that was asked says that it lives: whoever has come under its name is refused.
+    pub(super) fn alive(&mut self, node: Incarnation, number: u64) {
+        let Some(at) = self.door.probes.iter().position(|probe| probe.number == number) else { return };
+        let Probe { admission, .. } = self.door.probes.swap_remove(at);
+        let peer = &admission.peer;
+        let text =
+            format!("another node called `{peer}` lives (incarnation {node}): every node needs a name of its own");
+        tracing::error!(%peer, refused = %admission.incarnation, lives = %node, "two nodes have one name");
+        refuse(admission, CloseCode::DuplicateNode, text);
+    }
+
+    /// Lets those in whose namesakes have not answered. When the next is due.
+    pub(super) fn look_at_door(&mut self) -> Option<Duration> {
+        let now = self.now();
+        while let Some(at) = self.door.probes.iter().position(|probe| probe.until <= now) {
+            let probe = self.door.probes.swap_remove(at);
+            self.welcome(probe.admission);
+        }
+        self.door.probes.iter().map(|probe| probe.until).min()
+    }
+
+    fn link_up(&mut self, link: LinkId, connection: Connection, sender: Sender, incarnation: Incarnation) {
+        let (peer, now) = (connection.peer().clone(), self.now());
+        let backlog = sender.backlog();
+        let neighbour = Neighbour {
+            peer: peer.clone(),
+            incarnation,
+            connection,
+            synced: false,
+            since: now,
+            sender,
+            backlog,
+            waits: false,
+            tunnels: HashMap::new(),
+        };
+        // Before the engine, which sends over it at once.
+        self.links.insert(link, neighbour);
+        tracing::info!(%peer, %incarnation, link = link.0, "link is up");
+        if let Err(why) = self.engine.link_up(now, link, peer, incarnation, 1) {
+            self.cut(link, CloseCode::Refused, &why.to_string());
+        }
+    }
+
+    fn link_down(&mut self, link: LinkId, why: &str) {
+        let Some(neighbour) = self.links.remove(&link) else { return };
+        tracing::info!(peer = %neighbour.peer, link = link.0, why, "link is down");
+        let now = self.now();
+        self.views.linked(&neighbour.peer, None, Some(why));
+        self.engine.link_down(now, link);
+    }
+
+    /// Closes a link; its end is told by whoever reads from it.
+    fn cut(&mut self, link: LinkId, code: CloseCode, why: &str) {
+        if let Some(neighbour) = self.links.get(&link) {
+            tracing::warn!(peer = %neighbour.peer, link = link.0, why, "link is cut");
+            neighbour.connection.close(code, why);
+        }
+    }
+
+    pub(super) fn synced(&mut self, link: LinkId) {
+        if let Some(neighbour) = self.links.get_mut(&link) {
+            neighbour.synced = true;
+            self.views.linked(&neighbour.peer, Some(true), None);
+        }
+    }
+
+    pub(super) fn refused(&mut self, link: LinkId, why: Refusal) {
+        let peer = self.links.get(&link).map(|neighbour| neighbour.peer.to_string());
+        tracing::warn!(peer, %why, "what a neighbour said goes beyond a limit and is left out");
+        if why == Refusal::Malformed {
+            self.cut(link, CloseCode::ProtocolError, "a message that cannot be read");
+        }
+    }
+
+    /// Another node has this one's name and is to keep it: this one leaves the cluster.
+    pub(super) fn twin(&mut self, other: Incarnation) {
+        let node = self.router.node().clone();
+        tracing::error!(%node, %other, "another node has this one's name: give this one another name and restart it");
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.cut(link, CloseCode::DuplicateNode, "another node has this one's name");
+        }
+        self.views.expelled(format!("another living node is called `{node}`"));
+    }
+
+    // ---- what comes ------------------------------------------------------------------------------------------------
+
+    fn received(&mut self, link: LinkId, received: Received) {
+        let now = self.now();
+        for frame in received.frames {
+            let taken = match received.lane {
+                StreamLane::Control => match Message::decode(&frame) {
+                    Ok(message) => {
+                        self.engine.receive_control(now, link, message);
+                        Ok(())
+                    }
+                    Err(error) => Err(error.to_string()),
+                },
+                _ => self.engine.receive(now, link, frame).map_err(|error| error.to_string()),
+            };
+            if let Err(why) = taken {
+                return self.cut(link, CloseCode::ProtocolError, &why);
+            }
+        }
+    }
+
+    // ---- what goes -------------------------------------------------------------------------------------------------
+
+    pub(super) fn send_control(&mut self, links: &[LinkId], message: &Message) {
+        let frame = message.encode();
+        for link in links {
+            if let Some(neighbour) = self.links.get_mut(link) {
+                neighbour.sender.send(StreamLane::Control, frame.clone());
+            }
+        }
+    }
+
+    pub(super) fn send_packet(
+        &mut self,
+        link: LinkId,
+        origin: Incarnation,
+        lane: Option<Lane>,
+        header: Bytes,
+        body: &Bytes,
+    ) {
+        let now = self.now();
+        let Some(neighbour) = self.links.get_mut(&link) else { return };
+        let stream = match lane {
+            None | Some(Lane::High) => StreamLane::High,
+            Some(Lane::Normal) => StreamLane::Normal,
+            Some(Lane::Up(id)) => neighbour.tunnel(now, origin, id.wrapping_mul(2)),
+            Some(Lane::Down(id)) => neighbour.tunnel(now, origin, id.wrapping_mul(2) + 1),
+        };
+        let frame = if body.is_empty() {
+            header
+        } else {
+            let mut frame = BytesMut::with_capacity(header.len() + body.len());
+            frame.extend_from_slice(&header);
+            frame.extend_from_slice(body);
+            frame.freeze()
+        };
+        neighbour.sender.send(stream, frame);
+    }
+
+    /// Tells the engine what waits at the links, and sees to it that it hears when less does.
+    pub(super) fn look_at_links(&mut self) {
+        for (link, neighbour) in &mut self.links {
+            let queued = neighbour.backlog.bytes();
+            self.engine.queued(*link, queued);
+            if queued < LINK_QUEUE_BYTES {
+                neighbour.waits = false;
+            } else if !neighbour.waits {
+                neighbour.waits = true;
+                let backlog = neighbour.backlog.clone();
+                self.eased.push(Box::pin(async move { backlog.below(LINK_QUEUE_BYTES / 2).await }));
+            }
+        }
+    }
+
+    /// Gives up streams of tunnels that nothing is sent in.
+    pub(super) fn look_at_tunnel_streams(&mut self) {
+        let now = self.now();
+        for neighbour in self.links.values_mut() {
+            let sender = &mut neighbour.sender;
+            neighbour.tunnels.retain(|key, used| {
+                let idle = *used + TUNNEL_IDLE <= now;
+                if idle {
+                    sender.finish(StreamLane::Tunnel(*key));
+                }
+                !idle
+            });
+        }
+    }
+}
+
+impl Neighbour {
+    /// The stream of a tunnel. Two whose keys are the same share one.
+    fn tunnel(&mut self, now: Duration, origin: Incarnation, id: u64) -> StreamLane {
+        let key = origin.get() ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.tunnels.insert(key, now);
+        StreamLane::Tunnel(key)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.backlog.bytes()
+    }
+}
+
+fn refuse(admission: Admission, code: CloseCode, text: String) {
+    // If it does not wait any more, it has gone.
+    let _ = admission.answer.send(Err((code, text)));
+}

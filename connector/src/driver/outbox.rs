@@ -1,0 +1,149 @@
+//! The outboxes: what waits in this node's route table for the groups of other nodes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crossbeam_queue::SegQueue;
+use edri_events::{Incarnation, NodeName};
+use edri_router::{Delivery, GroupRef, InboxConsumer};
+use tokio::sync::Notify;
+
+use crate::engine::GroupKey;
+use crate::topology::GroupState;
+
+/// Who wakes the driver, and what for.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    keys: SegQueue<GroupKey>,
+    pub(super) wake: Notify,
+}
+
+/// The backlog for one group of another node.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) key: GroupKey,
+    pub(super) node: NodeName,
+    /// The life of the node that the group is in now.
+    pub(super) life: Option<Incarnation>,
+    pub(super) group: GroupRef,
+    /// Nothing new is put into it; once it is empty its node is told so, under this number.
+    pub(super) withdrawn: bool,
+    pub(super) in_table: bool,
+    /// Its node was told that nothing more comes.
+    pub(super) said_left: bool,
+    /// Events that were sent and not confirmed.
+    pub(super) in_flight: usize,
+    /// Requests and tunnels that were sent and not answered.
+    pub(super) unanswered: usize,
+    /// What the group wants.
+    pub(super) state: Option<Arc<GroupState>>,
+    consumer: InboxConsumer,
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
+/// Puts an outbox on the list of those that have something.
+#[derive(Debug)]
+struct Bell {
+    key: GroupKey,
+    rung: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.ready.keys.push(self.key);
+            self.ready.wake.notify_one();
+        }
+    }
+}
+
+impl Outbox {
+    pub(super) fn new(key: GroupKey, node: NodeName, group: GroupRef, ready: &Arc<Ready>) -> Self {
+        let bell = Arc::new(Bell { key, rung: AtomicBool::new(false), ready: Arc::clone(ready) });
+        let waker = Waker::from(Arc::clone(&bell));
+        waker.wake_by_ref();
+        let consumer = group.consume(0);
+        Self {
+            key,
+            node,
+            life: None,
+            group,
+            withdrawn: false,
+            in_table: false,
+            said_left: false,
+            in_flight: 0,
+            unanswered: 0,
+            state: None,
+            consumer,
+            bell,
+            waker,
+        }
+    }
+
+    /// Takes the next delivery. When there is none the outbox rings once there is.
+    pub(super) fn take(&mut self) -> Option<Delivery> {
+        if let Some(delivery) = self.consumer.try_next() {
+            return Some(delivery);
+        }
+        // In this order: what comes after this rings again.
+        self.bell.rung.store(false, Ordering::Release);
+        let mut cx = Context::from_waker(&self.waker);
+        match self.consumer.poll_next(&mut cx) {
+            Poll::Ready(delivery) => delivery,
+            Poll::Pending => None,
+        }
+    }
+
+    /// Lets publishers have the places of what was taken.
+    pub(super) fn give_back(&mut self) {
+        self.consumer.give_back();
+    }
+
+    /// How many deliveries wait.
+    pub(super) fn depth(&self) -> usize {
+        self.group.depths().iter().sum::<usize>()
+    }
+}
+
+/// The outboxes of a driver, and which of them have something.
+#[derive(Debug, Default)]
+pub(super) struct Outboxes {
+    pub(super) all: HashMap<GroupKey, Outbox>,
+    pub(super) ready: Arc<Ready>,
+    /// Those that have something, perhaps, and could not be emptied so far.
+    pub(super) waiting: Vec<GroupKey>,
+}
+
+impl Outboxes {
+    /// Adds those that rang to those that wait; whether there were any.
+    pub(super) fn collect(&mut self) -> bool {
+        let before = self.waiting.len();
+        while let Some(key) = self.ready.keys.pop() {
+            if !self.waiting.contains(&key) {
+                self.waiting.push(key);
+            }
+        }
+        self.waiting.len() > before
+    }
+
+    /// Makes an outbox be looked into.
+    pub(super) fn ring(&mut self, key: GroupKey) {
+        if self.all.contains_key(&key) && !self.waiting.contains(&key) {
+            self.waiting.push(key);
+            self.ready.wake.notify_one();
+        }
+    }
+
+    /// The outboxes of a life of a node.
+    pub(super) fn of_life(&mut self, life: Incarnation) -> impl Iterator<Item = &mut Outbox> {
+        self.all.values_mut().filter(move |outbox| outbox.life == Some(life))
+    }
+}

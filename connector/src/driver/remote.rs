@@ -1,0 +1,233 @@
+//! The groups of other nodes in this node's route table, and the lives of other nodes.
+
+use std::sync::Arc;
+
+use edri_events::{DescriptorRef, Incarnation, NodeName};
+use edri_router::system::NodeChanged;
+use edri_router::{Delivery, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread};
+
+use super::outbox::Outbox;
+use super::unpack::Origins;
+use super::{Driver, Keep, Life};
+use crate::engine::{GroupKey, Why};
+use crate::topology::{GroupState, NodeStatus};
+use edri_protocol::items::Writer;
+use edri_protocol::packet::Lane;
+
+impl Driver {
+    // ---- lives -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn met(&mut self, node: NodeName, incarnation: Incarnation) {
+        let origins = Origins::new(node.clone(), incarnation);
+        self.lives.insert(incarnation, Life { node, reachable: false, origins });
+    }
+
+    pub(super) fn reach(&mut self, incarnation: Incarnation, status: NodeStatus) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let changed = std::mem::replace(&mut life.reachable, status.reachable) != status.reachable;
+        let node = life.node.clone();
+        for outbox in self.outboxes.of_life(incarnation) {
+            outbox.group.set_distance(status.distance.max(1));
+            outbox.group.set_reachable(status.reachable && !status.leaving);
+        }
+        if changed {
+            if !status.reachable {
+                self.locals.forget_life(incarnation);
+            }
+            self.announce(&node, incarnation, if status.reachable { "reachable" } else { "unreachable" });
+        }
+    }
+
+    fn announce(&self, node: &NodeName, incarnation: Incarnation, state: &str) {
+        tracing::info!(%node, %incarnation, "node is {state}");
+        self.router.announce(NodeChanged {
+            node: node.to_string(),
+            incarnation: incarnation.to_string(),
+            state: state.to_owned(),
+        });
+    }
+
+    pub(super) fn ended(&mut self, node: &NodeName, incarnation: Incarnation, why: Why) {
+        self.lives.remove(&incarnation);
+        for outbox in self.outboxes.of_life(incarnation) {
+            outbox.life = None;
+            outbox.group.set_reachable(false);
+        }
+        let detail = match why {
+            Why::Left => format!("node `{node}` has stopped"),
+            Why::Restarted => format!("node `{node}` was restarted"),
+            _ => format!("node `{node}` was out of reach for too long"),
+        };
+        self.lose_calls(incarnation, &detail);
+        self.lose_tunnels(incarnation, &detail);
+        self.locals.forget_life(incarnation);
+        self.announce(node, incarnation, "gone");
+    }
+
+    pub(super) fn forgotten(&mut self, incarnation: Incarnation) {
+        let Some(node) = self.lives.get(&incarnation).map(|life| life.node.clone()) else { return };
+        let detail = format!("node `{node}` had given this node up, and does not know what it was asked");
+        self.lose_calls(incarnation, &detail);
+        self.lose_tunnels(incarnation, &detail);
+    }
+
+    // ---- groups ----------------------------------------------------------------------------------------------------
+
+    pub(super) async fn group(&mut self, key: GroupKey, node: NodeName, life: Incarnation, state: Arc<GroupState>) {
+        let Ok(name) = state.name.parse::<GroupName>() else {
+            tracing::warn!(%node, group = state.name, "left out: this is no name of a group");
+            return;
+        };
+        if !self.outboxes.all.contains_key(&key) {
+            let options = GroupOptions {
+                name,
+                spread: Spread::Compete,
+                capacity: self.outbox_events,
+                overflow: Overflow::Wait,
+                handlers: Vec::new(),
+            };
+            let group = Group::remote(options, node.clone());
+            let outbox = Outbox::new(key, node.clone(), group, &self.outboxes.ready);
+            self.outboxes.all.insert(key, outbox);
+        }
+        let reachable = self.lives.get(&life).is_some_and(|life| life.reachable);
+        let distance = self.engine.topology().distance(life).unwrap_or(1).max(1);
+        let selections = self.acceptable(&node, &state);
+        let Some(outbox) = self.outboxes.all.get_mut(&key) else { return };
+        outbox.life = Some(life);
+        outbox.withdrawn = false;
+        outbox.state = Some(Arc::clone(&state));
+        outbox.group.set_distance(distance);
+        outbox.group.set_reachable(reachable);
+        let group = Arc::clone(&outbox.group);
+        let leave = if outbox.in_table { vec![Arc::clone(&group)] } else { Vec::new() };
+        outbox.in_table = true;
+        let joining = Joining { group, events: Vec::new(), selections };
+        if let Err(error) = self.router.change(vec![joining], &leave).await {
+            tracing::error!(%node, group = state.name, %error, "a group of another node cannot be routed to");
+        }
+        let learn = state.events.iter().filter_map(|event| event.clone().into_descriptor().ok()).collect();
+        self.router.know(learn, &[]);
+        self.outboxes.ring(key);
+    }
+
+    /// What a group of another node may be given: not what it understands otherwise than this node.
+    fn acceptable(&self, node: &NodeName, state: &GroupState) -> Vec<Selection> {
+        let mut selections = Vec::new();
+        for selection in &state.selections {
+            let event = state.events.iter().find(|event| event.name == selection.select.as_str());
+            if let Some(event) = event
+                && let Some(why) = self.incompatible(event)
+            {
+                tracing::error!(%node, group = state.name, event = event.name, why,
+                    "the two nodes know this event differently, so it is not sent there");
+                continue;
+            }
+            let mut wanted = Selection::new(selection.select.clone());
+            wanted.key = selection.key.as_deref().map(Into::into);
+            selections.push(wanted);
+        }
+        selections
+    }
+
+    /// Why an event that another node declares cannot be exchanged with this one, if it cannot.
+    fn incompatible(&self, event: &edri_protocol::EventDeclaration) -> Option<String> {
+        let ours = self.router.declared(&event.name)?;
+        crate::compatible::check(&ours, event).err()
+    }
+
+    /// An event was declared here: those who want it may understand it otherwise.
+    pub(super) async fn recheck(&mut self, descriptor: &DescriptorRef) {
+        let name = descriptor.name().as_str();
+        let wanting = self.outboxes.all.values().filter(|outbox| outbox.in_table);
+        let concerned = wanting.filter_map(|outbox| {
+            let state = outbox.state.as_ref()?;
+            let differs = state.events.iter().any(|event| event.name == name && self.incompatible(event).is_some());
+            Some((outbox.key, outbox.node.clone(), outbox.life?, Arc::clone(state))).filter(|_| differs)
+        });
+        let concerned: Vec<_> = concerned.collect();
+        for (key, node, life, state) in concerned {
+            self.group(key, node, life, state).await;
+        }
+    }
+
+    pub(super) async fn withdrawn(&mut self, key: GroupKey) {
+        let Some(outbox) = self.outboxes.all.get_mut(&key) else { return };
+        outbox.withdrawn = true;
+        let group = Arc::clone(&outbox.group);
+        if std::mem::take(&mut outbox.in_table)
+            && let Err(error) = self.router.change(Vec::new(), &[Arc::clone(&group)]).await
+        {
+            tracing::debug!(%error, "the node is ending");
+        }
+        // What is in it is still sent; whoever waits for room goes without.
+        group.close(None);
+        self.outboxes.ring(key);
+    }
+
+    /// An outbox is empty: if nothing more comes into it, its node is told so.
+    pub(super) fn drained(&mut self, key: GroupKey) {
+        let Some(outbox) = self.outboxes.all.get_mut(&key).filter(|outbox| outbox.withdrawn) else { return };
+        if outbox.depth() > 0 {
+            return;
+        }
+        if !outbox.said_left
+            && let (Some(life), Some(number)) = (outbox.life, self.engine.number_of(key))
+        {
+            outbox.said_left = true;
+            let mut writer = Writer::new();
+            writer.left(number);
+            let body = writer.take();
+            self.send_to_node(life, Lane::Normal, Vec::new(), &body, 0);
+        }
+        let done = self.outboxes.all.get(&key).is_some_and(|outbox| outbox.in_flight == 0 && outbox.unanswered == 0);
+        if done && let Some(outbox) = self.outboxes.all.remove(&key) {
+            self.engine.forget_group(key);
+            self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
+        }
+    }
+
+    pub(super) async fn gone(&mut self, key: GroupKey, why: Why) {
+        let Some(outbox) = self.outboxes.all.remove(&key) else { return };
+        if outbox.in_table
+            && let Err(error) = self.router.change(Vec::new(), &[Arc::clone(&outbox.group)]).await
+        {
+            tracing::debug!(%error, "the node is ending");
+        }
+        outbox.group.close(None);
+        let detail = match why {
+            Why::Left => format!("node `{}` has stopped", outbox.node),
+            Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
+            _ => format!("node `{}` was out of reach for too long", outbox.node),
+        };
+        self.router.remove(&outbox.group, Reason::Undelivered, &detail);
+    }
+
+    /// Events for groups of other nodes are lost, or nobody knows whether they have arrived.
+    pub(super) fn lost(&mut self, groups: &[GroupKey], keep: Keep, sent: bool, why: Why) {
+        let Some(events) = keep else { return };
+        for key in groups {
+            let Some(outbox) = self.outboxes.all.get_mut(key) else { continue };
+            let (reason, what) = match sent {
+                true => (Reason::Unconfirmed, "may have arrived: it was not confirmed before"),
+                false => (Reason::Undelivered, "did not arrive before"),
+            };
+            let what = format!(
+                "{what} {}",
+                match why {
+                    Why::Left => format!("node `{}` stopped", outbox.node),
+                    Why::Restarted => format!("node `{}` was restarted", outbox.node),
+                    Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
+                    Why::Forgotten => format!("node `{}` gave this node up", outbox.node),
+                    Why::Expired => format!("node `{}` was out of reach for too long", outbox.node),
+                }
+            );
+            for envelope in events.iter() {
+                let delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                self.router.discard(&outbox.group, delivery, reason, &what);
+            }
+            outbox.group.release(events.len());
+            outbox.in_flight -= events.len();
+        }
+    }
+}

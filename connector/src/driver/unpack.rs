@@ -1,0 +1,193 @@
+//! From packets into the groups of this node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use edri_events::{Address, DescriptorRef, Envelope, Head, Incarnation, Kind, ManagerName, Origin};
+use edri_protocol::items::{Event, Item, Reader};
+use edri_protocol::packet::Lane;
+use edri_router::{Arrived, Delivery, ReplyTo};
+
+use super::Driver;
+
+/// The addresses that events of a life of a node come from.
+#[derive(Debug)]
+pub(super) struct Origins {
+    node: Origin,
+    managers: Vec<(ManagerName, Origin)>,
+}
+
+/// The most managers of a node whose addresses are kept.
+const ORIGINS_MAX: usize = 1024;
+
+impl Origins {
+    pub(super) fn new(node: edri_events::NodeName, incarnation: Incarnation) -> Self {
+        let node = Origin::from(Arc::new(Address { node, incarnation, manager: None }));
+        Self { node, managers: Vec::new() }
+    }
+
+    fn of(&mut self, manager: Option<&str>) -> Origin {
+        let Some(name) = manager else { return self.node.clone() };
+        if let Some((_, origin)) = self.managers.iter().find(|(known, _)| known.as_str() == name) {
+            return origin.clone();
+        }
+        let Ok(name) = ManagerName::new(name) else { return self.node.clone() };
+        let origin = Origin::from(Arc::new(Address { manager: Some(name.clone()), ..(*self.node).clone() }));
+        if self.managers.len() < ORIGINS_MAX {
+            self.managers.push((name, origin.clone()));
+        }
+        origin
+    }
+}
+
+/// What the texts of a body stand for, looked up once each.
+#[derive(Default)]
+pub(super) struct Texts {
+    names: Vec<Option<DescriptorRef>>,
+    managers: Vec<Origin>,
+}
+
+impl Driver {
+    pub(super) fn deliver(
+        &mut self,
+        from: Incarnation,
+        lane: Lane,
+        groups: &[u32],
+        body: &Bytes,
+        age: Duration,
+        redelivered: bool,
+    ) {
+        match lane {
+            Lane::Normal => self.deliver_events(from, groups, body, age, redelivered),
+            Lane::High => self.deliver_calls(from, groups, body, age),
+            Lane::Up(_) | Lane::Down(_) => self.deliver_to_tunnel(from, lane, groups, body, age),
+        }
+    }
+
+    fn deliver_events(&mut self, from: Incarnation, groups: &[u32], body: &Bytes, age: Duration, redelivered: bool) {
+        let now = Instant::now();
+        let mut texts = Texts::default();
+        let mut counts = vec![Count::default(); groups.len()];
+        for item in Reader::new(body) {
+            match item {
+                Ok(Item::Event(event)) => {
+                    let envelope = self.envelope(from, &event, Kind::Notification, body, (now, age), &mut texts);
+                    let Some(envelope) = envelope else {
+                        counts.iter_mut().for_each(|count| count.placed += 1);
+                        continue;
+                    };
+                    for (count, number) in counts.iter_mut().zip(groups) {
+                        let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                        delivery.attempts = event.tried;
+                        delivery.redelivered = redelivered || event.redelivered;
+                        match self.arrive(*number, delivery, from) {
+                            true => count.placed += 1,
+                            false => count.waiting = true,
+                        }
+                    }
+                }
+                Ok(Item::Left { group }) => self.locals.has_left(group, from),
+                Ok(other) => tracing::debug!(?other, "an item that does not belong among notifications is left out"),
+                Err(error) => {
+                    let node = self.lives.get(&from).map(|life| life.node.to_string());
+                    tracing::error!(%error, node, "the rest of a packet cannot be read and is lost");
+                    break;
+                }
+            }
+        }
+        let now = self.now();
+        for (count, number) in counts.iter().zip(groups) {
+            if count.waiting {
+                self.intake.weigh_last(*number, body.len() as u64);
+                self.engine.placed(now, from, *number, count.placed, 0);
+            } else {
+                self.engine.placed(now, from, *number, count.placed, body.len() as u64);
+            }
+        }
+    }
+
+    /// Gives a delivery to a group; false if it waits for room.
+    pub(super) fn arrive(&mut self, number: u32, delivery: Delivery, from: Incarnation) -> bool {
+        let Some(group) = self.locals.group(number) else {
+            self.nobody(delivery);
+            return true;
+        };
+        let arrived = match self.intake.is_waiting(number) {
+            true => self.router.arrive_behind(group, delivery),
+            false => self.router.arrive(group, delivery),
+        };
+        match arrived {
+            Arrived::Taken | Arrived::Nobody => true,
+            Arrived::Waits(arrival) => {
+                self.intake.push(number, arrival, from);
+                false
+            }
+        }
+    }
+
+    /// The first of a group's line has its place.
+    pub(super) fn placed(&mut self, number: u32) {
+        if let Some((from, bytes)) = self.intake.advance(number) {
+            let now = self.now();
+            self.engine.placed(now, from, number, 1, bytes);
+        }
+    }
+
+    /// The envelope of an event that came; `None`, and a line in the log, when it makes no sense here.
+    pub(super) fn envelope(
+        &mut self,
+        from: Incarnation,
+        event: &Event<'_>,
+        kind: Kind,
+        body: &Bytes,
+        (now, age): (Instant, Duration),
+        texts: &mut Texts,
+    ) -> Option<Envelope> {
+        let life = self.lives.get_mut(&from)?;
+        if event.name.index == texts.names.len() {
+            texts.names.push(match self.router.arriving_descriptor(event.name.text, kind) {
+                Ok(descriptor) => Some(descriptor),
+                Err(error) => {
+                    tracing::warn!(node = %life.node, event = event.name.text, %error, "events of this name are left out");
+                    None
+                }
+            });
+        }
+        let descriptor = texts.names.get(event.name.index)?.clone()?;
+        let origin = match event.manager {
+            None => life.origins.of(None),
+            Some(manager) => {
+                if manager.index == texts.managers.len() {
+                    texts.managers.push(life.origins.of(Some(manager.text)));
+                }
+                texts.managers.get(manager.index)?.clone()
+            }
+        };
+        let mut head = Head::new(descriptor, origin);
+        head.id = event.id;
+        head.cause = event.cause;
+        head.trace = event.trace;
+        head.deadline = event.timeout_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(age));
+        if event.headers.iter().next().is_some() {
+            head.set_headers(event.headers.clone());
+        }
+        if let Some(key) = event.key {
+            head.set_key(key);
+        }
+        match Envelope::untyped(head, event.payload.to_body(body)) {
+            Ok(envelope) => Some(envelope),
+            Err(error) => {
+                tracing::warn!(node = %life.node, event = event.name.text, id = %event.id, %error, "left out");
+                None
+            }
+        }
+    }
+}
+
+/// How much of a packet a group has placed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    placed: u64,
+    waiting: bool,
+}

@@ -1,0 +1,185 @@
+//! What others may know of the driver: nodes and links for the topology, and whether everybody is there.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use edri_events::NodeName;
+use edri_router::{Beyond, LinkState, LinkView, NodeView};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Driver;
+
+/// How old what is shown may be while things change.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+
+/// Who is there, as seen from outside the driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Presence {
+    /// The neighbours whose links are up, and whether they have told everything they know.
+    pub(crate) neighbours: BTreeMap<NodeName, bool>,
+    /// The other nodes that can be reached.
+    pub(crate) reachable: Vec<NodeName>,
+    /// Whether everybody who might answer has told so.
+    pub(crate) settled: bool,
+    /// Why this node may not take part any more.
+    pub(crate) expelled: Option<String>,
+}
+
+impl Presence {
+    /// Whether a node can be reached. A node whose groups are still to come is a moment away from that.
+    pub(crate) fn knows(&self, node: &str) -> bool {
+        self.reachable.iter().any(|other| other.as_str() == node)
+    }
+}
+
+/// Shared between the driver and whoever looks.
+pub(crate) struct Views {
+    shown: Mutex<Shown>,
+    pub(crate) presence: watch::Sender<Presence>,
+}
+
+#[derive(Default)]
+struct Shown {
+    nodes: Vec<NodeView>,
+    links: Vec<LinkView>,
+    at: Option<Instant>,
+    /// How often each neighbour's link has come up, and why it went down last.
+    history: BTreeMap<NodeName, History>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct History {
+    ups: u64,
+    last_error: Option<String>,
+}
+
+impl Views {
+    pub(crate) fn new() -> Self {
+        Self { shown: Mutex::default(), presence: watch::Sender::new(Presence::default()) }
+    }
+
+    /// A neighbour's link is up and its neighbour has told everything (`Some(true)`), or it is down.
+    pub(super) fn linked(&self, peer: &NodeName, synced: Option<bool>, why: Option<&str>) {
+        let mut shown = self.shown.lock();
+        let history = shown.history.entry(peer.clone()).or_default();
+        history.ups += u64::from(synced == Some(true));
+        if let Some(why) = why {
+            history.last_error = Some(why.to_owned());
+        }
+        shown.at = None;
+        drop(shown);
+        self.presence.send_modify(|presence| {
+            match synced {
+                Some(synced) => presence.neighbours.insert(peer.clone(), synced),
+                None => presence.neighbours.remove(peer),
+            };
+        });
+    }
+
+    /// Shows the next change at once.
+    pub(super) fn dirty(&self) {
+        self.shown.lock().at = None;
+    }
+
+    pub(super) fn expelled(&self, why: String) {
+        self.presence.send_modify(|presence| presence.expelled = Some(why));
+    }
+
+    /// Shows what there is now, unless that was done a moment ago. When it is to be done again, if it was put off.
+    pub(super) fn update(&self, driver: &Driver) -> Option<Instant> {
+        let mut shown = self.shown.lock();
+        if let Some(at) = shown.at.filter(|at| at.elapsed() < SHOW_EVERY) {
+            return Some(at + SHOW_EVERY);
+        }
+        shown.at = Some(Instant::now());
+        shown.nodes = driver.node_views();
+        shown.links = driver.link_views(&shown.history);
+        drop(shown);
+        let settled = driver.engine.topology().is_settled();
+        let reachable: Vec<NodeName> =
+            driver.lives.values().filter(|life| life.reachable).map(|life| life.node.clone()).collect();
+        self.presence.send_if_modified(|presence| {
+            let changed = presence.settled != settled || presence.reachable != reachable;
+            presence.settled = settled;
+            presence.reachable = reachable;
+            changed
+        });
+        None
+    }
+}
+
+impl Beyond for Views {
+    fn nodes(&self) -> Vec<NodeView> {
+        self.shown.lock().nodes.clone()
+    }
+
+    fn links(&self) -> Vec<LinkView> {
+        self.shown.lock().links.clone()
+    }
+}
+
+impl Driver {
+    fn node_views(&self) -> Vec<NodeView> {
+        let topology = self.engine.topology();
+        let known = topology.nodes().into_iter().filter(|known| known.node != *self.router.node());
+        known
+            .map(|known| {
+                let mut view = NodeView::new(known.node, known.incarnation);
+                let figures = self.engine.figures(known.incarnation).unwrap_or_default();
+                view.reachable = known.status.reachable;
+                view.distance = known.status.reachable.then_some(known.status.distance);
+                view.via = known.by;
+                view.switch = known.status.switch;
+                view.settled = known.status.settled;
+                view.groups = known.groups;
+                view.unacknowledged_packets = figures.unacknowledged_packets as u64;
+                view.unacknowledged_bytes = figures.unacknowledged_bytes as u64;
+                view.unacknowledged_events = self
+                    .outboxes
+                    .all
+                    .values()
+                    .filter(|outbox| outbox.life == Some(known.incarnation))
+                    .map(|outbox| outbox.in_flight as u64)
+                    .sum();
+                view.resumed = figures.resumes;
+                view.round_trip_ms = figures.round_trip.map(|time| time.as_secs_f64() * 1e3);
+                view
+            })
+            .collect()
+    }
+
+    fn link_views(&self, history: &BTreeMap<NodeName, History>) -> Vec<LinkView> {
+        let now = self.now();
+        let up = self.links.values().map(|neighbour| {
+            let mut view = LinkView::new(neighbour.connection.remote_address().to_string(), LinkState::Up);
+            let stats = neighbour.connection.stats();
+            view.peer = Some(neighbour.peer.clone());
+            view.dialled = neighbour.connection.dialled();
+            view.since_s = now.saturating_sub(neighbour.since).as_secs_f64();
+            view.round_trip_ms = Some(stats.rtt.as_secs_f64() * 1e3);
+            view.queued_bytes = neighbour.queued() as u64;
+            view.sent_bytes = stats.sent_bytes;
+            view.sent_packets = stats.sent_datagrams;
+            view.received_bytes = stats.received_bytes;
+            view.received_packets = stats.received_datagrams;
+            if let Some(history) = history.get(&neighbour.peer) {
+                view.resumes = history.ups.saturating_sub(1);
+                view.last_error.clone_from(&history.last_error);
+            }
+            view
+        });
+        let up: Vec<_> = up.collect();
+        let down = history.iter().filter(|(peer, _)| !up.iter().any(|view| view.peer.as_ref() == Some(peer)));
+        let down: Vec<_> = down
+            .map(|(peer, history)| {
+                let mut view = LinkView::new(String::new(), LinkState::Down);
+                view.peer = Some(peer.clone());
+                view.resumes = history.ups.saturating_sub(1);
+                view.last_error.clone_from(&history.last_error);
+                view
+            })
+            .collect();
+        up.into_iter().chain(down).collect()
+    }
+}

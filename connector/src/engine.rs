@@ -1,0 +1,905 @@
+//! The connector without its sockets and its clock: who is where, and what is between this life of the node and others.
+//!
+//! ```text
+//!   driver ── send ──▶ session with each destination ──▶ path ──▶ link          (out: Output::Packet)
+//!   driver ◀─ Deliver ─ session with the origin ◀──────── here?  ◀── link         (in: Engine::receive)
+//!                                                         │ no: the link towards each destination
+//! ```
+//!
+//! Everything that happens comes in through a method with the time, everything that is to be done comes out of
+//! [`Engine::next_output`]; so a simulator drives whole networks of engines under one seed. `K` is what the driver wants
+//! back when a packet has arrived or is lost.
+//!
+//! What it holds:
+//! - A packet is kept by its origin until its destination has acknowledged it, whatever becomes of links and switches.
+//! - A destination takes each packet once, and each lane in order.
+//! - What a dead life of a node has not acknowledged goes to the next one marked as redelivered, to the group of the same
+//!   name, or is given back as lost.
+//! - Nothing is sent to a group beyond the credit that its node has granted.
+//! - Nodes on the way keep nothing: beyond a bounded queue at each link, packets are dropped and sent again by their origin.
+
+mod groups;
+mod peer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use edri_events::{Incarnation, NodeName};
+use edri_protocol::packet::{Destination, GroupCredit, Header, Lane, LaneAck, Packet, PacketError, Signal, SignalKind};
+use edri_protocol::session::{Received, Timing};
+
+use crate::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX, LINK_QUEUE_BYTES, PAST_LIVES_MAX};
+use crate::topology::{self, GroupState, LinkId, Loss, NodeStatus, Refusal, Topology};
+
+pub use groups::GroupKey;
+use groups::RemoteGroups;
+use peer::{Peer, Taken};
+
+/// How an engine is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the topology is made with.
+    pub topology: topology::Options,
+    /// The times of sessions.
+    pub timing: Timing,
+    /// How long a group of a node's earlier life may take to come back in its next one, before what was for it is lost.
+    pub return_grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { topology: topology::Options::default(), timing: Timing::default(), return_grace: Duration::from_secs(5) }
+    }
+}
+
+/// A destination of what is sent: one life of a node, and which of its groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The life of the node.
+    pub node: Incarnation,
+    /// Its groups; none when it is for the node itself, as a response is.
+    pub groups: Vec<GroupKey>,
+}
+
+/// Something to be done or known.
+#[derive(Debug)]
+pub enum Output<K> {
+    /// To be sent to neighbours, in their control lanes.
+    Control {
+        /// The links.
+        links: Vec<LinkId>,
+        /// What.
+        message: topology::Message,
+    },
+    /// To be sent to a neighbour: a packet, or a signal that has no body. Say [`Engine::queued`] as they go.
+    Packet {
+        /// The link.
+        link: LinkId,
+        /// The life of the node that it comes from.
+        origin: Incarnation,
+        /// The packet's lane; `None` for a signal.
+        lane: Option<Lane>,
+        /// The encoded header.
+        header: Bytes,
+        /// What follows it.
+        body: Bytes,
+    },
+    /// A packet for this node, in its turn.
+    Deliver {
+        /// Whose.
+        from: Incarnation,
+        /// In which lane.
+        lane: Lane,
+        /// The numbers of the groups it is for.
+        groups: Vec<u32>,
+        /// Its items.
+        body: Bytes,
+        /// How old it was when it was sent: what remaining times are to be shortened by.
+        age: Duration,
+        /// Whether an earlier life of this node may have had it.
+        redelivered: bool,
+    },
+    /// A destination has a packet.
+    Confirmed {
+        /// The groups it was for.
+        groups: Vec<GroupKey>,
+        /// How many events it holds.
+        events: u32,
+        /// What the driver gave along.
+        keep: K,
+    },
+    /// A packet for groups will not arrive, or nobody knows whether it has.
+    Lost {
+        /// The groups it was for.
+        groups: Vec<GroupKey>,
+        /// What the driver gave along.
+        keep: K,
+        /// Whether it may have arrived.
+        sent: bool,
+        /// Why.
+        why: Why,
+    },
+    /// A node was met, in this life.
+    Met {
+        /// The node.
+        node: NodeName,
+        /// This life of it.
+        incarnation: Incarnation,
+    },
+    /// Whether a node can be reached, and how, is otherwise than before.
+    Reach {
+        /// The life of the node.
+        node: Incarnation,
+        /// How it is.
+        status: NodeStatus,
+    },
+    /// That life of a node has ended or been given up: what it was asked will not be answered by it.
+    Ended {
+        /// The node.
+        node: NodeName,
+        /// That life of it.
+        incarnation: Incarnation,
+        /// Why.
+        why: Why,
+    },
+    /// A session was lost by the other side although its node lives: what it was asked may have been heard or not.
+    Forgotten {
+        /// The life of the node.
+        node: Incarnation,
+    },
+    /// A group of another node is there, or wants other events than before.
+    Group {
+        /// Its key, the same for the same name in every life of its node.
+        key: GroupKey,
+        /// Its node.
+        node: NodeName,
+        /// This life of it.
+        incarnation: Incarnation,
+        /// What it wants.
+        state: Arc<GroupState>,
+    },
+    /// A group takes nothing new; what is under way to it still arrives.
+    Withdrawn {
+        /// Its key.
+        key: GroupKey,
+    },
+    /// A group is there no more.
+    Gone {
+        /// Its key.
+        key: GroupKey,
+        /// Why.
+        why: Why,
+    },
+    /// A neighbour has told everything it knows.
+    Synced {
+        /// The link to it.
+        link: LinkId,
+    },
+    /// An answer to [`Engine::probe`].
+    Alive {
+        /// Who answers.
+        node: Incarnation,
+        /// The number of the probe.
+        number: u64,
+    },
+    /// Another living node has this node's name, and is to keep it.
+    Twin {
+        /// That node's life.
+        other: Incarnation,
+    },
+    /// What a neighbour said goes beyond a limit and was left out.
+    Refused {
+        /// The link to it.
+        link: LinkId,
+        /// What is too much.
+        why: Refusal,
+    },
+}
+
+/// Why something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The node said that it stops.
+    Left,
+    /// The node has begun another life.
+    Restarted,
+    /// The node was out of reach for too long.
+    Expired,
+    /// The node has no such group any more.
+    NoGroup,
+    /// The other side does not know the session any more.
+    Forgotten,
+}
+
+/// What one packet is kept with until it is acknowledged.
+#[derive(Debug, Clone)]
+struct Kept<K> {
+    body: Bytes,
+    events: u32,
+    groups: Vec<GroupKey>,
+    /// What the groups are called in the life that it was sent to.
+    numbers: Vec<u32>,
+    keep: K,
+    written: Duration,
+    redelivered: bool,
+}
+
+/// What is known of a link.
+#[derive(Debug, Default)]
+struct Link {
+    queued: usize,
+    dropped: u64,
+}
+
+/// What is remembered of lives that were given up, in case they were only out of reach.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    outbound_session: u32,
+    inbound_session: u32,
+}
+
+/// The pure part of a connector.
+#[derive(Debug)]
+pub struct Engine<K> {
+    incarnation: Incarnation,
+    options: Options,
+    topology: Topology,
+    peers: BTreeMap<Incarnation, Peer<K>>,
+    groups: RemoteGroups<K>,
+    links: BTreeMap<LinkId, Link>,
+    past: BTreeMap<Incarnation, Past>,
+    past_order: VecDeque<Incarnation>,
+    /// How many events and bytes each group of this node lets an origin send beyond what it has placed.
+    windows: BTreeMap<u32, (u64, u64)>,
+    outputs: VecDeque<Output<K>>,
+    eased: bool,
+    scratch: Vec<u8>,
+}
+
+impl<K: Clone> Engine<K> {
+    /// The engine of one life of a node.
+    #[must_use]
+    pub fn new(node: NodeName, incarnation: Incarnation, options: Options) -> Self {
+        let topology = Topology::new(node, incarnation, options.topology.clone());
+        Self {
+            incarnation,
+            options,
+            topology,
+            peers: BTreeMap::new(),
+            groups: RemoteGroups::default(),
+            links: BTreeMap::new(),
+            past: BTreeMap::new(),
+            past_order: VecDeque::new(),
+            windows: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            eased: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// This life of this node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Who is where.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    // ---- this node -------------------------------------------------------------------------------------------------
+
+    /// Tells others of a group of this node, or that it wants other events than before.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when there are too many groups, or it wants too much; others do not hear of it then.
+    pub fn set_group(&mut self, number: u32, state: GroupState) -> Result<(), Refusal> {
+        let window = initial_credit(&state);
+        self.topology.set_group(number, state)?;
+        self.windows.insert(number, window);
+        Ok(())
+    }
+
+    /// Tells others that a group of this node takes nothing new. It goes on taking until each of them has said that nothing
+    /// more comes.
+    pub fn withdraw_group(&mut self, number: u32) {
+        self.topology.withdraw_group(number);
+    }
+
+    /// Says whether this node's own configured neighbours have told their interest, or are known to be absent.
+    pub fn set_settled(&mut self, settled: bool) {
+        self.topology.set_settled(settled);
+    }
+
+    /// Tells others that this node stops.
+    pub fn set_leaving(&mut self) {
+        self.topology.set_leaving();
+    }
+
+    // ---- links -----------------------------------------------------------------------------------------------------
+
+    /// A link to this life of a neighbour is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when there are as many links as there may be, or the neighbour has this node's own name.
+    pub fn link_up(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        node: NodeName,
+        incarnation: Incarnation,
+        cost: u32,
+    ) -> Result<(), Refusal> {
+        self.topology.link_up(link, node, incarnation, cost)?;
+        self.links.insert(link, Link::default());
+        self.settle_topology(now);
+        Ok(())
+    }
+
+    /// A link is there no more; what was queued for it is lost.
+    pub fn link_down(&mut self, now: Duration, link: LinkId) {
+        self.links.remove(&link);
+        self.topology.link_down(link);
+        self.settle_topology(now);
+    }
+
+    /// So many bytes wait now to go out of a link. What is put there is counted until this says otherwise.
+    pub fn queued(&mut self, link: LinkId, bytes: usize) {
+        if let Some(link) = self.links.get_mut(&link) {
+            self.eased |= link.queued >= LINK_QUEUE_BYTES && bytes < LINK_QUEUE_BYTES;
+            link.queued = bytes;
+        }
+    }
+
+    /// How many bytes wait to go out of a link, and how many packets of others were dropped because too many did.
+    #[must_use]
+    pub fn link_queue(&self, link: LinkId) -> (usize, u64) {
+        self.links.get(&link).map_or((0, 0), |link| (link.queued, link.dropped))
+    }
+
+    /// A neighbour said something of the topology.
+    pub fn receive_control(&mut self, now: Duration, link: LinkId, message: topology::Message) {
+        self.topology.receive(link, message);
+        self.settle_topology(now);
+    }
+
+    /// A packet came over a link.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError`] when it is no packet: the neighbour does not speak the protocol.
+    pub fn receive(&mut self, now: Duration, link: LinkId, frame: Bytes) -> Result<(), PacketError> {
+        match Packet::decode(frame)? {
+            Packet::Data { header, body } => self.receive_data(now, link, header, body),
+            Packet::Signal(signal) if signal.to == self.incarnation => self.receive_signal(now, signal),
+            Packet::Signal(signal) => self.forward_signal(link, signal),
+        }
+        Ok(())
+    }
+
+    // ---- sending ---------------------------------------------------------------------------------------------------
+
+    /// How many events and bytes may be sent to a group now; an event may take more bytes than there are if there are any.
+    /// Zero for a group that cannot be sent to.
+    #[must_use]
+    pub fn credit(&self, key: GroupKey) -> (u64, u64) {
+        let Some(current) = self.groups.sendable(key) else { return (0, 0) };
+        match self.peers.get(&current.node) {
+            Some(peer) if peer.reachable => current.credit(),
+            _ => (0, 0),
+        }
+    }
+
+    /// Says that something waits for a group's credit: if there is none, its node is asked, now and then, in case it has
+    /// said so and was not heard.
+    pub fn starve(&mut self, now: Duration, key: GroupKey) {
+        let Some(current) = self.groups.sendable(key) else { return };
+        let (events, bytes) = current.credit();
+        if (events == 0 || bytes == 0)
+            && let Some(peer) = self.peers.get_mut(&current.node)
+        {
+            peer.starve(now, self.options.timing.resend_min);
+        }
+    }
+
+    /// Whether a packet may be sent to this life of a node in this lane now.
+    #[must_use]
+    pub fn has_room(&self, node: Incarnation, lane: Lane) -> bool {
+        let link = self.topology.next_hop(node).and_then(|link| self.links.get(&link));
+        let unqueued = link.is_some_and(|link| link.queued < LINK_QUEUE_BYTES);
+        unqueued && self.peers.get(&node).is_some_and(|peer| peer.reachable && peer.outbound.has_room(lane))
+    }
+
+    /// The number that a group has in the life of its node that it is in now.
+    #[must_use]
+    pub fn number_of(&self, key: GroupKey) -> Option<u32> {
+        self.groups.number(key)
+    }
+
+    /// The life of the node that a group belongs to now.
+    #[must_use]
+    pub fn node_of(&self, key: GroupKey) -> Option<Incarnation> {
+        self.groups.sendable(key).map(|current| current.node)
+    }
+
+    /// Whether something has eased since this was last asked: acknowledged, granted, reached, written.
+    pub fn take_eased(&mut self) -> bool {
+        std::mem::take(&mut self.eased)
+    }
+
+    /// Sends a packet of so many events. Each target is told of once it has it, or once it is lost for it.
+    pub fn send(&mut self, now: Duration, lane: Lane, targets: &[Target], body: &Bytes, events: u32, keep: &K) {
+        let mut destinations = Vec::with_capacity(targets.len());
+        for target in targets {
+            let kept = Kept {
+                body: body.clone(),
+                events,
+                groups: target.groups.clone(),
+                numbers: Vec::new(),
+                keep: keep.clone(),
+                written: now,
+                redelivered: false,
+            };
+            destinations.extend(self.number(now, lane, target.node, kept));
+        }
+        self.transmit(lane, destinations, body, 0, false);
+    }
+
+    /// Keeps a packet in the session with its destination. What it is to be sent with now, if there is a path.
+    fn number(&mut self, now: Duration, lane: Lane, node: Incarnation, mut kept: Kept<K>) -> Option<Destination> {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            self.outputs.push_back(lost(kept, false, Why::Expired));
+            return None;
+        };
+        let (bytes, events) = (kept.body.len(), u64::from(kept.events));
+        for key in &kept.groups {
+            self.groups.spend(*key, events, bytes as u64);
+        }
+        kept.numbers = self.groups.numbers(&kept.groups, node);
+        let groups = kept.numbers.clone();
+        let (sequence, base) = peer.outbound.send(now, lane, bytes, kept);
+        peer.reachable.then_some(Destination { node, session: peer.session, sequence, base, groups })
+    }
+
+    /// Says that nothing more is sent to `node` in a tunnel's lane.
+    pub fn end_lane(&mut self, node: Incarnation, lane: Lane) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.outbound.end_lane(lane);
+        }
+    }
+
+    /// Says that everything of `node` in a tunnel's lane has come.
+    pub fn lane_ended(&mut self, now: Duration, node: Incarnation, lane: Lane) {
+        if let Some((_, inbound)) = self.peers.get_mut(&node).and_then(|peer| peer.inbound.as_mut()) {
+            inbound.end_lane(now, lane);
+        }
+    }
+
+    /// Asks a life of a node whether it is there; comes back as [`Output::Alive`] if it is.
+    pub fn probe(&mut self, node: Incarnation, number: u64) {
+        self.signal(node, SignalKind::Probe { number });
+    }
+
+    /// Forgets a group that was withdrawn, once nothing more will be sent to it.
+    pub fn forget_group(&mut self, key: GroupKey) {
+        for kept in self.groups.remove(key) {
+            self.outputs.push_back(lost(kept, true, Why::NoGroup));
+        }
+        for peer in self.peers.values_mut() {
+            peer.groups.retain(|_, other| *other != key);
+        }
+    }
+
+    // ---- receiving -------------------------------------------------------------------------------------------------
+
+    /// Says that a group of this node has placed so many events, and so many bytes of packets, that `from` had sent it.
+    pub fn placed(&mut self, now: Duration, from: Incarnation, group: u32, events: u64, bytes: u64) {
+        let Some(&window) = self.windows.get(&group) else { return };
+        let delay = self.options.timing.ack_delay;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.placed(now, group, events, bytes, window, delay);
+        }
+    }
+
+    fn receive_data(&mut self, now: Duration, link: LinkId, mut header: Header, body: Bytes) {
+        let here = header.destinations.iter().position(|destination| destination.node == self.incarnation);
+        if let Some(here) = here {
+            let destination = header.destinations.swap_remove(here);
+            self.receive_here(now, &header, destination, body.clone());
+        }
+        if header.destinations.is_empty() || header.hops <= 1 {
+            return;
+        }
+        // The far side of the link it came by is no way onwards: views differ for a moment, and the origin will see to it.
+        let destinations = std::mem::take(&mut header.destinations);
+        for (onwards, destinations) in self.by_link(destinations) {
+            if onwards != link {
+                let header = Header { destinations, hops: header.hops - 1, ..header.clone() };
+                self.put(onwards, &header, &body, true);
+            }
+        }
+    }
+
+    fn receive_here(&mut self, now: Duration, header: &Header, destination: Destination, body: Bytes) {
+        let timing = self.options.timing;
+        // Of a life that is not known yet, or not any more: its origin sends it again.
+        let Some(peer) = self.peers.get_mut(&header.origin) else { return };
+        if !peer.open_session(destination.session, destination.base, timing) {
+            let session = destination.session;
+            self.signal(header.origin, SignalKind::Reset { session });
+            return;
+        }
+        let Some((session, inbound)) = &mut peer.inbound else { return };
+        if *session != destination.session {
+            return;
+        }
+        let taken = Taken { groups: destination.groups, body, age_ms: header.age_ms, redelivered: header.redelivered };
+        let bytes = taken.body.len();
+        let received = inbound.receive(now, header.lane, destination.sequence, destination.base, bytes, taken);
+        if received == Received::Duplicate {
+            peer.duplicates += 1;
+        }
+        while let Some((lane, Taken { groups, body, age_ms, redelivered })) = inbound.take() {
+            self.outputs.push_back(Output::Deliver {
+                from: header.origin,
+                lane,
+                groups,
+                body,
+                age: Duration::from_millis(age_ms.into()),
+                redelivered,
+            });
+        }
+    }
+
+    fn receive_signal(&mut self, now: Duration, signal: Signal) {
+        let Signal { origin, kind, .. } = signal;
+        match kind {
+            SignalKind::Probe { number } => self.signal(origin, SignalKind::Alive { number }),
+            SignalKind::Alive { number } => self.outputs.push_back(Output::Alive { node: origin, number }),
+            SignalKind::Ack { session, lanes, credits } => self.receive_ack(now, origin, session, &lanes, &credits),
+            SignalKind::Query { session } => {
+                if let Some(peer) = self.peers.get_mut(&origin) {
+                    peer.asked(now, session);
+                }
+            }
+            SignalKind::Reset { session } => {
+                let Some(peer) = self.peers.get_mut(&origin).filter(|peer| peer.session == session) else { return };
+                for kept in peer.renew(self.options.timing) {
+                    if !kept.groups.is_empty() {
+                        self.outputs.push_back(lost(kept, true, Why::Forgotten));
+                    }
+                }
+                self.groups.renew(origin);
+                self.outputs.push_back(Output::Forgotten { node: origin });
+                self.eased = true;
+            }
+        }
+    }
+
+    fn receive_ack(
+        &mut self,
+        now: Duration,
+        from: Incarnation,
+        session: u32,
+        lanes: &[LaneAck],
+        credits: &[GroupCredit],
+    ) {
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session == session) else { return };
+        peer.query = None;
+        let mut settled = Vec::new();
+        if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
+            tracing::warn!(node = %peer.node, %error, "an acknowledgement makes no sense and is left out");
+        }
+        for (_, Kept { groups, events, keep, .. }) in settled {
+            peer.confirmed += u64::from(events);
+            self.outputs.push_back(Output::Confirmed { groups, events, keep });
+        }
+        for credit in credits {
+            if let Some(key) = peer.groups.get(&credit.group) {
+                self.groups.grant(*key, credit.events, credit.bytes);
+            }
+        }
+        self.eased = true;
+    }
+
+    fn forward_signal(&mut self, from: LinkId, mut signal: Signal) {
+        if signal.hops <= 1 {
+            return;
+        }
+        signal.hops -= 1;
+        if let Some(link) = self.topology.next_hop(signal.to).filter(|link| *link != from) {
+            self.put_signal(link, &signal);
+        }
+    }
+
+    // ---- what follows from the topology ----------------------------------------------------------------------------
+
+    fn settle_topology(&mut self, now: Duration) {
+        for output in self.topology.poll(now) {
+            match output {
+                topology::Output::Send { links, message } => {
+                    self.outputs.push_back(Output::Control { links, message });
+                }
+                topology::Output::NodeUp { node, incarnation, status } => self.meet(node, incarnation, status),
+                topology::Output::NodeChanged { incarnation, status, .. } => self.reach(incarnation, status),
+                topology::Output::NodeGone { node, incarnation, why } => {
+                    let why = match why {
+                        Loss::Replaced => Why::Restarted,
+                        Loss::Left => Why::Left,
+                        _ => Why::Expired,
+                    };
+                    self.end_life(now, node, incarnation, why);
+                }
+                topology::Output::GroupChanged { node, incarnation, number, state } => {
+                    self.group_changed(node, incarnation, number, state);
+                }
+                topology::Output::PathsChanged { destinations } => {
+                    for incarnation in destinations {
+                        self.path_changed(now, incarnation);
+                    }
+                }
+                topology::Output::Synced { link } => self.outputs.push_back(Output::Synced { link }),
+                topology::Output::Twin { other, .. } => self.outputs.push_back(Output::Twin { other }),
+                topology::Output::Refused { link, why, .. } => self.outputs.push_back(Output::Refused { link, why }),
+            }
+        }
+    }
+
+    fn meet(&mut self, node: NodeName, incarnation: Incarnation, status: NodeStatus) {
+        let past = self.past.remove(&incarnation);
+        self.past_order.retain(|other| *other != incarnation);
+        let peer = Peer::new(node.clone(), past, self.options.timing);
+        self.peers.insert(incarnation, peer);
+        self.outputs.push_back(Output::Met { node, incarnation });
+        self.reach(incarnation, status);
+    }
+
+    fn reach(&mut self, node: Incarnation, status: NodeStatus) {
+        self.outputs.push_back(Output::Reach { node, status });
+        self.eased = true;
+    }
+
+    fn path_changed(&mut self, now: Duration, incarnation: Incarnation) {
+        let reachable = self.topology.next_hop(incarnation).is_some();
+        if let Some(peer) = self.peers.get_mut(&incarnation) {
+            peer.path(now, reachable);
+            self.eased = true;
+        }
+    }
+
+    fn group_changed(&mut self, node: NodeName, incarnation: Incarnation, number: u32, state: Option<Arc<GroupState>>) {
+        let Some(peer) = self.peers.get_mut(&incarnation) else { return };
+        match state {
+            Some(state) => {
+                let key = self.groups.set(&node, incarnation, number, &state);
+                peer.groups.insert(number, key);
+                self.outputs.push_back(Output::Group { key, node, incarnation, state });
+                self.eased = true;
+            }
+            None => {
+                if let Some(key) = peer.groups.get(&number) {
+                    self.outputs.push_back(Output::Withdrawn { key: *key });
+                }
+            }
+        }
+    }
+
+    fn end_life(&mut self, now: Duration, node: NodeName, incarnation: Incarnation, why: Why) {
+        let Some(peer) = self.peers.remove(&incarnation) else { return };
+        self.remember(incarnation, Past { outbound_session: peer.session, inbound_session: peer.inbound_session() });
+        let give_up = now + self.options.return_grace;
+        let mut left_over = Vec::new();
+        for (lane, kept, sent) in peer.outbound.into_unacknowledged() {
+            match why {
+                Why::Restarted if lane == Lane::Normal => left_over.push(kept),
+                _ if kept.groups.is_empty() => {}
+                _ => self.outputs.push_back(lost(kept, sent, why)),
+            }
+        }
+        // The newest first, each before what an even earlier life left over.
+        for kept in left_over.into_iter().rev() {
+            let nowhere = self.groups.keep_for_next_life(kept);
+            self.outputs.extend(nowhere.map(|kept| lost(kept, true, Why::NoGroup)));
+        }
+        if why == Why::Restarted {
+            self.groups.leave(incarnation, give_up);
+        } else {
+            for (key, rest) in self.groups.remove_node(&node) {
+                self.outputs.extend(rest.into_iter().map(|kept| lost(kept, true, why)));
+                self.outputs.push_back(Output::Gone { key, why });
+            }
+        }
+        self.outputs.push_back(Output::Ended { node, incarnation, why });
+        self.eased = true;
+    }
+
+    fn remember(&mut self, incarnation: Incarnation, past: Past) {
+        if self.past.insert(incarnation, past).is_none() {
+            self.past_order.push_back(incarnation);
+        }
+        if self.past_order.len() > PAST_LIVES_MAX
+            && let Some(oldest) = self.past_order.pop_front()
+        {
+            self.past.remove(&oldest);
+        }
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------------------
+
+    /// When [`Engine::tick`] is to be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let peers = self.peers.values().filter_map(Peer::deadline).min();
+        [self.topology.next_deadline(), peers, self.groups.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due, sends again what is in doubt, acknowledges. Call it after everything that came in, too.
+    pub fn tick(&mut self, now: Duration) {
+        self.settle_topology(now);
+        for (key, rest) in self.groups.expire(now) {
+            self.outputs.extend(rest.into_iter().map(|kept| lost(kept, true, Why::NoGroup)));
+            self.outputs.push_back(Output::Gone { key, why: Why::NoGroup });
+        }
+        self.send_to_next_lives(now);
+        let lives: Vec<Incarnation> = self.peers.keys().copied().collect();
+        for life in lives {
+            self.tick_peer(now, life);
+        }
+    }
+
+    fn tick_peer(&mut self, now: Duration, life: Incarnation) {
+        let Some(peer) = self.peers.get_mut(&life) else { return };
+        peer.outbound.tick(now);
+        let session = peer.session;
+        let mut signals = Vec::new();
+        if peer.query_due(now) {
+            signals.push(SignalKind::Query { session });
+        }
+        if peer.reachable
+            && let Some(ack) = peer.acknowledgement(now, &self.windows)
+        {
+            signals.push(ack);
+        }
+        for kind in signals {
+            self.signal(life, kind);
+        }
+        while let Some((lane, destination, body, age_ms, redelivered)) = self.next_again(now, life) {
+            self.transmit(lane, vec![destination], &body, age_ms, redelivered);
+        }
+    }
+
+    fn next_again(&mut self, now: Duration, life: Incarnation) -> Option<(Lane, Destination, Bytes, u32, bool)> {
+        let link = self.topology.next_hop(life).and_then(|link| self.links.get(&link))?;
+        if link.queued >= LINK_QUEUE_BYTES {
+            return None;
+        }
+        let peer = self.peers.get_mut(&life)?;
+        let again = peer.outbound.next_again(now)?;
+        peer.again += 1;
+        let kept = again.packet;
+        let age_ms = u32::try_from(now.saturating_sub(kept.written).as_millis()).unwrap_or(u32::MAX);
+        let destination = Destination {
+            node: life,
+            session: peer.session,
+            sequence: again.sequence,
+            base: again.base,
+            groups: kept.numbers.clone(),
+        };
+        Some((again.lane, destination, kept.body.clone(), age_ms, kept.redelivered))
+    }
+
+    /// Sends what earlier lives of nodes did not acknowledge to their next ones, as far as these have room.
+    fn send_to_next_lives(&mut self, now: Duration) {
+        for key in self.groups.returned() {
+            while let Some(node) = self.groups.next_life(key) {
+                if !self.has_room(node, Lane::Normal) {
+                    break;
+                }
+                let Some(mut kept) = self.groups.take_for_next_life(key) else { break };
+                kept.redelivered = true;
+                let age_ms = u32::try_from(now.saturating_sub(kept.written).as_millis()).unwrap_or(u32::MAX);
+                let body = kept.body.clone();
+                let destination = self.number(now, Lane::Normal, node, kept);
+                self.transmit(Lane::Normal, destination.into_iter().collect(), &body, age_ms, true);
+                self.eased = true;
+            }
+        }
+    }
+
+    // ---- to the links ----------------------------------------------------------------------------------------------
+
+    fn transmit(&mut self, lane: Lane, destinations: Vec<Destination>, body: &Bytes, age_ms: u32, redelivered: bool) {
+        let origin = self.incarnation;
+        for (link, destinations) in self.by_link(destinations) {
+            let header = Header { origin, lane, hops: HOPS_MAX, age_ms, redelivered, destinations };
+            self.put(link, &header, body, false);
+        }
+    }
+
+    fn by_link(&self, destinations: Vec<Destination>) -> Vec<(LinkId, Vec<Destination>)> {
+        let mut by_link: Vec<(LinkId, Vec<Destination>)> = Vec::new();
+        for destination in destinations {
+            let Some(link) = self.topology.next_hop(destination.node) else { continue };
+            match by_link.iter_mut().find(|(other, _)| *other == link) {
+                Some((_, destinations)) => destinations.push(destination),
+                None => by_link.push((link, vec![destination])),
+            }
+        }
+        by_link
+    }
+
+    fn put(&mut self, link: LinkId, header: &Header, body: &Bytes, of_others: bool) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        if of_others && state.queued > FORWARD_QUEUE_BYTES_MAX {
+            state.dropped += 1;
+            return;
+        }
+        self.scratch.clear();
+        header.encode(&mut self.scratch);
+        let encoded = Bytes::copy_from_slice(&self.scratch);
+        state.queued += encoded.len() + body.len();
+        let (origin, lane) = (header.origin, Some(header.lane));
+        self.outputs.push_back(Output::Packet { link, origin, lane, header: encoded, body: body.clone() });
+    }
+
+    fn signal(&mut self, to: Incarnation, kind: SignalKind) {
+        if let Some(link) = self.topology.next_hop(to) {
+            self.put_signal(link, &Signal { origin: self.incarnation, to, hops: HOPS_MAX, kind });
+        }
+    }
+
+    fn put_signal(&mut self, link: LinkId, signal: &Signal) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        self.scratch.clear();
+        signal.encode(&mut self.scratch);
+        let encoded = Bytes::copy_from_slice(&self.scratch);
+        state.queued += encoded.len();
+        let origin = signal.origin;
+        self.outputs.push_back(Output::Packet { link, origin, lane: None, header: encoded, body: Bytes::new() });
+    }
+
+    /// The next thing to be done or known.
+    pub fn next_output(&mut self) -> Option<Output<K>> {
+        self.outputs.pop_front()
+    }
+
+    /// What is known of a life of another node, for people.
+    #[must_use]
+    pub fn figures(&self, node: Incarnation) -> Option<Figures> {
+        self.peers.get(&node).map(Peer::figures)
+    }
+}
+
+/// What a session with a life of another node looks like at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Packets that are not acknowledged.
+    pub unacknowledged_packets: usize,
+    /// Their bytes.
+    pub unacknowledged_bytes: usize,
+    /// Events that were acknowledged.
+    pub confirmed: u64,
+    /// Packets sent more than once.
+    pub again: u64,
+    /// Packets received more than once.
+    pub duplicates: u64,
+    /// How often a path to it came back.
+    pub resumes: u64,
+    /// The smoothed time between a packet and its acknowledgement.
+    pub round_trip: Option<Duration>,
+}
+
+/// How many events and bytes an origin may send to a group before the group's node has said more.
+fn initial_credit(state: &GroupState) -> (u64, u64) {
+    (u64::from(state.window.events).max(1), state.window.bytes.max(1))
+}
+
+fn lost<K>(kept: Kept<K>, sent: bool, why: Why) -> Output<K> {
+    Output::Lost { groups: kept.groups, keep: kept.keep, sent, why }
+}

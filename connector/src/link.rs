@@ -1,0 +1,227 @@
+//! Keeping links: dialling, accepting, saying hello.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use edri_events::Incarnation;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Admission, FromLink, Views};
+use crate::quic::{CloseCode, Connection, Endpoint, Received, Receiver, StreamLane};
+
+/// The pause after a first failure to reach a neighbour; doubled after each further one.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a neighbour may take to say hello, and this node to let it in.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// What may come in other lanes before the hello.
+const EARLY_MAX: usize = 1024;
+
+/// The first thing in the control lane, from either side.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    /// The version of the protocol.
+    version: u32,
+    /// The life of the node, as a number.
+    incarnation: u64,
+    /// The program and its version, for people.
+    #[serde(default)]
+    agent: String,
+}
+
+/// What every link of a node needs.
+pub(crate) struct Here {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) to_driver: mpsc::Sender<FromLink>,
+    pub(crate) views: Arc<Views>,
+}
+
+/// Takes whoever comes.
+pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
+    while let Some(accepted) = endpoint.accept().await {
+        match accepted {
+            Ok(connection) => {
+                let here = Arc::clone(&here);
+                tokio::spawn(async move {
+                    let peer = connection.peer().clone();
+                    let over = run(connection, &here).await;
+                    tracing::debug!(%peer, why = over.text, "an accepted link has ended");
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a neighbour was turned away"),
+        }
+    }
+}
+
+/// Keeps a link to whoever is at `address`, for ever. `tried` is told once it was tried: the neighbour has come, or is
+/// absent.
+pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::UnboundedSender<Tried>) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let outcome = match dial(&endpoint, &address).await {
+            Err(error) => Err(error),
+            Ok(connection) => {
+                let peer = connection.peer().clone();
+                let _ = tried.send(Tried::Reached(address.clone(), peer.clone()));
+                let why = run(connection, &here).await;
+                // If both have dialled, one connection stays; as long as it does this one is not needed.
+                let mut presence = here.views.presence.subscribe();
+                let _ = presence.wait_for(|presence| !presence.neighbours.contains_key(&peer)).await;
+                Ok(why)
+            }
+        };
+        match outcome {
+            Ok(why) if why.lasted => pause = PAUSE_FIRST,
+            Ok(why) => tracing::warn!(address, why = why.text, "no link"),
+            Err(error) => {
+                if pause == PAUSE_FIRST {
+                    tracing::warn!(address, error, "the neighbour is not reached; it is tried again and again");
+                }
+                let _ = tried.send(Tried::Absent(address.clone()));
+            }
+        }
+        // Jittered, so that nodes that lost the same neighbour do not come back all at once.
+        let jitter = 0.5 + f64::from(fastrand::u32(0..1000)) / 2000.0;
+        tokio::time::sleep(pause.mul_f64(jitter)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// What came of the first try at an address.
+#[derive(Debug)]
+pub(crate) enum Tried {
+    /// Somebody is there.
+    Reached(String, edri_events::NodeName),
+    /// Nobody is.
+    Absent(String),
+}
+
+async fn dial(endpoint: &Endpoint, address: &str) -> Result<Connection, String> {
+    let addresses = tokio::net::lookup_host(address).await.map_err(|error| format!("`{address}`: {error}"))?;
+    let mut last = format!("`{address}` is no address of anybody");
+    for address in addresses {
+        match endpoint.dial(address).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+/// How a link ended.
+#[derive(Debug)]
+struct Over {
+    text: String,
+    /// It had been up.
+    lasted: bool,
+}
+
+/// Runs a link to its end.
+async fn run(connection: Connection, here: &Here) -> Over {
+    match welcome(&connection, here).await {
+        Ok(link) => link.run(here).await,
+        Err(text) => Over { text, lasted: false },
+    }
+}
+
+/// A link that is up.
+struct Link {
+    id: crate::topology::LinkId,
+    receiver: Receiver,
+    early: Vec<Received>,
+    connection: Connection,
+}
+
+/// Says hello and hears it, and asks the driver to let the neighbour in.
+async fn welcome(connection: &Connection, here: &Here) -> Result<Link, String> {
+    let (mut sender, mut receiver) = connection.lanes();
+    let hello = Hello {
+        version: edri_protocol::VERSION,
+        incarnation: here.incarnation.get(),
+        agent: concat!("edri ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let hello = rmp_serde::to_vec_named(&hello).map_err(|error| error.to_string())?;
+    sender.send(StreamLane::Control, hello.into());
+    let heard = tokio::time::timeout(HELLO_TIMEOUT, hear(&mut receiver)).await;
+    let (hello, early) = match heard {
+        Ok(Ok(heard)) => heard,
+        Ok(Err(why)) => {
+            let ended = connection.closed_because().map(|closed| closed.to_string());
+            connection.close(CloseCode::ProtocolError, &why);
+            return Err(ended.unwrap_or(why));
+        }
+        Err(_) => {
+            connection.close(CloseCode::ProtocolError, "no hello in time");
+            return Err("the neighbour said no hello in time".to_owned());
+        }
+    };
+    let Some(incarnation) =
+        Incarnation::from_number(hello.incarnation).filter(|_| hello.version == edri_protocol::VERSION)
+    else {
+        let why =
+            format!("version {} of the protocol is not spoken here, only {}", hello.version, edri_protocol::VERSION);
+        connection.close(CloseCode::Refused, &why);
+        return Err(why);
+    };
+    let (answer, answered) = oneshot::channel();
+    let peer = connection.peer().clone();
+    let admission = Admission { peer, incarnation, dialled: connection.dialled(), answer };
+    let gone = || "the node is ending".to_owned();
+    here.to_driver.send(FromLink::Admit(admission)).await.map_err(|_| gone())?;
+    match answered.await.map_err(|_| gone())? {
+        Ok(id) => {
+            let up = FromLink::Up { link: id, connection: connection.clone(), sender, incarnation };
+            here.to_driver.send(up).await.map_err(|_| gone())?;
+            Ok(Link { id, receiver, early, connection: connection.clone() })
+        }
+        Err((code, why)) => {
+            connection.close(code, &why);
+            Err(why)
+        }
+    }
+}
+
+/// The neighbour's hello, and what came before it in other lanes or right behind it.
+async fn hear(receiver: &mut Receiver) -> Result<(Hello, Vec<Received>), String> {
+    let mut early = Vec::new();
+    loop {
+        let Some(mut received) = receiver.next().await else {
+            return Err("the neighbour has gone without a hello".to_owned());
+        };
+        if received.lane != StreamLane::Control {
+            early.push(received);
+            if early.len() > EARLY_MAX {
+                return Err("too much came before a hello".to_owned());
+            }
+            continue;
+        }
+        let first: Bytes = received.frames.remove(0);
+        let hello = rmp_serde::from_slice(&first).map_err(|error| format!("this is no hello: {error}"))?;
+        if !received.frames.is_empty() {
+            early.insert(0, received);
+        }
+        return Ok((hello, early));
+    }
+}
+
+impl Link {
+    async fn run(mut self, here: &Here) -> Over {
+        let link = self.id;
+        for received in std::mem::take(&mut self.early) {
+            if here.to_driver.send(FromLink::Received { link, received }).await.is_err() {
+                break;
+            }
+        }
+        while let Some(received) = self.receiver.next().await {
+            if here.to_driver.send(FromLink::Received { link, received }).await.is_err() {
+                break;
+            }
+        }
+        let text = self.connection.closed().await.to_string();
+        // A driver that is gone needs not be told.
+        let _ = here.to_driver.send(FromLink::Down { link, why: text.clone() }).await;
+        Over { text, lasted: true }
+    }
+}
