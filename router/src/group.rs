@@ -190,6 +190,12 @@ impl Group {
         self.inboxes[0].capacity()
     }
 
+    /// How many deliveries are in the hands of somebody who is no worker of the group: see [`Group::hold`].
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+
     /// What happens when there is no room.
     #[must_use]
     pub fn overflow(&self) -> Overflow {
@@ -249,7 +255,8 @@ impl Group {
     }
 
     /// Whether the group takes no more deliveries.
-    pub(crate) fn is_closed(&self) -> bool {
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
         self.inboxes[0].is_closed()
     }
 

@@ -78,6 +78,10 @@ impl Driver {
             tracing::warn!(%node, group = state.name, "left out: this is no name of a group");
             return;
         };
+        // One that was closed because the group had left makes room for the group that has come under the same name.
+        if self.outboxes.all.get(&key).is_some_and(|outbox| outbox.is_closed()) {
+            self.drained(key);
+        }
         if !self.outboxes.all.contains_key(&key) {
             let options = GroupOptions {
                 name,
@@ -160,31 +164,29 @@ impl Driver {
         {
             tracing::debug!(%error, "the node is ending");
         }
-        // What is in it is still sent; whoever waits for room goes without.
-        group.close(None);
+        // What is in it is still sent, and whoever waits for room in it is still served.
         self.outboxes.ring(key);
     }
 
-    /// An outbox is empty: if nothing more comes into it, its node is told so.
+    /// An outbox is empty: if nothing more is to come into it, its node is told so.
     pub(super) fn drained(&mut self, key: GroupKey) {
         let Some(outbox) = self.outboxes.all.get_mut(&key).filter(|outbox| outbox.withdrawn) else { return };
+        let Some(life) = outbox.life else { return };
+        // From here on whoever comes is told that nobody is there. Somebody may have come just before.
+        outbox.group.close(None);
         if outbox.depth() > 0 {
-            return;
+            return self.outboxes.ring(key);
         }
-        if !outbox.said_left
-            && let (Some(life), Some(number)) = (outbox.life, self.engine.number_of(key))
-        {
-            outbox.said_left = true;
+        let number = self.engine.number_of(key);
+        let Some(outbox) = self.outboxes.all.remove(&key) else { return };
+        if let Some(number) = number {
             let mut writer = Writer::new();
             writer.left(number);
-            let body = writer.take();
-            self.send_to_node(life, Lane::Normal, Vec::new(), &body, 0);
+            self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
         }
-        let done = self.outboxes.all.get(&key).is_some_and(|outbox| outbox.in_flight == 0 && outbox.unanswered == 0);
-        if done && let Some(outbox) = self.outboxes.all.remove(&key) {
-            self.engine.forget_group(key);
-            self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
-        }
+        self.engine.forget_group(key);
+        // What is under way is accounted for by the group, which is kept with it.
+        self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
     }
 
     pub(super) async fn gone(&mut self, key: GroupKey, why: Why) {
@@ -204,30 +206,26 @@ impl Driver {
     }
 
     /// Events for groups of other nodes are lost, or nobody knows whether they have arrived.
-    pub(super) fn lost(&mut self, groups: &[GroupKey], keep: Keep, sent: bool, why: Why) {
-        let Some(events) = keep else { return };
-        for key in groups {
-            let Some(outbox) = self.outboxes.all.get_mut(key) else { continue };
+    pub(super) fn lost(&mut self, groups: &[GroupKey], keep: &Keep, sent: bool, why: Why) {
+        let Some(batch) = keep else { return };
+        for group in groups.iter().filter_map(|key| batch.group(*key)) {
+            let node = group.node().map(ToString::to_string).unwrap_or_default();
             let (reason, what) = match sent {
-                true => (Reason::Unconfirmed, "may have arrived: it was not confirmed before"),
+                true => (Reason::Unconfirmed, "may have arrived, and was not confirmed before"),
                 false => (Reason::Undelivered, "did not arrive before"),
             };
-            let what = format!(
-                "{what} {}",
-                match why {
-                    Why::Left => format!("node `{}` stopped", outbox.node),
-                    Why::Restarted => format!("node `{}` was restarted", outbox.node),
-                    Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
-                    Why::Forgotten => format!("node `{}` gave this node up", outbox.node),
-                    Why::Expired => format!("node `{}` was out of reach for too long", outbox.node),
-                }
-            );
-            for envelope in events.iter() {
+            let detail = match why {
+                Why::Left => format!("{what} node `{node}` stopped"),
+                Why::Restarted => format!("{what} node `{node}` was restarted"),
+                Why::NoGroup => format!("{what} node `{node}` came back without this group"),
+                Why::Forgotten => format!("{what} node `{node}` gave this node up"),
+                Why::Expired => format!("{what} node `{node}` was out of reach for too long"),
+            };
+            for envelope in &batch.events {
                 let delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
-                self.router.discard(&outbox.group, delivery, reason, &what);
+                self.router.discard(group, delivery, reason, &detail);
             }
-            outbox.group.release(events.len());
-            outbox.in_flight -= events.len();
+            group.release(batch.events.len());
         }
     }
 }
