@@ -164,6 +164,7 @@ async fn a_group_that_has_left_the_table_to_be_replaced_takes_what_arrives_until
         let mut selection = Selection::new(pattern.clone());
         selection.handler = handler;
         let group = Group::new(GroupOptions {
+            shared: false,
             name: "m".parse().expect("a name"),
             spread: Spread::Compete,
             capacity: 4,

@@ -26,6 +26,7 @@ fn remote(at: &str, name: &str, capacity: usize, events: &[&str]) -> (Joining, T
     let name: GroupName = name.parse().expect("a name");
     let patterns: Vec<_> = events.iter().map(|event| Pattern::new(event).expect("a pattern")).collect();
     let options = GroupOptions {
+        shared: false,
         name,
         spread: Spread::Compete,
         capacity,

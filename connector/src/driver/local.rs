@@ -138,6 +138,7 @@ impl Driver {
         });
         let state = GroupState {
             name: local.name.clone(),
+            shared: local.group.is_shared(),
             answers: local.group.name().manager().is_some(),
             selections: selections.collect(),
             events: local.events.values().map(|descriptor| EventDeclaration::of(descriptor)).collect(),

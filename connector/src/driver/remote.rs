@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use edri_events::{DescriptorRef, Incarnation, NodeName};
 use edri_router::system::NodeChanged;
-use edri_router::{Delivery, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread};
+use edri_router::{
+    Delivery, Ended, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread,
+};
 
 use super::outbox::Outbox;
 use super::unpack::Origins;
@@ -32,9 +34,28 @@ impl Driver {
         }
         if changed {
             if !status.reachable {
+                self.pass_on_backlog(incarnation);
                 self.locals.forget_life(incarnation);
             }
             self.announce(&node, incarnation, if status.reachable { "reachable" } else { "unreachable" });
+        }
+    }
+
+    /// What waits for shared groups of a node that cannot be reached goes to others that share with them.
+    fn pass_on_backlog(&mut self, life: Incarnation) {
+        let groups = self.router.groups();
+        for outbox in self.outboxes.of_life(life).filter(|outbox| outbox.group.is_shared()) {
+            let others = groups.iter().any(|other| other.shares_with(&outbox.group) && other.is_reachable());
+            while others && let Some(delivery) = outbox.take() {
+                match self.router.pass_on(&outbox.group, delivery) {
+                    Ok(()) => outbox.group.count(Ended::Forwarded),
+                    Err(delivery) => {
+                        let detail = "its node cannot be reached";
+                        self.router.discard(&outbox.group, delivery, Reason::Undelivered, detail);
+                    }
+                }
+            }
+            outbox.give_back();
         }
     }
 
@@ -89,6 +110,7 @@ impl Driver {
                 capacity: self.outbox_events,
                 overflow: Overflow::Wait,
                 handlers: Vec::new(),
+                shared: state.shared,
             };
             let group = Group::remote(options, node.clone());
             let outbox = Outbox::new(key, node.clone(), group, &self.outboxes.ready);
@@ -222,10 +244,20 @@ impl Driver {
                 Why::Expired => format!("{what} node `{node}` was out of reach for too long"),
             };
             for envelope in &batch.events {
-                let delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                if group.is_shared() {
+                    delivery.redelivered = sent;
+                    match self.router.pass_on(group, delivery) {
+                        Ok(()) => {
+                            group.settle(1, Ended::Forwarded);
+                            continue;
+                        }
+                        Err(back) => delivery = back,
+                    }
+                }
                 self.router.discard(group, delivery, reason, &detail);
+                group.release(1);
             }
-            group.release(batch.events.len());
         }
     }
 }
