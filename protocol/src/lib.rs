@@ -25,6 +25,7 @@ pub use frame::{
     Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,
 };
 pub use payload::Payload;
+pub use reading::events as read_declarations;
 pub use stream::{PREFIX_BYTES, first, split};
 pub use text::Text;
 

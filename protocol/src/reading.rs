@@ -118,7 +118,12 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer.deserialize_any(List { max, what, of: PhantomData })
 }
 
-pub(crate) fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventDeclaration>, D::Error> {
+/// Reads a list of declarations that is no longer and no deeper than a frame may have; for `deserialize_with`.
+///
+/// # Errors
+///
+/// The deserializer's, when it finds anything else.
+pub fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventDeclaration>, D::Error> {
     struct Events;
 
     impl<'de> Visitor<'de> for Events {
