@@ -1,4 +1,62 @@
 //! Every bound of the connector, in one place.
 
+use std::time::Duration;
+
+use edri_events::NAME_BYTES_MAX;
+use edri_protocol::limits::FRAME_BYTES_MAX;
+
 /// The most links a packet may cross.
 pub const HOPS_MAX: u8 = 32;
+
+/// The most nodes that are known at once, this one included.
+pub const NODES_MAX: usize = 4096;
+/// The most links of one node.
+pub const LINKS_MAX: usize = 1024;
+/// The most groups of one node.
+pub const GROUPS_MAX: usize = 65_536;
+/// The most selections of one group.
+pub const SELECTIONS_MAX: usize = 65_536;
+/// The most a link may cost; at least it costs 1.
+pub const COST_MAX: u32 = 65_535;
+/// The largest epoch and the largest version of a record: counting on from it never overflows.
+pub const STAMP_MAX: u64 = 1 << 62;
+
+/// The longest record, in bytes.
+pub const RECORD_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of the records of one node that another keeps.
+pub const NODE_BYTES_MAX: usize = 64 << 20;
+/// The most bytes of its own records that a node tells: less than others keep, who may hold old ones beside new ones.
+pub const OWN_BYTES_MAX: usize = NODE_BYTES_MAX / 2;
+/// The most bytes of the records of all nodes.
+pub const TOPOLOGY_BYTES_MAX: usize = 512 << 20;
+/// How many withdrawn groups are remembered one by one before they are put together; more while more groups live.
+pub const GONE_KEPT: usize = 1024;
+/// The most records of one node: its own, its groups, as many withdrawn ones, and those put together.
+pub const NODE_RECORDS_MAX: usize = 2 * GROUPS_MAX + 4;
+/// The most records of one message.
+pub const MESSAGE_RECORDS_MAX: usize = 1024;
+/// How many bytes of records one message holds; more only when a single record is longer.
+pub const MESSAGE_BYTES: usize = 256 << 10;
+
+/// How long a node waits at first between two records of itself: many links that come up together make few records.
+pub const STATE_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// How long it waits at most; each wait is twice the one before.
+pub const STATE_PAUSE_MAX: Duration = Duration::from_millis(320);
+/// After how long without a new record of itself it does not wait.
+pub const STATE_QUIET: Duration = Duration::from_secs(1);
+
+/// How often within [`TWIN_WINDOW`] a node claims its name back from one other life before it holds that one for alive.
+pub const TWIN_CLAIMS: usize = 3;
+/// See [`TWIN_CLAIMS`].
+pub const TWIN_WINDOW: Duration = Duration::from_secs(10);
+
+const _: () = {
+    assert!(GONE_KEPT <= GROUPS_MAX, "a node's withdrawn groups fit beside its groups");
+    assert!(COST_MAX as usize * NODES_MAX <= u32::MAX as usize, "the cost of a path fits in 32 bits");
+    assert!(RECORD_BYTES_MAX + MESSAGE_BYTES <= FRAME_BYTES_MAX, "a message of records fits in a frame");
+    assert!(NODES_MAX * (NAME_BYTES_MAX + 128) <= FRAME_BYTES_MAX, "a summary fits in a frame");
+    assert!(LINKS_MAX * (NAME_BYTES_MAX + 64) <= RECORD_BYTES_MAX, "a node's links fit in its record");
+    assert!(GROUPS_MAX * 8 <= RECORD_BYTES_MAX, "the numbers of a node's groups fit in a record");
+    assert!(STATE_PAUSE_MAX.as_millis() < STATE_QUIET.as_millis(), "waits get longer until it is quiet");
+    assert!(NODE_BYTES_MAX <= TOPOLOGY_BYTES_MAX, "there is room for one node's records");
+};
