@@ -418,6 +418,10 @@ impl Node {
 
     /// The groups of other nodes that can be reached.
     fn reachable_groups(&self) -> Vec<Arc<Group>> {
+        if self.inner.links.lock().is_none() {
+            // Nobody takes anything out of them.
+            return Vec::new();
+        }
         let mut groups = self.inner.router.groups();
         groups.retain(|group| group.node().is_some() && group.is_reachable());
         groups
