@@ -82,9 +82,8 @@ async fn a_shared_manager_is_one_group_on_all_nodes() {
     let authority = Authority::generate().expect("an authority");
     let (first, second) = (Counter::default(), Counter::default());
     let seen = [first.seen.clone(), second.seen.clone()];
-    let shared = |counter: Counter| {
-        Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>()
-    };
+    let shared =
+        |counter: Counter| Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>();
     let (north, address) = listening(&authority, "north", App::new("north").manager(shared(first))).await;
     let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "south"));
     let south = App::new("south").manager(shared(second)).connector(connector).expects("north");

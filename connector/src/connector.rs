@@ -9,7 +9,7 @@ use edri_router::Router;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::driver::{Command, Driver, Parts, Views};
+use crate::driver::{Command, Driver, Parts, Presence, Views};
 use crate::engine::{self, Engine};
 use crate::keys::{KeysError, Reloading};
 use crate::limits::FROM_LINKS;
@@ -234,17 +234,14 @@ impl Connector {
                         None => return,
                     }
                 }
-                let met =
-                    |presence: &crate::driver::Presence| expects.iter().all(|node| presence.reachable.contains(node));
-                if presence.wait_for(met).await.is_ok() {
-                    let _ = settled.send(Command::Settled);
-                }
+                // A driver that has ended needs not be told.
+                let _ = settled.send(Command::Settled);
                 // Keeps the senders of what may still be tried.
                 while tries.recv().await.is_some() {}
             },
             runtime,
         );
-        Ok(Links { endpoint, views, command, _tasks: tasks })
+        Ok(Links { endpoint, views, command, expects, _tasks: tasks })
     }
 }
 
@@ -266,6 +263,7 @@ pub struct Links {
     endpoint: Endpoint,
     views: Arc<Views>,
     command: mpsc::UnboundedSender<Command>,
+    expects: Vec<NodeName>,
     _tasks: JoinSet<()>,
 }
 
@@ -276,26 +274,29 @@ impl Links {
         self.endpoint.local_addr()
     }
 
-    /// Ready once everybody who might answer a request has told so, or is known to be absent; or the links have ended.
+    /// Ready once everybody who might answer a request has told so, or is known to be absent, and those who are expected
+    /// have come; or the links have ended.
     pub fn when_settled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut presence = self.views.presence.subscribe();
+        let (mut presence, expects) = (self.views.presence.subscribe(), self.expects.clone());
         async move {
+            let settled = |presence: &Presence| presence.settled && expects.iter().all(|node| presence.knows(node));
             // An error says that the links have ended.
-            let _ = presence.wait_for(|presence| presence.settled).await;
+            let _ = presence.wait_for(settled).await;
         }
     }
 
-    /// Waits until this node can be reached and has told what it wants. Cancel safe.
-    pub async fn meets(&self, node: &str) {
+    /// Waits until those who are expected can be reached and have told what they want. Cancel safe.
+    pub async fn met(&self) {
         let mut presence = self.views.presence.subscribe();
         // The sender lives as long as `self`.
-        let _ = presence.wait_for(|presence| presence.knows(node)).await;
+        let _ = presence.wait_for(|presence| self.expects.iter().all(|node| presence.knows(node))).await;
     }
 
-    /// Whether this node can be reached and has told what it wants.
+    /// Those who are expected and are still to come.
     #[must_use]
-    pub fn has_met(&self, node: &str) -> bool {
-        self.views.presence.borrow().knows(node)
+    pub fn missing(&self) -> Vec<NodeName> {
+        let presence = self.views.presence.borrow();
+        self.expects.iter().filter(|node| !presence.knows(node)).cloned().collect()
     }
 
     /// Says to the others that the node stops, and waits until each of them has said that nothing more comes from it for

@@ -121,6 +121,8 @@ pub(crate) struct Driver {
 struct Life {
     node: NodeName,
     reachable: bool,
+    /// It says that its own neighbours have told what they know, or are absent.
+    settled: bool,
     origins: unpack::Origins,
 }
 

@@ -132,7 +132,7 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, connector, &self.expects).await {
+        match node.begin(prepared, connector).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

@@ -85,17 +85,12 @@ impl Node {
     }
 
     /// Takes all managers into the table, then starts their workers.
-    pub(crate) async fn begin(
-        &self,
-        prepared: Vec<Prepared>,
-        connector: Option<Connector>,
-        expects: &[String],
-    ) -> Result<(), StartError> {
+    pub(crate) async fn begin(&self, prepared: Vec<Prepared>, connector: Option<Connector>) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
         // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
         match connector {
-            Some(connector) => self.join(connector, expects).await?,
+            Some(connector) => self.join(connector).await?,
             None => router.settle(),
         }
         let handles: Vec<_> =
@@ -110,7 +105,7 @@ impl Node {
     }
 
     /// Joins the node to others, and waits for those that are expected.
-    async fn join(&self, connector: Connector, expects: &[String]) -> Result<(), StartError> {
+    async fn join(&self, connector: Connector) -> Result<(), StartError> {
         let router = &self.inner.router;
         let links = Arc::new(connector.start(router).await?);
         *self.inner.links.lock() = Some(Arc::clone(&links));
@@ -122,14 +117,8 @@ impl Node {
             settle.settle();
         });
         let waited = self.inner.start_timeout;
-        let met = tokio::time::timeout(waited, async {
-            for node in expects {
-                links.meets(node).await;
-            }
-        });
-        if met.await.is_err() {
-            let nodes = expects.iter().filter(|node| !links.has_met(node)).cloned().collect();
-            return Err(StartError::Expected { nodes, waited });
+        if tokio::time::timeout(waited, links.met()).await.is_err() {
+            return Err(StartError::Expected { nodes: links.missing(), waited });
         }
         Ok(())
     }

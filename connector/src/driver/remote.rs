@@ -21,12 +21,13 @@ impl Driver {
 
     pub(super) fn met(&mut self, node: NodeName, incarnation: Incarnation) {
         let origins = Origins::new(node.clone(), incarnation);
-        self.lives.insert(incarnation, Life { node, reachable: false, origins });
+        self.lives.insert(incarnation, Life { node, reachable: false, settled: false, origins });
     }
 
     pub(super) fn reach(&mut self, incarnation: Incarnation, status: NodeStatus) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let changed = std::mem::replace(&mut life.reachable, status.reachable) != status.reachable;
+        life.settled = status.settled;
         let node = life.node.clone();
         for outbox in self.outboxes.of_life(incarnation) {
             outbox.group.set_distance(status.distance.max(1));
