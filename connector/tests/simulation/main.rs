@@ -4,12 +4,15 @@
 mod dice;
 mod host;
 mod ledger;
+mod plan;
+mod rest;
 mod tunnels;
 mod world;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use world::{Plan, World};
+use plan::Plan;
+use world::World;
 
 /// Seeds that every run tries.
 const FIXED: std::ops::Range<u64> = 0..1000;
