@@ -48,8 +48,9 @@ pub(crate) struct Host {
     next_group: u32,
     /// Takes no new work: the node is about to go.
     pub(crate) going: bool,
-    /// How often a session was forgotten: each time, a group may be sent what it grants once more.
-    forgotten: usize,
+    /// How often a session began anew between two lives that both go on: each time, a group may be sent what it grants once
+    /// more, beside what came before.
+    renewals: usize,
 }
 
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Host {
             window,
             next_group: groups.len() as u32,
             going: false,
-            forgotten: 0,
+            renewals: 0,
         }
     }
 
@@ -332,12 +333,13 @@ impl Host {
                 self.lose_calls(incarnation);
                 self.tunnels.peer_lost(now, engine, incarnation);
                 self.answers.retain(|(_, to, _)| *to != incarnation);
+                self.renewals += usize::from(why == Why::Expired);
                 *self.ended.entry(if why == Why::Left { "left" } else { "ended" }).or_default() += 1;
             }
             Output::Forgotten { node } => {
                 self.lose_calls(node);
                 self.tunnels.peer_lost(now, engine, node);
-                self.forgotten += 1;
+                self.renewals += 1;
             }
             Output::Refused { why, .. } => ledger.wrong.push(format!("refused: {why}")),
             Output::Twin { other } => ledger.wrong.push(format!("a twin {other} where there is none")),
@@ -406,7 +408,7 @@ impl Host {
                     inbox.intake.push_back((from, events.clone(), body.len() as u64, redelivered));
                     let waiting: usize =
                         inbox.intake.iter().filter(|(of, ..)| *of == from).map(|(_, e, ..)| e.len()).sum();
-                    let granted = self.window.events as usize * (1 + self.forgotten.min(1));
+                    let granted = self.window.events as usize * (1 + self.renewals);
                     if waiting > granted + PACKET_EVENTS {
                         ledger.wrong.push(format!("{waiting} events of {from} wait at {}", inbox.name));
                     }

@@ -9,6 +9,7 @@ use edri_connector::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX};
 use edri_connector::topology::{self, LinkId, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::session::Timing;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dice::Dice;
 use crate::host::{GROUPS, Host, SimEngine};
@@ -508,6 +509,11 @@ impl World {
     }
 
     fn transmit(&mut self, link: LinkId, node: usize, message: Message) {
+        let content = match &message {
+            Message::Control(message) => xxh3_64(&message.encode()),
+            Message::Packet(frame) => xxh3_64(frame),
+        };
+        self.note(&[u64::from(link.0), node as u64, content]);
         let faulty = self.is_faulty();
         let Some(connection) = self.connections.get_mut(&link.0).filter(|connection| !connection.broken) else {
             return;
