@@ -105,12 +105,13 @@ impl<K> Peer<K> {
         self.inbound.as_ref().map_or(self.forgotten, |(session, _)| *session)
     }
 
-    /// Begins another session to the peer; what was unacknowledged in the old one comes back.
-    pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = Kept<K>> + use<K> {
+    /// Begins another session to the peer; what was unacknowledged in the old one comes back,
+    /// with whether it was ever sent.
+    pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
         self.session += 1;
         let mut outbound = Outbound::new(timing);
         outbound.path(self.reachable);
-        std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, _)| kept)
+        std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, sent)| (kept, sent))
     }
 
     pub(super) fn path(&mut self, now: Duration, reachable: bool) {
@@ -120,7 +121,7 @@ impl<K> Peer<K> {
         if reachable && let Some((_, inbound)) = &mut self.inbound {
             // What was acknowledged meanwhile was not heard.
             self.tell_all = true;
-            inbound.acknowledge_at(now);
+            inbound.resumed(now);
         }
     }
 
@@ -156,8 +157,9 @@ impl<K> Peer<K> {
         placed.events += events;
         placed.bytes += bytes;
         placed.to_tell = true;
-        let (more_events, more_bytes) =
-            (placed.events + window.0 - placed.told.0, placed.bytes + window.1 - placed.told.1);
+        // A group may have taken its window back in part: then it has told more than it would now.
+        let more_events = (placed.events + window.0).saturating_sub(placed.told.0);
+        let more_bytes = (placed.bytes + window.1).saturating_sub(placed.told.1);
         if more_events >= (window.0 / 4).max(1) || more_bytes >= (window.1 / 4).max(1) {
             inbound.acknowledge_at(now);
         } else {
