@@ -52,6 +52,8 @@ impl Replayed {
 pub(crate) struct FeedEnded {
     pub(crate) sensor: String,
     pub(crate) replayed: Replayed,
+    /// From the first until all had arrived.
+    pub(crate) seconds: f64,
 }
 
 /// The earth shook, and a seismic network took note.

@@ -19,7 +19,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use clap::Parser;
@@ -116,18 +116,12 @@ async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn
     let replayed = upload(node, arguments, Part::WHOLE).await?;
     // Every quake counted, every alert that followed from one too.
     node.at_rest().await;
-    gather(node, replayed, has_report, began.elapsed()).await
+    gather(node, replayed, has_report, began.elapsed().as_secs_f64()).await
 }
 
-/// Asks the workers what they found in what was replayed, which took so long.
-async fn gather(
-    node: &Node,
-    replayed: Replayed,
-    has_report: bool,
-    elapsed: Duration,
-) -> Result<Findings, Box<dyn Error>> {
+/// Asks the workers what they found in what was replayed, which took so many seconds.
+async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64) -> Result<Findings, Box<dyn Error>> {
     let bus = node.bus();
-    let elapsed = elapsed.as_secs_f64();
     // Keyed as the quakes are, each request goes to the one counter that has those of its network.
     let mut networks = BTreeMap::new();
     for network in replayed.networks {

@@ -114,10 +114,12 @@ async fn feed(node: &Node, name: &str, arguments: &Arguments) -> Result<(), Box<
         }
     }
     say(&format!("{name}: publishes {} for the centre", arguments.file.display()));
+    let began = Instant::now();
     let replayed = upload(node, arguments, arguments.part).await?;
     let quakes = replayed.quakes;
     arrived(bus).await?;
-    let receipt = bus.publish(FeedEnded { sensor: name.to_owned(), replayed }).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let receipt = bus.publish(FeedEnded { sensor: name.to_owned(), replayed, seconds }).await?;
     if receipt.deliveries == 0 {
         return Err(format!("the centre has gone before {name} could say that it has no more").into());
     }
@@ -155,15 +157,15 @@ pub(crate) async fn study(
     // The last to be asked for: a sensor that knows of this knows of all managers.
     let mut ended = node.bus().subscribe::<FeedEnded>().await?;
     say(&format!("{name}: waits for {sensors} sensor{}", if sensors == 1 { "" } else { "s" }));
-    let began = Instant::now();
-    let mut replayed = Replayed::default();
+    let (mut replayed, mut seconds) = (Replayed::default(), 0_f64);
     for _ in 0..sensors {
         let feed = ended.next().await.ok_or("the node has stopped")?;
         say(&format!("{name}: {} has no more, after {} quakes", feed.sensor, feed.replayed.quakes));
         replayed.add(feed.replayed.clone());
+        seconds = seconds.max(feed.seconds);
     }
     node.at_rest().await;
-    gather(node, replayed, has_report, began.elapsed()).await
+    gather(node, replayed, has_report, seconds).await
 }
 
 // ---- links -------------------------------------------------------------------------------------------------------------

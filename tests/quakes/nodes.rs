@@ -222,6 +222,13 @@ fn what_is_wrong_with_a_node_is_said_with_what_to_do() {
     let mut second = cluster.start("sensor", &connect);
     let said = second.says("every node needs a name of its own");
     assert!(said.contains("sensor"), "{said}");
+    // It is tried again, but less and less often.
+    let tries = Instant::now();
+    for _ in 0..5 {
+        second.says("no link");
+    }
+    // 100 ms, doubled four times, each shortened to a half at most.
+    assert!(tries.elapsed() > Duration::from_millis(700), "{:?}", tries.elapsed());
     second.ends_by_ctrl_c();
     first.ends_by_ctrl_c();
     switch.ends_by_ctrl_c();
