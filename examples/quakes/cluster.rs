@@ -3,12 +3,11 @@
 //! What the centre finds is what one process finds that reads the same catalogue, or the program fails.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use edri::Connector;
 use edri::prelude::*;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -17,7 +16,7 @@ use tokio::time::sleep;
 use crate::arguments::Arguments;
 use crate::nodes::{study, tell_of_links};
 use crate::report::Findings;
-use crate::{keys, observatory, observe, print, say, studying};
+use crate::{keys, observatory, observe, print, say, stopped, studying};
 
 /// How long the switch may take to say where it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -75,11 +74,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Some(together) = together else { return stopped() };
     print(&together, arguments.json)?;
     compare(&alone, &together)
-}
-
-fn stopped() -> Result<(), Box<dyn Error>> {
-    say("stopped before the end of the catalogue");
-    Ok(())
 }
 
 /// Starts the sensors, kills the switch, starts it again, and waits until the sensors have ended. The switch goes on.
@@ -173,7 +167,8 @@ impl Process {
                     // Nobody waits for a second one.
                     let _ = found.try_send(rest.split(',').next().unwrap_or(rest).to_owned());
                 }
-                eprintln!("{line}");
+                // As with all that is said, nothing depends on it.
+                let _ = writeln!(std::io::stderr(), "{line}");
             }
         });
         let address = address.recv_timeout(START_LIMIT).map_err(|_| "the switch does not start")?;

@@ -56,6 +56,11 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "quakes: {text}");
 }
 
+fn stopped() -> Result<(), Box<dyn Error>> {
+    say("stopped before the end of the catalogue");
+    Ok(())
+}
+
 /// The workers and what they handle. The reader computes for a while, so it is on a thread, where that holds up nobody; the
 /// analyst does too, and in a process of its own its memory and its mishaps are its own as well.
 fn observatory() -> App {
@@ -105,7 +110,7 @@ fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     })?;
     match findings {
         Some(findings) => print(&findings, arguments.json),
-        None => Ok(writeln!(io::stderr(), "quakes: stopped before the end of the catalogue")?),
+        None => stopped(),
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use edri::keys::Identity;
 use edri::prelude::*;
-use edri::{Connector, LinkState, Topology};
+use edri::{LinkState, Topology};
 use tokio::time::{Instant, sleep};
 
 use crate::arguments::{Arguments, Role, SWITCH};
 use crate::events::{FeedEnded, QuakeRecorded, Replayed};
 use crate::report::Findings;
-use crate::{gather, keys, print, reader, say, start_report, studying, upload};
+use crate::{gather, keys, print, reader, say, start_report, stopped, studying, upload};
 
 /// How many quakes wait for the centre before its sensors do, once it is out of reach.
 const BACKLOG_MAX: usize = 1 << 18;
@@ -56,7 +56,7 @@ pub(crate) fn run(role: Role, arguments: &Arguments) -> Result<(), Box<dyn Error
                 node.shutdown().await;
                 Ok::<_, Box<dyn Error>>(())
             })?;
-            told_to_stop_if_nothing(fed)
+            fed.map_or_else(stopped, Ok)
         }
         Role::Centre => {
             let findings = studying(app).run_with(async move |node: Node| {
@@ -69,17 +69,10 @@ pub(crate) fn run(role: Role, arguments: &Arguments) -> Result<(), Box<dyn Error
             })?;
             match findings {
                 Some(findings) => print(&findings, arguments.json),
-                None => told_to_stop_if_nothing(None),
+                None => stopped(),
             }
         }
     }
-}
-
-fn told_to_stop_if_nothing(done: Option<()>) -> Result<(), Box<dyn Error>> {
-    if done.is_none() {
-        say("stopped before the end of the catalogue");
-    }
-    Ok(())
 }
 
 fn connector(role: Role, arguments: &Arguments, identity: Identity) -> Connector {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{EXAMPLE, check_account, check_findings, check_report, signal};
+use super::{EXAMPLE, check_account, check_findings, check_report, children, is_running, signal, within_limit};
 
 /// How long anything here may take: an outage and the way back take most of it.
 const LIMIT: Duration = Duration::from_secs(45);
@@ -139,6 +139,22 @@ fn a_cluster_whose_switch_is_killed_finds_what_one_process_finds() {
     check_report(&found, 1);
     // Each sensor says that it has no more.
     check_account(&found, 1, 2);
+}
+
+#[test]
+fn a_cluster_that_is_stopped_leaves_no_process_behind() {
+    let mut cluster = Node::start(&["--cluster", "--no-python"]);
+    cluster.says("sensor-2: publishes");
+    let children = children(cluster.child.id());
+    for name in ["switch", "sensor-1", "sensor-2"] {
+        assert!(children.iter().any(|(_, arguments)| arguments.contains(name)), "{children:?}");
+    }
+    cluster.ends_by_ctrl_c();
+    within_limit("its processes to end", move || {
+        while children.iter().any(|(pid, _)| is_running(*pid)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 #[test]
