@@ -172,13 +172,15 @@ pub(crate) async fn tell_of_links(bus: &Bus, name: &str) -> Infallible {
         for link in &topology.links {
             let Some(peer) = &link.peer else { continue };
             let is_up = link.state == LinkState::Up;
-            match (links.insert(peer.clone(), is_up), is_up) {
-                (Some(true), false) => {
-                    let why = link.last_error.as_deref().unwrap_or("nobody said why");
-                    say(&format!("{name}: the link to {peer} is down: {why}"));
-                }
-                (None | Some(false), true) => say(&format!("{name}: the link to {peer} is up")),
-                _ => {}
+            let (was_up, since_s) = links.insert(peer.clone(), (is_up, link.since_s)).unwrap_or((false, 0.0));
+            // It may have gone down and come back between two looks.
+            let is_another = link.since_s < since_s;
+            if was_up && (!is_up || is_another) {
+                let why = link.last_error.as_deref().unwrap_or("nobody said why");
+                say(&format!("{name}: the link to {peer} is down: {why}"));
+            }
+            if is_up && (!was_up || is_another) {
+                say(&format!("{name}: the link to {peer} is up"));
             }
         }
         outage = look_at_outage(name, &topology, outage);

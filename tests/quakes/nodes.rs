@@ -121,7 +121,8 @@ impl Cluster {
 
 #[test]
 fn a_cluster_whose_switch_is_killed_finds_what_one_process_finds() {
-    let mut cluster = Node::start(&["--cluster", "--outage", "2", "--json"]);
+    // A second longer than it takes to notice it.
+    let mut cluster = Node::start(&["--cluster", "--outage", "4", "--json"]);
     cluster.says("kill -9");
     let (status, stdout, stderr) = cluster.end();
     assert!(status.success(), "{status}: {stderr}");
