@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use edri::keys::{Authority, Identity};
 use edri::prelude::*;
-use edri::{Connector, Node};
 
 use crate::support::until;
 

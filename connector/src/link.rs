@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::{Admission, FromLink, Views};
-use crate::quic::{CloseCode, Connection, Endpoint, Received, Receiver, StreamLane};
+use crate::quic::{CloseCode, Closed, Connection, Endpoint, Received, Receiver, StreamLane};
 
 /// The pause after a first failure to reach a neighbour; doubled after each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -114,7 +114,7 @@ async fn dial(endpoint: &Endpoint, address: &str) -> Result<Connection, String> 
 #[derive(Debug)]
 struct Over {
     text: String,
-    /// It had been up.
+    /// It had been up, and neither side refused the other.
     lasted: bool,
 }
 
@@ -123,6 +123,18 @@ async fn run(connection: Connection, here: &Here) -> Over {
     match welcome(&connection, here).await {
         Ok(link) => link.run(here).await,
         Err(text) => Over { text, lasted: false },
+    }
+}
+
+/// Whether one of the two did not want the other. The neighbour may say so only after this node has let it in, and it will
+/// say so again: it is to be asked less and less often.
+fn is_refusal(closed: &Closed) -> bool {
+    use CloseCode::{DuplicateNode, Overloaded, ProtocolError, Refused};
+    match closed {
+        Closed::Here { code, .. } | Closed::Neighbour { code, .. } => {
+            matches!(code, DuplicateNode | Overloaded | ProtocolError | Refused)
+        }
+        _ => false,
     }
 }
 
@@ -219,9 +231,10 @@ impl Link {
                 break;
             }
         }
-        let text = self.connection.closed().await.to_string();
+        let closed = self.connection.closed().await;
+        let text = closed.to_string();
         // A driver that is gone needs not be told.
         let _ = here.to_driver.send(FromLink::Down { link, why: text.clone() }).await;
-        Over { text, lasted: true }
+        Over { text, lasted: !is_refusal(&closed) }
     }
 }
