@@ -158,8 +158,8 @@ impl<K> Peer<K> {
         placed.bytes += bytes;
         placed.to_tell = true;
         // A group may have taken its window back in part: then it has told more than it would now.
-        let more_events = (placed.events + window.0).saturating_sub(placed.told.0);
-        let more_bytes = (placed.bytes + window.1).saturating_sub(placed.told.1);
+        let more_events = placed.events.saturating_add(window.0).saturating_sub(placed.told.0);
+        let more_bytes = placed.bytes.saturating_add(window.1).saturating_sub(placed.told.1);
         if more_events >= (window.0 / 4).max(1) || more_bytes >= (window.1 / 4).max(1) {
             inbound.acknowledge_at(now);
         } else {
@@ -182,7 +182,7 @@ impl<K> Peer<K> {
                 break;
             }
             placed.to_tell = false;
-            placed.told = (placed.events + events, placed.bytes + bytes);
+            placed.told = (placed.events.saturating_add(events), placed.bytes.saturating_add(bytes));
             credits.push(GroupCredit { group: *group, events: placed.told.0, bytes: placed.told.1 });
         }
         Some(SignalKind::Ack { session: *session, lanes, credits })

@@ -465,7 +465,6 @@ impl Host {
     pub(crate) fn intake(&self) -> usize {
         self.inboxes.values().map(|inbox| inbox.intake.len()).sum()
     }
-
 }
 
 impl Inbox {

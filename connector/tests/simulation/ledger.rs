@@ -65,7 +65,14 @@ impl Ledger {
         self.executed.contains(&(by, from, call))
     }
 
-    pub(crate) fn arrived(&mut self, now: Duration, event: EventNumber, place: Place, life: Incarnation, redelivered: bool) {
+    pub(crate) fn arrived(
+        &mut self,
+        now: Duration,
+        event: EventNumber,
+        place: Place,
+        life: Incarnation,
+        redelivered: bool,
+    ) {
         let Some(way) = self.ways.get_mut(&(event, place)) else {
             self.wrong.push(format!("{event:?} arrived at {place:?}, which it was not published to"));
             return;

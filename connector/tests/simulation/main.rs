@@ -3,6 +3,7 @@
 
 mod dice;
 mod host;
+mod hostile;
 mod ledger;
 mod plan;
 mod rest;
@@ -31,7 +32,9 @@ fn run(seed: u64) -> Result<world::Summary, String> {
     let mut world = World::new(plan.clone());
     match world.run() {
         Ok(()) => Ok(world.summary),
-        Err(wrong) => Err(format!("seed {seed}: {wrong}\n{plan:?}\nreplay it with `cargo xtask simulate --seed {seed}`")),
+        Err(wrong) => {
+            Err(format!("seed {seed}: {wrong}\n{plan:?}\nreplay it with `cargo xtask simulate --seed {seed}`"))
+        }
     }
 }
 

@@ -65,12 +65,27 @@ enum End {
 enum Happening {
     Moment,
     Dial(usize),
-    Up { connection: u32, end: usize },
-    Down { connection: u32, end: usize },
-    Arrive { connection: u32, end: usize, message: Message },
-    Wake { node: usize, wake: u64 },
+    Up {
+        connection: u32,
+        end: usize,
+    },
+    Down {
+        connection: u32,
+        end: usize,
+    },
+    Arrive {
+        connection: u32,
+        end: usize,
+        message: Message,
+    },
+    Wake {
+        node: usize,
+        wake: u64,
+    },
     /// A node is gone, having said so.
-    Exit { node: usize },
+    Exit {
+        node: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
