@@ -17,6 +17,9 @@ use crate::link::{Here, Tried, accept, keep};
 use crate::quic::{self, BindError, Endpoint};
 use crate::topology;
 
+/// How many commands wait for the driver, and news of addresses that were tried.
+const COMMANDS: usize = 64;
+
 /// How a node is joined to others: where it listens, whom it dials, and who it is.
 ///
 /// ```no_run
@@ -181,7 +184,7 @@ impl Connector {
             ..engine::Options::default()
         };
         let (to_driver, from_links) = mpsc::channel(FROM_LINKS);
-        let (command, commands) = mpsc::unbounded_channel();
+        let (command, commands) = mpsc::channel(COMMANDS);
         let views = Arc::new(Views::new());
         let parts = Parts {
             router: router.clone(),
@@ -214,7 +217,7 @@ impl Connector {
         if self.listen.is_some() {
             tasks.spawn_on(accept(endpoint.clone(), Arc::clone(&here)), runtime);
         }
-        let (tried, mut tries) = mpsc::unbounded_channel();
+        let (tried, mut tries) = mpsc::channel(COMMANDS);
         for address in &self.connect {
             tasks.spawn_on(keep(endpoint.clone(), address.clone(), Arc::clone(&here), tried.clone()), runtime);
         }
@@ -235,7 +238,7 @@ impl Connector {
                     }
                 }
                 // A driver that has ended needs not be told.
-                let _ = settled.send(Command::Settled);
+                let _ = settled.send(Command::Settled).await;
                 // Keeps the senders of what may still be tried.
                 while tries.recv().await.is_some() {}
             },
@@ -262,7 +265,7 @@ async fn watch(mut driver: AbortOnDrop) -> Result<(), tokio::task::JoinError> {
 pub struct Links {
     endpoint: Endpoint,
     views: Arc<Views>,
-    command: mpsc::UnboundedSender<Command>,
+    command: mpsc::Sender<Command>,
     expects: Vec<NodeName>,
     _tasks: JoinSet<()>,
 }
@@ -303,7 +306,7 @@ impl Links {
     /// groups that were withdrawn, at most for `limit`.
     pub async fn leave(&self, limit: Duration) {
         let (done, left) = oneshot::channel();
-        if self.command.send(Command::Leave(done)).is_ok() {
+        if self.command.send(Command::Leave(done)).await.is_ok() {
             let _ = tokio::time::timeout(limit, left).await;
         }
     }
@@ -312,7 +315,7 @@ impl Links {
     /// before has come; at most for `limit`.
     pub async fn quiet(&self, limit: Duration) {
         let (done, quiet) = oneshot::channel();
-        if self.command.send(Command::Quiet(done)).is_ok() {
+        if self.command.send(Command::Quiet(done)).await.is_ok() {
             let _ = tokio::time::timeout(limit, quiet).await;
         }
     }

@@ -83,7 +83,7 @@ pub(crate) struct Parts {
     pub(crate) began: Instant,
     pub(crate) feed: InterestFeed,
     pub(crate) from_links: mpsc::Receiver<FromLink>,
-    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) views: Arc<Views>,
     pub(crate) outbox_events: usize,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Driver {
     began: Instant,
     feed: InterestFeed,
     from_links: mpsc::Receiver<FromLink>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
     views: Arc<Views>,
     outbox_events: usize,
     links: BTreeMap<LinkId, Neighbour>,

@@ -57,14 +57,14 @@ pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
 
 /// Keeps a link to whoever is at `address`, for ever. `tried` is told once it was tried: the neighbour has come, or is
 /// absent.
-pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::UnboundedSender<Tried>) {
+pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::Sender<Tried>) {
     let mut pause = PAUSE_FIRST;
     while here.views.presence.borrow().expelled.is_none() {
         let outcome = match dial(&endpoint, &address).await {
             Err(error) => Err(error),
             Ok(connection) => {
                 let peer = connection.peer().clone();
-                let _ = tried.send(Tried::Reached(address.clone(), peer.clone()));
+                let _ = tried.send(Tried::Reached(address.clone(), peer.clone())).await;
                 let why = run(connection, &here).await;
                 // If both have dialled, one connection stays; as long as it does this one is not needed.
                 let mut presence = here.views.presence.subscribe();
@@ -79,7 +79,7 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
                 if pause == PAUSE_FIRST {
                     tracing::warn!(address, error, "the neighbour is not reached; it is tried again and again");
                 }
-                let _ = tried.send(Tried::Absent(address.clone()));
+                let _ = tried.send(Tried::Absent(address.clone())).await;
             }
         }
         // Jittered, so that nodes that lost the same neighbour do not come back all at once.

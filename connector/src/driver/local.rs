@@ -146,7 +146,6 @@ impl Driver {
                 events: GROUP_WINDOW_EVENTS.min(u32::try_from(local.group.capacity()).unwrap_or(u32::MAX)).max(1),
                 bytes: GROUP_WINDOW_BYTES,
             },
-            ..GroupState::default()
         };
         if let Err(error) = self.engine.set_group(number, state) {
             tracing::error!(%error, "other nodes do not hear of a group of this one");
