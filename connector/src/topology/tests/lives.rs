@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use edri_events::{Incarnation, NodeName};
 
-use super::super::{Content, LinkId, Message, NodeView, Output, Refusal, WITHDRAWN_SLOT, Withdrawn};
-use super::net::{CALM, Weather};
+use super::super::{Content, LinkId, Message, NodeView, Options, Output, Refusal, WITHDRAWN_SLOT, Withdrawn};
+use super::net::{CALM, Net, Weather};
 use super::{
     START, add_group, chain, group, hear, life, name, of_group, others, record, take_log, topology, with_neighbour,
 };
@@ -78,6 +78,29 @@ fn who_joined_during_a_partition_hears_of_the_other_side_as_soon_as_it_heals() {
 }
 
 #[test]
+fn a_node_is_never_seen_without_its_groups() {
+    for seed in 0..30 {
+        let mut net = Net::new(seed, Options::default());
+        net.complete = true;
+        net.weather = Weather { delay_ms: 100, ..CALM };
+        net.batches = seed % 2 == 0;
+        let names = ["n0", "n1", "n2", "n3", "n4", "n5"];
+        for node in names {
+            net.start(node);
+            add_group(&mut net, node, 1, "g");
+        }
+        // Two halves that join, and a node that does so in between.
+        for (a, b) in [("n0", "n1"), ("n1", "n2"), ("n3", "n4"), ("n4", "n5"), ("n2", "n3")] {
+            net.connect(a, b, [1, 1]);
+            let pause = net.random.below(400);
+            net.run(Duration::from_millis(pause));
+        }
+        net.run(Duration::from_secs(3));
+        net.check_agreement();
+    }
+}
+
+#[test]
 fn what_one_has_forgotten_and_another_not_does_not_come_back() {
     let mut net = chain(&["a", "b", "dead"]);
     net.kill(&name("dead"));
@@ -97,6 +120,9 @@ fn what_one_has_forgotten_and_another_not_does_not_come_back() {
     net.start("x");
     net.connect("x", "b", [1, 1]);
     net.run(Duration::from_secs(5));
+    let before = net.sent;
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.sent.messages - before.messages, net.sent.digests - before.digests, "it is not even spoken of");
     for node in ["a", "x"] {
         assert!(net.host(node).topology.known.get(&name("dead")).is_none(), "{node}");
     }
