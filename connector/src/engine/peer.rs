@@ -156,8 +156,11 @@ impl<K> Peer<K> {
         placed.events += events;
         placed.bytes += bytes;
         placed.to_tell = true;
-        let (more_events, more_bytes) =
-            (placed.events + window.0 - placed.told.0, placed.bytes + window.1 - placed.told.1);
+        // Nothing more where less was to be granted than before: another group took its place and has less room.
+        let (more_events, more_bytes) = (
+            (placed.events + window.0).saturating_sub(placed.told.0),
+            (placed.bytes + window.1).saturating_sub(placed.told.1),
+        );
         if more_events >= (window.0 / 4).max(1) || more_bytes >= (window.1 / 4).max(1) {
             inbound.acknowledge_at(now);
         } else {
