@@ -281,8 +281,21 @@ impl Links {
         }
     }
 
-    /// Ends the links in good order: neighbours are told.
+    /// Waits until nothing more comes from other nodes for a group that has left the table, by its id; at most for `limit`.
+    pub async fn withdrawn(&self, group: u64, limit: Duration) {
+        let (done, over) = oneshot::channel();
+        if self.command.send(Command::Withdrawn(group, done)).is_ok() {
+            let _ = tokio::time::timeout(limit, over).await;
+        }
+    }
+
+    /// Ends the links in good order: neighbours are told. What they have not confirmed by now becomes dead letters.
     pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.command.send(Command::Close(done)).is_ok() {
+            // An error says that the driver has ended.
+            let _ = closed.await;
+        }
         self.endpoint.close(quic::CloseCode::GoingAway, "the node stops");
         self.endpoint.wait_idle().await;
     }

@@ -211,6 +211,8 @@ pub enum Why {
     NoGroup,
     /// The other side does not know the session any more.
     Forgotten,
+    /// This node stops.
+    Stopped,
 }
 
 /// What one packet is kept with until it is acknowledged.
@@ -496,6 +498,27 @@ impl<K: Clone> Engine<K> {
         }
     }
 
+    /// Tells every node that can be reached what has come from it.
+    pub fn acknowledge_all(&mut self, now: Duration) {
+        for peer in self.peers.values_mut() {
+            let session = peer.inbound_session();
+            peer.asked(now, session);
+        }
+        self.tick(now);
+    }
+
+    /// Gives back everything that was not acknowledged, because this node stops. Nothing is to be sent after this.
+    pub fn give_back(&mut self) {
+        for peer in self.peers.values_mut() {
+            for kept in peer.renew(self.options.timing).filter(|kept| !kept.groups.is_empty()) {
+                self.outputs.push_back(lost(kept, true, Why::Stopped));
+            }
+        }
+        for kept in self.groups.left_over() {
+            self.outputs.push_back(lost(kept, true, Why::Stopped));
+        }
+    }
+
     // ---- receiving -------------------------------------------------------------------------------------------------
 
     /// Says that a group of this node has placed so many events, and so many bytes of packets, that `from` had sent it.
@@ -707,6 +730,8 @@ impl<K: Clone> Engine<K> {
             let nowhere = self.groups.keep_for_next_life(kept);
             self.outputs.extend(nowhere.map(|kept| lost(kept, true, Why::NoGroup)));
         }
+        // Before its groups are gone, whose calls end with it.
+        self.outputs.push_back(Output::Ended { node: node.clone(), incarnation, why });
         if why == Why::Restarted {
             self.groups.leave(incarnation, give_up);
         } else {
@@ -715,7 +740,6 @@ impl<K: Clone> Engine<K> {
                 self.outputs.push_back(Output::Gone { key, why });
             }
         }
-        self.outputs.push_back(Output::Ended { node, incarnation, why });
         self.eased = true;
     }
 

@@ -311,7 +311,14 @@ impl Node {
         if let Err(error) = self.inner.router.change(Vec::new(), std::slice::from_ref(handle.group())).await {
             tracing::error!(%error, manager = %handle.name(), "withdrawing a manager");
         }
-        let drained = handle.drain(limit, successor).await;
+        let began = Instant::now();
+        let links = self.inner.links.lock().clone();
+        if let Some(links) = links {
+            // What other nodes had accepted for it by now still comes.
+            links.withdrawn(handle.group().id(), limit).await;
+        }
+        let left = limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST);
+        let drained = handle.drain(left, successor).await;
         self.inner.managers.lock().retain(|other| other.group().id() != handle.group().id());
         drained
     }
@@ -373,6 +380,10 @@ impl Node {
             tokio::time::sleep(REST_POLL).await;
         }
         inner.router.set_phase(Phase::Stopped);
+        // Others may want to hear that, too.
+        while Instant::now() < limit && !are_idle(&self.reachable_groups()) {
+            tokio::time::sleep(REST_POLL).await;
+        }
         if let Some(links) = links {
             links.close().await;
         }

@@ -49,6 +49,12 @@ impl Locals {
         }
     }
 
+    /// Whether a group, by its id, was withdrawn and nothing more comes for it; or is not known at all.
+    pub(super) fn is_over(&self, id: u64) -> bool {
+        let found = self.groups.values().find(|local| local.group.id() == id);
+        found.is_none_or(|local| local.leaving.as_ref().is_some_and(BTreeSet::is_empty))
+    }
+
     /// Whether some of those who were told that a group is withdrawn have not said yet that nothing more comes.
     pub(super) fn is_awaited(&self) -> bool {
         self.groups.values().any(|local| local.leaving.as_ref().is_some_and(|waited| !waited.is_empty()))

@@ -9,7 +9,7 @@ use edri_router::{Delivery, Group, GroupName, GroupOptions, Joining, Overflow, R
 use super::outbox::Outbox;
 use super::unpack::Origins;
 use super::{Driver, Keep, Life};
-use crate::engine::{GroupKey, Why};
+use crate::engine::{GroupKey, Output, Why};
 use crate::topology::{GroupState, NodeStatus};
 use edri_protocol::items::Writer;
 use edri_protocol::packet::Lane;
@@ -69,6 +69,20 @@ impl Driver {
         let detail = format!("node `{node}` had given this node up, and does not know what it was asked");
         self.lose_calls(incarnation, &detail);
         self.lose_tunnels(incarnation, &detail);
+    }
+
+    /// Ends everything that was sent and not confirmed or answered, because this node stops.
+    pub(super) fn give_back(&mut self) {
+        for life in self.lives.keys().copied().collect::<Vec<_>>() {
+            self.lose_calls(life, "this node has stopped");
+            self.lose_tunnels(life, "this node has stopped");
+        }
+        self.engine.give_back();
+        while let Some(output) = self.engine.next_output() {
+            if let Output::Lost { groups, keep, sent, why } = output {
+                self.lost(&groups, keep, sent, why);
+            }
+        }
     }
 
     // ---- groups ----------------------------------------------------------------------------------------------------
@@ -220,6 +234,7 @@ impl Driver {
                     Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
                     Why::Forgotten => format!("node `{}` gave this node up", outbox.node),
                     Why::Expired => format!("node `{}` was out of reach for too long", outbox.node),
+                    Why::Stopped => "this node stopped".to_owned(),
                 }
             );
             for envelope in events.iter() {
