@@ -6,6 +6,7 @@ mod lives;
 mod overload;
 mod tunnels;
 mod verbs;
+mod versions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

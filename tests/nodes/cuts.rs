@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 
 use super::{Cluster, Pair, publish, reaches};
 use crate::support::{
-    Asked, Gate, Noted, Seen, asked, at_rest, dead_numbers, does, keeps, keeps_behind, letters, noted,
-    until, within,
+    Asked, Gate, Noted, Seen, asked, at_rest, dead_numbers, does, keeps, keeps_behind, letters, noted, until, within,
 };
 use crate::tunnels::{Counted, multiply};
 
@@ -31,7 +30,11 @@ async fn nothing_is_lost_doubled_or_out_of_order_in_bad_weather_and_after_a_move
     let seen = Seen::default();
     let manager = Manager::new("keep").worker(keeps(&seen)).handles::<Noted>().handles::<Asked>();
     let (pair, proxy) = Cluster::new()
-        .apart(11, |app, connector| app.connector(connector).manager(manager), |app, connector| app.connector(connector))
+        .apart(
+            11,
+            |app, connector| app.connector(connector).manager(manager),
+            |app, connector| app.connector(connector),
+        )
         .await;
     known(&pair).await;
     proxy.set_weather(Weather::bad());
@@ -103,7 +106,8 @@ async fn a_link_that_is_cut_under_load_and_mended_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_that_stays_away_has_not_confirmed_becomes_dead_letters_and_requests_are_lost() {
     let (gate, seen) = (Gate::closed(), Seen::default());
-    let manager = Manager::new("slow").inbox(4).worker(keeps_behind(&gate, &seen)).handles::<Noted>().handles::<Asked>();
+    let manager =
+        Manager::new("slow").inbox(4).worker(keeps_behind(&gate, &seen)).handles::<Noted>().handles::<Asked>();
     let expiry = Duration::from_secs(2);
     let (pair, proxy) = Cluster::new()
         .apart(
@@ -125,10 +129,7 @@ async fn what_a_node_that_stays_away_has_not_confirmed_becomes_dead_letters_and_
     assert!(error.to_string().contains("centre"), "{error}");
     until("the letters", || letters(pair.sensor.bus()).len() >= 16).await;
     let reasons = letters(pair.sensor.bus());
-    assert!(
-        reasons.iter().all(|letter| matches!(letter.0, Reason::Unconfirmed | Reason::Undelivered)),
-        "{reasons:?}"
-    );
+    assert!(reasons.iter().all(|letter| matches!(letter.0, Reason::Unconfirmed | Reason::Undelivered)), "{reasons:?}");
     let account = at_rest(pair.sensor.bus()).await;
     assert_eq!(account.deliveries, account.forwarded + account.dead_lettered + account.failed, "{account:?}");
     assert!(pair.sensor.topology().remote.is_empty());
@@ -152,7 +153,11 @@ async fn a_tunnel_goes_on_at_the_exact_item_after_a_cut() {
     const ITEMS: u64 = 3000;
     let manager = Manager::new("server").worker(does(multiply)).handles::<Counted>();
     let (pair, proxy) = Cluster::new()
-        .apart(14, |app, connector| app.connector(connector).manager(manager), |app, connector| app.connector(connector))
+        .apart(
+            14,
+            |app, connector| app.connector(connector).manager(manager),
+            |app, connector| app.connector(connector),
+        )
         .await;
     known(&pair).await;
     let opened = within("the tunnel", pair.sensor.bus().open(Counted { factor: 2 })).await.expect("opened");
@@ -194,7 +199,11 @@ async fn a_request_under_way_when_the_link_is_cut_is_answered_after_it() {
     };
     let manager = Manager::new("waits").worker(worker).handles::<Asked>();
     let (pair, proxy) = Cluster::new()
-        .apart(15, |app, connector| app.connector(connector).manager(manager), |app, connector| app.connector(connector))
+        .apart(
+            15,
+            |app, connector| app.connector(connector).manager(manager),
+            |app, connector| app.connector(connector),
+        )
         .await;
     known(&pair).await;
     let bus = pair.sensor.bus().clone();

@@ -87,7 +87,8 @@ async fn a_publisher_waits_for_another_node_as_long_as_it_may_and_is_told_for_wh
     gate.open();
     assert_eq!(seen.wait_for(waits as usize).await, (0..waits).collect::<Vec<_>>());
     // There is room again.
-    until("room", || sensor.bus().publish(noted(waits)).now_or_never().is_some_and(|published| published.is_ok())).await;
+    until("room", || sensor.bus().publish(noted(waits)).now_or_never().is_some_and(|published| published.is_ok()))
+        .await;
     ends_well(&sensor).await;
     ends_well(&centre).await;
 }

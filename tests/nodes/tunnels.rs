@@ -70,7 +70,7 @@ async fn items_go_both_ways_between_nodes_and_the_result_comes_last() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_holds_up_who_sends_and_what_is_on_the_way_is_bounded() {
     const SIZE: usize = 64 << 10;
-    const ITEMS: usize = 1000;
+    const ITEMS: usize = 400;
     let gate = Gate::closed();
     let copies = {
         let gate = gate.clone();

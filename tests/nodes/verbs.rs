@@ -169,11 +169,8 @@ async fn an_envelope_arrives_as_it_was_sent() {
         within("somebody", bus.wait_for::<Followed>()).await.expect("somebody");
         let parent: TraceContext =
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().expect("a trace context");
-        let options = Options::new()
-            .header("colour", "blue")
-            .trace(parent)
-            .key("its own")
-            .time_limit(Duration::from_secs(60));
+        let options =
+            Options::new().header("colour", "blue").trace(parent).key("its own").time_limit(Duration::from_secs(60));
         let direct = bus.publish_with(Followed { number: 1 }, &options).await.expect("published");
         let first = bus.publish(noted(2)).await.expect("published");
         let sights = sights.wait_for(2).await;
