@@ -2,6 +2,7 @@
 
 mod calls;
 mod cuts;
+mod hostile;
 mod lives;
 mod overload;
 mod tunnels;

@@ -355,7 +355,7 @@ async fn a_node_that_expects_another_in_vain_does_not_start_and_names_it() {
     let cluster = Cluster::new();
     let centre = cluster.listens("centre", |app| app).await;
     let app = App::new("sensor").connector(cluster.dialling("sensor", address(&centre)));
-    let app = app.expects("centre").expects("west").start_timeout(Duration::from_millis(500));
+    let app = app.expects("centre").expects("west").start_timeout(Duration::from_secs(3));
     let error = within("the node not to start", app.start()).await.expect_err("nobody is called west");
     let text = error.to_string();
     assert!(text.contains("west") && !text.contains("centre"), "{text}");
