@@ -311,17 +311,21 @@ impl Links {
         }
     }
 
-    /// Waits until the other nodes have taken note of everything that was withdrawn here until now, and what they had sent
-    /// before has come; at most for `limit`.
-    pub async fn quiet(&self, limit: Duration) {
-        let (done, quiet) = oneshot::channel();
-        if self.command.send(Command::Quiet(done)).await.is_ok() {
-            let _ = tokio::time::timeout(limit, quiet).await;
+    /// Waits until nothing more comes from other nodes for a group that has left the table, by its id; at most for `limit`.
+    pub async fn withdrawn(&self, group: u64, limit: Duration) {
+        let (done, over) = oneshot::channel();
+        if self.command.send(Command::Withdrawn(group, done)).await.is_ok() {
+            let _ = tokio::time::timeout(limit, over).await;
         }
     }
 
-    /// Ends the links in good order: neighbours are told.
+    /// Ends the links in good order: neighbours are told. What they have not confirmed by now becomes dead letters.
     pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.command.send(Command::Close(done)).await.is_ok() {
+            // An error says that the driver has ended.
+            let _ = closed.await;
+        }
         self.endpoint.close(quic::CloseCode::GoingAway, "the node stops");
         self.endpoint.wait_idle().await;
     }

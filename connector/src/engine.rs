@@ -211,6 +211,8 @@ pub enum Why {
     NoGroup,
     /// The other side does not know the session any more.
     Forgotten,
+    /// This node stops.
+    Stopped,
 }
 
 /// What one packet is kept with until it is acknowledged.
@@ -225,6 +227,8 @@ struct Kept<K> {
     written: Duration,
     /// Whether a life of the destination may have had it that has ended since.
     redelivered: bool,
+    /// The last of those.
+    had: Option<Incarnation>,
 }
 
 /// What is known of a link.
@@ -446,6 +450,7 @@ impl<K: Clone> Engine<K> {
                 keep: keep.clone(),
                 written: now,
                 redelivered: false,
+                had: None,
             };
             destinations.extend(self.number(now, lane, target.node, kept));
         }
@@ -494,6 +499,30 @@ impl<K: Clone> Engine<K> {
         }
         for peer in self.peers.values_mut() {
             peer.groups.retain(|_, other| *other != key);
+        }
+    }
+
+    /// Tells every node that can be reached what has come from it.
+    pub fn acknowledge_all(&mut self, now: Duration) {
+        for peer in self.peers.values_mut() {
+            let session = peer.inbound_session();
+            peer.asked(now, session);
+        }
+        self.tick(now);
+    }
+
+    /// Gives back everything that was not acknowledged, because this node stops. Nothing is to be sent after this.
+    pub fn give_back(&mut self) {
+        for peer in self.peers.values_mut() {
+            for (mut kept, sent) in peer.renew(self.options.timing) {
+                kept.redelivered |= sent;
+                if !kept.groups.is_empty() {
+                    self.outputs.push_back(lost(kept, Why::Stopped));
+                }
+            }
+        }
+        for kept in self.groups.take_left_over() {
+            self.outputs.push_back(lost(kept, Why::Stopped));
         }
     }
 
@@ -713,6 +742,7 @@ impl<K: Clone> Engine<K> {
         let mut left_over = Vec::new();
         for (lane, mut kept, sent) in peer.outbound.into_unacknowledged() {
             kept.redelivered |= sent;
+            kept.had = sent.then_some(incarnation).or(kept.had);
             match why {
                 Why::Restarted if lane == Lane::Normal => left_over.push(kept),
                 _ if kept.groups.is_empty() => {}
@@ -724,6 +754,8 @@ impl<K: Clone> Engine<K> {
             let nowhere = self.groups.keep_for_next_life(kept);
             self.outputs.extend(nowhere.map(|kept| lost(kept, why)));
         }
+        // Before its groups are gone, whose calls end with it.
+        self.outputs.push_back(Output::Ended { node: node.clone(), incarnation, why });
         if why == Why::Restarted {
             self.groups.leave(incarnation, give_up);
         } else {
@@ -732,7 +764,6 @@ impl<K: Clone> Engine<K> {
                 self.outputs.push_back(Output::Gone { key, why });
             }
         }
-        self.outputs.push_back(Output::Ended { node, incarnation, why });
         self.eased = true;
     }
 
@@ -819,6 +850,12 @@ impl<K: Clone> Engine<K> {
                     break;
                 }
                 let Some(kept) = self.groups.take_for_next_life(key) else { break };
+                if kept.had == Some(node) {
+                    // What was left of an earlier life had hidden this one for a moment. It may have it already, and would
+                    // not know it again in another session.
+                    self.outputs.push_back(lost(kept, Why::Forgotten));
+                    continue;
+                }
                 let age_ms = u32::try_from(now.saturating_sub(kept.written).as_millis()).unwrap_or(u32::MAX);
                 let (body, redelivered) = (kept.body.clone(), kept.redelivered);
                 let destination = self.number(now, Lane::Normal, node, kept);

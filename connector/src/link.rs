@@ -7,6 +7,7 @@ use bytes::Bytes;
 use edri_events::Incarnation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::driver::{Admission, FromLink, Views};
 use crate::quic::{CloseCode, Closed, Connection, Endpoint, Received, Receiver, StreamLane};
@@ -40,11 +41,14 @@ pub(crate) struct Here {
 
 /// Takes whoever comes.
 pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
+    // Ends with this task: a node that was dropped must not look alive to its neighbours.
+    let mut links = JoinSet::new();
     while let Some(accepted) = endpoint.accept().await {
+        while links.try_join_next().is_some() {}
         match accepted {
             Ok(connection) => {
                 let here = Arc::clone(&here);
-                tokio::spawn(async move {
+                links.spawn(async move {
                     let peer = connection.peer().clone();
                     let over = run(connection, &here).await;
                     tracing::debug!(%peer, why = over.text, "an accepted link has ended");
@@ -65,7 +69,13 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
             Ok(connection) => {
                 let peer = connection.peer().clone();
                 let _ = tried.send(Tried::Reached(address.clone(), peer.clone())).await;
-                let why = run(connection, &here).await;
+                let why = match welcome(&connection, &here).await {
+                    Ok(link) => {
+                        here.views.dialled(&address, None);
+                        link.run(&here).await
+                    }
+                    Err(text) => Over { text, lasted: false },
+                };
                 // If both have dialled, one connection stays; as long as it does this one is not needed.
                 let mut presence = here.views.presence.subscribe();
                 let _ = presence.wait_for(|presence| !presence.neighbours.contains_key(&peer)).await;
@@ -74,8 +84,12 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
         };
         match outcome {
             Ok(why) if why.lasted => pause = PAUSE_FIRST,
-            Ok(why) => tracing::warn!(address, why = why.text, "no link"),
+            Ok(why) => {
+                here.views.dialled(&address, Some(&why.text));
+                tracing::warn!(address, why = why.text, "no link");
+            }
             Err(error) => {
+                here.views.dialled(&address, Some(&error));
                 if pause == PAUSE_FIRST {
                     tracing::warn!(address, error, "the neighbour is not reached; it is tried again and again");
                 }

@@ -303,10 +303,11 @@ impl Node {
         let began = Instant::now();
         let links = self.inner.links.lock().clone();
         if let Some(links) = links {
-            // Others are told first, and what they had sent by then still comes.
-            links.quiet(limit).await;
+            // What other nodes had accepted for it by now still comes.
+            links.withdrawn(handle.group().id(), limit).await;
         }
-        let drained = handle.drain(limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST), successor).await;
+        let left = limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST);
+        let drained = handle.drain(left, successor).await;
         self.inner.managers.lock().retain(|other| other.group().id() != handle.group().id());
         drained
     }
@@ -368,6 +369,10 @@ impl Node {
             tokio::time::sleep(REST_POLL).await;
         }
         inner.router.set_phase(Phase::Stopped);
+        // Others may want to hear that, too.
+        while Instant::now() < limit && !are_idle(&self.reachable_groups()) {
+            tokio::time::sleep(REST_POLL).await;
+        }
         if let Some(links) = links {
             links.close().await;
         }

@@ -46,6 +46,8 @@ struct Shown {
     at: Option<Instant>,
     /// How often each neighbour's link has come up, and why it went down last.
     history: BTreeMap<NodeName, History>,
+    /// Why there is no link to an address that is dialled.
+    unreached: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -77,6 +79,16 @@ impl Views {
         });
     }
 
+    /// Whoever is at an address that is dialled has let this node in, or why not.
+    pub(crate) fn dialled(&self, address: &str, why_not: Option<&str>) {
+        let mut shown = self.shown.lock();
+        match why_not {
+            Some(why) => shown.unreached.insert(address.to_owned(), why.to_owned()),
+            None => shown.unreached.remove(address),
+        };
+        shown.at = None;
+    }
+
     /// Shows the next change at once.
     pub(super) fn dirty(&self) {
         self.shown.lock().at = None;
@@ -95,6 +107,12 @@ impl Views {
         shown.at = Some(Instant::now());
         shown.nodes = driver.node_views();
         shown.links = driver.link_views(&shown.history);
+        for (address, why) in shown.unreached.clone() {
+            let mut view = LinkView::new(address, LinkState::Down);
+            view.dialled = true;
+            view.last_error = Some(why);
+            shown.links.push(view);
+        }
         drop(shown);
         let settled = driver.engine.topology().is_settled();
         let reachable = driver.present();

@@ -189,6 +189,11 @@ impl<K: Clone> RemoteGroups<K> {
         keys.into_iter().map(|key| (key, self.remove(key))).collect()
     }
 
+    /// Takes what is left over for groups that are to come back.
+    pub(super) fn take_left_over(&mut self) -> Vec<Kept<K>> {
+        self.groups.values_mut().flat_map(|group| std::mem::take(&mut group.unacknowledged)).collect()
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.groups.values().filter_map(|group| group.give_up).min()
     }
