@@ -252,5 +252,5 @@ fn no_well_formed_nonsense_panics_or_grows() {
         hostile.run(600);
         seen = std::array::from_fn(|index| seen[index] + hostile.seen[index]);
     }
-    assert!(seen.iter().all(|count| *count > 100), "delivered, confirmed, lost: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 20), "delivered, confirmed, lost: {seen:?}");
 }
