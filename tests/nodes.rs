@@ -76,3 +76,33 @@ async fn an_event_and_a_request_reach_another_node() {
     assert!(report.account.is_balanced());
     assert_eq!(report.account.handled, 1001, "{:?}", report.account);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_manager_is_one_group_on_all_nodes() {
+    let authority = Authority::generate().expect("an authority");
+    let (first, second) = (Counter::default(), Counter::default());
+    let seen = [first.seen.clone(), second.seen.clone()];
+    let shared = |counter: Counter| {
+        Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>()
+    };
+    let (north, address) = listening(&authority, "north", App::new("north").manager(shared(first))).await;
+    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "south"));
+    let south = App::new("south").manager(shared(second)).connector(connector).expects("north");
+    let south = south.start().await.expect("starts");
+    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
+    let sensor = App::new("sensor").connector(connector).expects("north").expects("south");
+    let sensor = sensor.start().await.expect("starts");
+    until("both groups to be known", || sensor.topology().remote.len() == 2).await;
+    for number in 0..500 {
+        let receipt = sensor.bus().publish(Ping { number }).await.expect("published");
+        assert_eq!(receipt.deliveries, 1, "one of them");
+    }
+    until("all have come", || seen.iter().map(|seen| seen.lock().len()).sum::<usize>() == 500).await;
+    let mut all: Vec<u64> = seen.iter().flat_map(|seen| seen.lock().clone()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..500).collect::<Vec<_>>(), "each went to one");
+    assert!(seen.iter().all(|seen| !seen.lock().is_empty()), "both took some");
+    for node in [sensor, south, north] {
+        assert!(node.shutdown().await.account.is_balanced());
+    }
+}

@@ -26,6 +26,7 @@ fn remote(at: &str, name: &str, capacity: usize, events: &[&str]) -> (Joining, T
     let name: GroupName = name.parse().expect("a name");
     let patterns: Vec<_> = events.iter().map(|event| Pattern::new(event).expect("a pattern")).collect();
     let options = GroupOptions {
+        shared: false,
         name,
         spread: Spread::Compete,
         capacity,
@@ -274,8 +275,10 @@ async fn of_nodes_as_near_the_one_with_the_least_unanswered_is_asked() {
 async fn a_node_that_cannot_be_reached_is_asked_only_if_nobody_else_answers_and_then_waited_for() {
     let (node, gate, mut near, far) = three().await;
     near.group.set_reachable(false);
-    let busy = [ask(&node, 0), ask(&node, 1)];
-    until("requests to be here", || gate.arrivals() == 1 && node.topology().managers[0].depths == [1]).await;
+    let in_hand = ask(&node, 0);
+    gate.arrived(1).await;
+    let busy = [in_hand, ask(&node, 1)];
+    until("a request to be queued", || node.topology().managers[0].depths == [1]).await;
     let asking = ask(&node, 2);
     queued(&far.group, 1).await;
     asking.abort();

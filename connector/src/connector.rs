@@ -196,7 +196,20 @@ impl Connector {
         router.set_beyond(Arc::clone(&views) as Arc<dyn edri_router::Beyond>);
         let mut tasks = JoinSet::new();
         let runtime = router.runtime();
-        tasks.spawn_on(Driver::new(parts).run(), runtime);
+        let driver = runtime.spawn(Driver::new(parts).run());
+        let (watched, groups) = (Arc::clone(&views), router.clone());
+        tasks.spawn_on(
+            async move {
+                // Aborted with the other tasks when the links end.
+                let driver = AbortOnDrop(driver);
+                if let Err(error) = watch(driver).await {
+                    tracing::error!(%error, "the connector has failed: this node is alone until it is restarted");
+                    groups.groups().iter().for_each(|group| group.set_reachable(false));
+                    watched.expelled("its connector has failed".to_owned());
+                }
+            },
+            runtime,
+        );
         let here = Arc::new(Here { incarnation, to_driver, views: Arc::clone(&views) });
         if self.listen.is_some() {
             tasks.spawn_on(accept(endpoint.clone(), Arc::clone(&here)), runtime);
@@ -233,6 +246,19 @@ impl Connector {
         );
         Ok(Links { endpoint, views, command, _tasks: tasks })
     }
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn watch(mut driver: AbortOnDrop) -> Result<(), tokio::task::JoinError> {
+    (&mut driver.0).await
 }
 
 /// The links of a running node. They end when this is dropped.
@@ -278,6 +304,15 @@ impl Links {
         let (done, left) = oneshot::channel();
         if self.command.send(Command::Leave(done)).is_ok() {
             let _ = tokio::time::timeout(limit, left).await;
+        }
+    }
+
+    /// Waits until the other nodes have taken note of everything that was withdrawn here until now, and what they had sent
+    /// before has come; at most for `limit`.
+    pub async fn quiet(&self, limit: Duration) {
+        let (done, quiet) = oneshot::channel();
+        if self.command.send(Command::Quiet(done)).is_ok() {
+            let _ = tokio::time::timeout(limit, quiet).await;
         }
     }
 

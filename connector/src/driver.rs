@@ -26,13 +26,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::{DescriptorRef, Envelope, Incarnation, NodeName};
-use edri_router::{InterestFeed, Router};
+use edri_router::{GroupRef, InterestFeed, Router};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-use crate::engine::{Engine, Output};
+use crate::engine::{Engine, GroupKey, Output};
 use crate::topology::LinkId;
 
 use calls::Calls;
@@ -41,12 +41,24 @@ pub(crate) use links::{Admission, FromLink};
 use links::{Door, Neighbour};
 use local::Locals;
 use outbox::Outboxes;
-use pack::Packer;
+use pack::{Packer, confirmed};
 use tunnels::TunnelsOf;
 pub(crate) use view::{Presence, Views};
 
-/// What is kept of a packet until its destination has it: the events, in case they become dead letters.
-type Keep = Option<Arc<Vec<Envelope>>>;
+/// What is kept of a packet of events until its destinations have it; nothing of other packets.
+pub(crate) type Keep = Option<Arc<Batch>>;
+
+/// The events of a packet, in case they become dead letters, and the groups that account for them.
+pub(crate) struct Batch {
+    events: Vec<Envelope>,
+    groups: Vec<(GroupKey, GroupRef)>,
+}
+
+impl Batch {
+    fn group(&self, key: GroupKey) -> Option<&GroupRef> {
+        self.groups.iter().find(|(known, _)| *known == key).map(|(_, group)| group)
+    }
+}
 
 /// How many batches are taken from links before others have their turn.
 const BATCHES_MAX: usize = 64;
@@ -58,8 +70,10 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(crate) enum Command {
     /// All configured neighbours have told what they know, or are absent.
     Settled,
-    /// Withdraw everything and say so; done once all others have taken note, or at the time limit.
-    Leave(tokio::sync::oneshot::Sender<()>),
+    /// Withdraw everything and say so; done once all others have taken note.
+    Leave(oneshot::Sender<()>),
+    /// Done once all others have taken note of what was withdrawn until now.
+    Quiet(oneshot::Sender<()>),
 }
 
 /// What the driver of a node is made with.
@@ -96,7 +110,8 @@ pub(crate) struct Driver {
     tunnels: TunnelsOf,
     /// Tunnels that have something to send and no room.
     blocked_tunnels: Vec<tunnels::Key>,
-    leaving: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Who waits until others have taken note of what was withdrawn.
+    quiet: Vec<oneshot::Sender<()>>,
     timer: Pin<Box<Sleep>>,
     eased: FuturesUnordered<futures_util::future::BoxFuture<'static, ()>>,
 }
@@ -135,7 +150,7 @@ impl Driver {
             intake: Intake::default(),
             calls,
             tunnels,
-            leaving: None,
+            quiet: Vec::new(),
             timer: Box::pin(tokio::time::sleep(IDLE)),
             eased: FuturesUnordered::new(),
         }
@@ -161,7 +176,7 @@ impl Driver {
             }
             busy |= self.settle().await;
             self.look_at_links();
-            self.look_at_leaving();
+            self.look_at_quiet();
             let due = self.look_at_others();
             if busy {
                 // Others on this runtime have their turn.
@@ -207,8 +222,9 @@ impl Driver {
             Command::Leave(done) => {
                 self.withdraw_all();
                 self.engine.set_leaving();
-                self.leaving = Some(done);
+                self.quiet.push(done);
             }
+            Command::Quiet(done) => self.quiet.push(done),
         }
     }
 
@@ -231,12 +247,14 @@ impl Driver {
         [door, shown].into_iter().flatten().fold(idle, Duration::min)
     }
 
-    /// Says that this node has left once everybody knows.
-    fn look_at_leaving(&mut self) {
-        let left = self.leaving.is_some() && !self.locals.is_awaited() && self.intake.len() == 0;
-        if left && let Some(done) = self.leaving.take() {
-            // If nobody waits for it any more, that is as well.
-            let _ = done.send(());
+    /// Tells those who wait that others have taken note of what was withdrawn, once they have.
+    fn look_at_quiet(&mut self) {
+        self.locals.forget_left();
+        if !self.quiet.is_empty() && !self.locals.is_awaited() && self.intake.len() == 0 {
+            for done in std::mem::take(&mut self.quiet) {
+                // If nobody waits for it any more, that is as well.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -249,10 +267,8 @@ impl Driver {
             Output::Deliver { from, lane, groups, body, age, redelivered } => {
                 self.deliver(from, lane, &groups, &body, age, redelivered);
             }
-            // Of requests and tunnels the answer tells, not the packet.
-            Output::Confirmed { groups, events, keep } if keep.is_some() => self.confirmed(&groups, events),
-            Output::Confirmed { .. } => {}
-            Output::Lost { groups, keep, sent, why } => self.lost(&groups, keep, sent, why),
+            Output::Confirmed { groups, keep, .. } => confirmed(&groups, &keep),
+            Output::Lost { groups, keep, sent, why } => self.lost(&groups, &keep, sent, why),
             Output::Met { node, incarnation } => self.met(node, incarnation),
             Output::Reach { node, status } => self.reach(node, status),
             Output::Ended { node, incarnation, why } => self.ended(&node, incarnation, why),

@@ -705,7 +705,7 @@ impl<K: Clone> Engine<K> {
         // The newest first, each before what an even earlier life left over.
         for kept in left_over.into_iter().rev() {
             let nowhere = self.groups.keep_for_next_life(kept);
-            self.outputs.extend(nowhere.map(|kept| lost(kept, true, Why::NoGroup)));
+            self.outputs.extend(nowhere.map(|kept| lost(kept, true, why)));
         }
         if why == Why::Restarted {
             self.groups.leave(incarnation, give_up);

@@ -60,8 +60,8 @@ const _: () = {
     assert!(NODE_BYTES_MAX <= TOPOLOGY_BYTES_MAX, "there is room for one node's records");
 };
 
-/// The longest frame of a lane: the longest frame of the protocol, and what wraps it.
-pub const LANE_FRAME_BYTES_MAX: usize = FRAME_BYTES_MAX + (64 << 10);
+/// The longest frame of a lane: a packet. Messages in the control lane are shorter.
+pub const LANE_FRAME_BYTES_MAX: usize = edri_protocol::limits::PACKET_BYTES_MAX;
 /// The most tunnels of one direction of a link that have a stream of their own; frames of further ones travel in the lane
 /// of notifications.
 pub const TUNNEL_STREAMS_MAX: u32 = 4096;

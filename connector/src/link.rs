@@ -59,7 +59,7 @@ pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
 /// absent.
 pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::UnboundedSender<Tried>) {
     let mut pause = PAUSE_FIRST;
-    loop {
+    while here.views.presence.borrow().expelled.is_none() {
         let outcome = match dial(&endpoint, &address).await {
             Err(error) => Err(error),
             Ok(connection) => {

@@ -172,7 +172,7 @@ impl Topology {
     }
 
     /// A neighbour's connection is up and has said who it is. `cost` is brought into 1 to
-    /// [`COST_MAX`](crate::limits::COST_MAX). Several links to one neighbour are one to others; here the cheapest is used, and
+    /// [`COST_MAX`]. Several links to one neighbour are one to others; here the cheapest is used, and
     /// of those the one with the highest number.
     ///
     /// # Errors

@@ -311,7 +311,13 @@ impl Node {
         if let Err(error) = self.inner.router.change(Vec::new(), std::slice::from_ref(handle.group())).await {
             tracing::error!(%error, manager = %handle.name(), "withdrawing a manager");
         }
-        let drained = handle.drain(limit, successor).await;
+        let began = Instant::now();
+        let links = self.inner.links.lock().clone();
+        if let Some(links) = links {
+            // Others are told first, and what they had sent by then still comes.
+            links.quiet(limit).await;
+        }
+        let drained = handle.drain(limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST), successor).await;
         self.inner.managers.lock().retain(|other| other.group().id() != handle.group().id());
         drained
     }
@@ -412,6 +418,10 @@ impl Node {
 
     /// The groups of other nodes that can be reached.
     fn reachable_groups(&self) -> Vec<Arc<Group>> {
+        if self.inner.links.lock().is_none() {
+            // Nobody takes anything out of them.
+            return Vec::new();
+        }
         let mut groups = self.inner.router.groups();
         groups.retain(|group| group.node().is_some() && group.is_reachable());
         groups

@@ -102,6 +102,7 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) instances: usize,
     pub(crate) keyed: bool,
+    pub(crate) shared: bool,
     pub(crate) capacity: usize,
     pub(crate) overflow: Overflow,
     pub(crate) placement: Placement,
@@ -123,6 +124,7 @@ impl Manager {
                 name: name.to_owned(),
                 instances: 1,
                 keyed: false,
+                shared: false,
                 capacity: INBOX_CAPACITY_DEFAULT,
                 overflow: Overflow::Wait,
                 placement: Placement::Task,
@@ -288,6 +290,14 @@ impl<W> Manager<W> {
     /// instances compete for events from one inbox.
     pub fn keyed(mut self) -> Self {
         self.settings.keyed = true;
+        self
+    }
+
+    /// Makes the managers of this name on all nodes one group: each notification goes to one of them, to that of the
+    /// publisher's own node while it has room, then to the node with most room. When a node dies, what it had not taken goes
+    /// to another, marked as redelivered. Not for keyed managers.
+    pub fn shared(mut self) -> Self {
+        self.settings.shared = true;
         self
     }
 

@@ -146,12 +146,17 @@ impl Prepared {
         if definition.selections.is_empty() {
             return Err(invalid("it handles no event: add `.handles::<E>()`".to_owned()));
         }
+        if settings.shared && settings.keyed {
+            let text = "it is keyed and shared: keys are not divided among nodes yet, so leave out one of the two";
+            return Err(invalid(text.to_owned()));
+        }
         let group = Group::new(GroupOptions {
             name: GroupName::Manager(name.clone()),
             spread: if settings.keyed { Spread::ByKey(settings.instances) } else { Spread::Compete },
             capacity: settings.capacity,
             overflow: settings.overflow,
             handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
+            shared: settings.shared,
         });
         Ok(Self { name, definition, group, introduced })
     }

@@ -92,6 +92,46 @@ impl Router {
         arrived
     }
 
+    /// Gives a delivery that was for a shared group of another node to another group that shares with it and can be reached;
+    /// it comes back if there is none. It waits for room there if it must, as long as publishers do.
+    ///
+    /// # Errors
+    ///
+    /// The delivery, when nobody else takes it.
+    pub fn pass_on(&self, group: &GroupRef, mut delivery: Delivery) -> Result<(), Delivery> {
+        let snapshot = self.core.snapshot();
+        let descriptor = &delivery.envelope.head().descriptor;
+        let answers = descriptor.kind() != Kind::Notification;
+        let mut other = None;
+        if let Some(entry) = snapshot.entry(descriptor) {
+            entry.for_each(&delivery.envelope, |route| {
+                let target = &route.target;
+                let able = target.is_reachable() && (route.exact || !answers);
+                if able && group.shares_with(target) && target.id() != group.id() {
+                    other = Some(route);
+                }
+            });
+        }
+        let Some(route) = other else { return Err(delivery) };
+        delivery.handler = route.handler;
+        let mut displaced = Vec::new();
+        match route.target.offer(delivery, &mut displaced) {
+            Offered::Taken => {}
+            Offered::Gone(delivery) => return Err(delivery),
+            Offered::Dropped(delivery) => self.core.drop_newest(&route.target, delivery),
+            Offered::Full(group, inbox, delivery) => {
+                let mut stalled = Stalled::new(&self.core, group, inbox, delivery);
+                let limit = self.core.limits.publish_wait;
+                self.core.runtime.spawn(async move {
+                    // Out of time, it is a dead letter.
+                    let _ = tokio::time::timeout(limit, stalled.wait()).await;
+                });
+            }
+        }
+        self.core.bury_displaced(displaced);
+        Ok(())
+    }
+
     /// As [`Router::arrive`], for a delivery that comes behind others that wait for the group: it waits like them, also if
     /// there is room. Never [`Arrived::Taken`].
     pub fn arrive_behind(&self, group: &GroupRef, delivery: Delivery) -> Arrived {

@@ -54,6 +54,8 @@ pub struct GroupOptions {
     pub overflow: Overflow,
     /// Which of its handlers takes which events, when it has several.
     pub handlers: Vec<(Pattern, u32)>,
+    /// It is one group with those of its name on other nodes: each event goes to one of them.
+    pub shared: bool,
 }
 
 /// The workers of one manager on one node, or one subscription, as the router sees them; of this node, or of another.
@@ -79,6 +81,8 @@ pub struct Group {
     source: Mutex<Option<Box<dyn Source>>>,
     // Held to copy the list; written when the manager starts.
     workers: RwLock<Vec<Arc<WorkerStatus>>>,
+    /// The name that it shares its events under.
+    shared: Option<Arc<str>>,
     remote: Option<Box<Remote>>,
 }
 
@@ -88,6 +92,19 @@ pub type GroupRef = Arc<Group>;
 impl Target for GroupRef {
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn shared(&self) -> Option<&Arc<str>> {
+        self.shared.as_ref()
+    }
+
+    /// This node while there is room, then whoever has most, and last who cannot be reached.
+    fn cost(&self, envelope: &Envelope) -> u64 {
+        let room = self.room_for(envelope) as u64;
+        let far = u64::from(self.remote.is_some());
+        let (full, lost) = (u64::from(room == 0), u64::from(!self.is_reachable()));
+        let crowded = u64::from(u32::MAX) - room.min(u64::from(u32::MAX));
+        lost << 34 | full << 33 | far << 32 | if far == 1 { crowded } else { 0 }
     }
 }
 
@@ -125,6 +142,7 @@ impl Group {
             Spread::ByKey(partitions) => partitions,
         };
         assert!(inboxes > 0, "a group has an inbox");
+        let shared = options.name.manager_anywhere().filter(|_| options.shared).map(|name| Arc::from(name.as_str()));
         Arc::new(Self {
             id: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             name: options.name,
@@ -138,6 +156,7 @@ impl Group {
             missed: AtomicU64::new(0),
             tally: Tally::default(),
             held: AtomicUsize::new(0),
+            shared,
             source: Mutex::new(None),
             workers: RwLock::default(),
             remote,
@@ -188,6 +207,24 @@ impl Group {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.inboxes[0].capacity()
+    }
+
+    /// Whether the two are one group on several nodes.
+    #[must_use]
+    pub fn shares_with(&self, other: &Self) -> bool {
+        self.shared.is_some() && self.shared == other.shared
+    }
+
+    /// Whether it is one group with those of its name on other nodes.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// How many deliveries are in the hands of somebody who is no worker of the group: see [`Group::hold`].
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
     }
 
     /// What happens when there is no room.
@@ -249,7 +286,8 @@ impl Group {
     }
 
     /// Whether the group takes no more deliveries.
-    pub(crate) fn is_closed(&self) -> bool {
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
         self.inboxes[0].is_closed()
     }
 

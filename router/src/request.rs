@@ -202,7 +202,7 @@ impl Bus {
         let here = &self.core.address.node;
         let mut only = None;
         let mut others = Vec::new();
-        entry.for_each(&delivery.envelope, |route| {
+        entry.for_all(&delivery.envelope, |route| {
             if to.takes(route, here) {
                 others.extend(only.replace(route));
             }
@@ -323,7 +323,7 @@ impl Bus {
     fn who_answers(&self, envelope: &Envelope, to: To<'_>) -> Vec<(GroupRef, u32)> {
         let mut found = Vec::new();
         if let Some(entry) = self.core.snapshot().entry(&envelope.head().descriptor) {
-            entry.for_each(envelope, |route| {
+            entry.for_all(envelope, |route| {
                 if to.takes(route, &self.core.address.node) {
                     found.push((Arc::clone(&route.target), route.handler));
                 }

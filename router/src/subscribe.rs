@@ -122,6 +122,7 @@ impl<S> Subscribe<S> {
         }
         let number = NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed);
         let group = Group::new(GroupOptions {
+            shared: false,
             name: GroupName::Subscription(number),
             spread: Spread::Compete,
             capacity: self.capacity,

@@ -26,6 +26,17 @@ pub type Predicate = Arc<dyn Fn(&Envelope) -> bool + Send + Sync>;
 pub(crate) trait Target: Clone {
     /// Distinguishes targets; a target is withdrawn by it.
     fn id(&self) -> u64;
+
+    /// Targets of one such name share their events: each goes to one of them.
+    fn shared(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// Of targets that share, the one with the least gets the event.
+    fn cost(&self, envelope: &Envelope) -> u64 {
+        let _ = envelope;
+        0
+    }
 }
 
 /// What a target wants.
@@ -60,7 +71,7 @@ pub(crate) struct Entry<T> {
     descriptor: Option<DescriptorRef>,
     plain: Vec<Route<T>>,
     keyed: Option<ByKey<T>>,
-    /// A target stands here more than once, so events must be checked for having reached it already.
+    /// A target stands here more than once, or shares its events with others, so one has to look who gets them.
     overlapping: bool,
 }
 
@@ -264,8 +275,19 @@ impl<T: Target> Entry<T> {
     ///
     /// Of several routes that lead to one target, one that it asked for by name goes before one by pattern, for only
     /// the former answers requests; then one for every key before one for a single key.
+    /// Of targets that share their events it is one: that with the least cost.
     #[inline]
-    pub(crate) fn for_each<'a>(&'a self, envelope: &Envelope, mut each: impl FnMut(&'a Route<T>)) {
+    pub(crate) fn for_each<'a>(&'a self, envelope: &Envelope, each: impl FnMut(&'a Route<T>)) {
+        self.visit(envelope, true, each);
+    }
+
+    /// As [`Entry::for_each`], but with all of those that share.
+    pub(crate) fn for_all<'a>(&'a self, envelope: &Envelope, each: impl FnMut(&'a Route<T>)) {
+        self.visit(envelope, false, each);
+    }
+
+    #[inline]
+    fn visit<'a>(&'a self, envelope: &Envelope, one_of_shared: bool, mut each: impl FnMut(&'a Route<T>)) {
         let keyed = self.keyed.as_ref().and_then(|keyed| {
             envelope.with_key(|key| key.and_then(|key| keyed.get(key_hash(key), key))).map(|routes| &routes[..])
         });
@@ -277,12 +299,22 @@ impl<T: Target> Entry<T> {
         }
         let by = |exact: bool| self.plain.iter().chain(keyed).filter(move |route| route.exact == exact);
         let mut reached = Vec::new();
+        let mut sharing: Vec<&'a Route<T>> = Vec::new();
         for route in by(true).chain(by(false)) {
             if !reached.contains(&route.target.id()) && route.wants(envelope) {
                 reached.push(route.target.id());
-                each(route);
+                match route.target.shared() {
+                    None => each(route),
+                    Some(_) if !one_of_shared => each(route),
+                    Some(name) => match sharing.iter_mut().find(|other| other.target.shared() == Some(name)) {
+                        Some(best) if route.target.cost(envelope) < best.target.cost(envelope) => *best = route,
+                        Some(_) => {}
+                        None => sharing.push(route),
+                    },
+                }
             }
         }
+        sharing.into_iter().for_each(each);
     }
 
     /// The route by which the target `id` gets this event, if it wants it: the one that [`Entry::for_each`] would take.
@@ -323,7 +355,7 @@ impl<T: Target> Entry<T> {
 
     /// Adds a route; `again` says that the target has another one here.
     fn add(&mut self, subscription: &Subscription<T>, again: bool) {
-        self.overlapping |= again;
+        self.overlapping |= again || subscription.target.shared().is_some();
         let route = Route {
             target: subscription.target.clone(),
             handler: subscription.handler,

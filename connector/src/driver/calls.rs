@@ -9,7 +9,9 @@ use crossbeam_queue::SegQueue;
 use edri_events::{Encoding, Envelope, EventName, Failure, Incarnation, Kind};
 use edri_protocol::items::{self, Item, Reader, Writer};
 use edri_protocol::packet::Lane;
-use edri_router::{Delivery, Ended, Forgone, Outcome, Outcomes, Reason, ReplyTo, RequestError, Router, Ticket};
+use edri_router::{
+    Delivery, Ended, Forgone, GroupRef, Outcome, Outcomes, Reason, ReplyTo, RequestError, Router, Ticket,
+};
 
 use super::Driver;
 use super::outbox::Ready;
@@ -41,6 +43,7 @@ struct Bell {
 struct CallOut {
     life: Incarnation,
     key: GroupKey,
+    group: GroupRef,
     event: EventName,
 }
 
@@ -124,16 +127,17 @@ impl Driver {
         outbox.group.hold(1);
         outbox.unanswered += 1;
         outbox.group.set_unanswered(outbox.unanswered);
-        self.calls.out.insert(number, CallOut { life, key, event: envelope.name().clone() });
+        let group = GroupRef::clone(&outbox.group);
+        self.calls.out.insert(number, CallOut { life, key, group, event: envelope.name().clone() });
         if full {
             self.flush_high();
         }
     }
 
     /// Settles a call that is no longer out.
-    pub(super) fn settle_call(&mut self, key: GroupKey, ended: Ended) {
+    pub(super) fn settle_call(&mut self, key: GroupKey, group: &GroupRef, ended: Ended) {
+        group.settle(1, ended);
         if let Some(outbox) = self.outboxes.all.get_mut(&key) {
-            outbox.group.settle(1, ended);
             outbox.unanswered = outbox.unanswered.saturating_sub(1);
             outbox.group.set_unanswered(outbox.unanswered);
         }
@@ -145,7 +149,7 @@ impl Driver {
             let number = ticket.to_number();
             if let Some(call) = self.calls.out.remove(&number) {
                 self.calls.batch(call.life, None).writer.cancel(number);
-                self.settle_call(call.key, Ended::Cancelled);
+                self.settle_call(call.key, &call.group, Ended::Cancelled);
             } else {
                 self.forgo_tunnel(ticket);
             }
@@ -160,7 +164,7 @@ impl Driver {
         let Some(call) = self.calls.out.remove(&number) else { return };
         let Some(life) = self.lives.get(&from) else { return };
         let outcome = fault::to_outcome(outcome, &call.event, &life.node, body);
-        self.settle_call(call.key, Ended::Forwarded);
+        self.settle_call(call.key, &call.group, Ended::Forwarded);
         self.router.complete(Ticket::from_number(number), outcome);
     }
 
@@ -171,7 +175,7 @@ impl Driver {
         lost.sort_unstable();
         for number in lost {
             let Some(call) = self.calls.out.remove(&number) else { continue };
-            self.settle_call(call.key, Ended::Failed);
+            self.settle_call(call.key, &call.group, Ended::Failed);
             // One that is idempotent is asked again by its requester's own node.
             self.router.complete(Ticket::from_number(number), Err(RequestError::PeerLost(detail.to_owned())));
         }

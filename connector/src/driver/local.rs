@@ -49,6 +49,11 @@ impl Locals {
         }
     }
 
+    /// Forgets the groups that were withdrawn and that nothing more comes for.
+    pub(super) fn forget_left(&mut self) {
+        self.groups.retain(|_, local| local.leaving.as_ref().is_none_or(|waited| !waited.is_empty()));
+    }
+
     /// Whether some of those who were told that a group is withdrawn have not said yet that nothing more comes.
     pub(super) fn is_awaited(&self) -> bool {
         self.groups.values().any(|local| local.leaving.as_ref().is_some_and(|waited| !waited.is_empty()))
@@ -133,6 +138,7 @@ impl Driver {
         });
         let state = GroupState {
             name: local.name.clone(),
+            shared: local.group.is_shared(),
             answers: local.group.name().manager().is_some(),
             selections: selections.collect(),
             events: local.events.values().map(|descriptor| EventDeclaration::of(descriptor)).collect(),

@@ -31,10 +31,6 @@ pub(super) struct Outbox {
     /// Nothing new is put into it; once it is empty its node is told so, under this number.
     pub(super) withdrawn: bool,
     pub(super) in_table: bool,
-    /// Its node was told that nothing more comes.
-    pub(super) said_left: bool,
-    /// Events that were sent and not confirmed.
-    pub(super) in_flight: usize,
     /// Requests and tunnels that were sent and not answered.
     pub(super) unanswered: usize,
     /// What the group wants.
@@ -78,8 +74,6 @@ impl Outbox {
             group,
             withdrawn: false,
             in_table: false,
-            said_left: false,
-            in_flight: 0,
             unanswered: 0,
             state: None,
             consumer,
@@ -105,6 +99,11 @@ impl Outbox {
     /// Lets publishers have the places of what was taken.
     pub(super) fn give_back(&mut self) {
         self.consumer.give_back();
+    }
+
+    /// Whether nothing can be put into it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.group.is_closed()
     }
 
     /// How many deliveries wait.
@@ -136,10 +135,8 @@ impl Outboxes {
 
     /// Makes an outbox be looked into.
     pub(super) fn ring(&mut self, key: GroupKey) {
-        if self.all.contains_key(&key) && !self.waiting.contains(&key) {
-            self.waiting.push(key);
-            self.ready.wake.notify_one();
-        }
+        self.ready.keys.push(key);
+        self.ready.wake.notify_one();
     }
 
     /// The outboxes of a life of a node.

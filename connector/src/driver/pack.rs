@@ -10,7 +10,7 @@ use edri_protocol::items::{EventHead, Unwritten, Writer};
 use edri_protocol::packet::Lane;
 use edri_router::{Delivery, Ended, GroupRef, Reason, ReplyTo};
 
-use super::Driver;
+use super::{Batch, Driver, Keep};
 use crate::engine::{GroupKey, Target};
 use crate::merge::{Run, merge};
 
@@ -37,12 +37,14 @@ impl Driver {
         loop {
             let mut batches: Vec<(GroupKey, Vec<Envelope>)> = Vec::new();
             let mut left = Vec::new();
+            let mut any = false;
             for key in std::mem::take(&mut self.outboxes.waiting) {
                 match self.take_batch(key) {
                     Taken::Nothing => {}
                     Taken::Blocked => left.push(key),
                     Taken::Some(events) => {
                         left.push(key);
+                        any = true;
                         if !events.is_empty() {
                             batches.push((key, events));
                         }
@@ -50,7 +52,7 @@ impl Driver {
                 }
             }
             self.outboxes.waiting = left;
-            if batches.is_empty() {
+            if !any {
                 return;
             }
             for run in merge(batches, |envelope| std::ptr::from_ref(envelope.head()) as usize) {
@@ -93,13 +95,11 @@ impl Driver {
         outbox.give_back();
         let events = self.still_alive(&group, taken);
         group.hold(events.len());
-        if let Some(outbox) = self.outboxes.all.get_mut(&key) {
-            outbox.in_flight += events.len();
-        }
+        let called = !calls.is_empty();
         for delivery in calls {
             self.call(key, life, delivery);
         }
-        if empty && events.is_empty() { self.emptied(key) } else { Taken::Some(events) }
+        if empty && events.is_empty() && !called { self.emptied(key) } else { Taken::Some(events) }
     }
 
     /// Those that have not lived too long; the others are dead letters.
@@ -145,13 +145,16 @@ impl Driver {
             return;
         }
         let body = self.packer.writer.take();
+        let mut accounts = Vec::with_capacity(groups.len());
         for key in groups {
             let each = self.packer.event_bytes.entry(*key).or_insert(256);
             *each = (*each * 7 + body.len() / kept.len()) / 8 + 1;
+            accounts.extend(self.outboxes.all.get(key).map(|outbox| (*key, GroupRef::clone(&outbox.group))));
         }
         let events = u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let now = self.now();
-        self.engine.send(now, Lane::Normal, targets, &body, events, &Some(Arc::new(kept)));
+        let batch = Batch { events: kept, groups: accounts };
+        self.engine.send(now, Lane::Normal, targets, &body, events, &Some(Arc::new(batch)));
     }
 
     /// The lives of nodes, with the groups of each.
@@ -170,22 +173,9 @@ impl Driver {
     fn unwritable(&mut self, groups: &[GroupKey], envelope: &Envelope, detail: &str) {
         for key in groups {
             let Some(outbox) = self.outboxes.all.get_mut(key) else { continue };
-            outbox.in_flight -= 1;
             let delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
             self.router.discard(&outbox.group, delivery, Reason::InvalidPayload, detail);
             outbox.group.release(1);
-        }
-    }
-
-    /// Groups have a packet of so many events.
-    pub(super) fn confirmed(&mut self, groups: &[GroupKey], events: u32) {
-        for key in groups {
-            let Some(outbox) = self.outboxes.all.get_mut(key) else { continue };
-            outbox.group.settle(events as usize, Ended::Forwarded);
-            outbox.in_flight -= events as usize;
-            if outbox.withdrawn {
-                self.drained(*key);
-            }
         }
     }
 
@@ -200,6 +190,14 @@ impl Driver {
     ) {
         let now = self.now();
         self.engine.send(now, lane, &[Target { node, groups }], body, events, &None);
+    }
+}
+
+/// Groups have a packet. Of requests and tunnels their answers tell.
+pub(super) fn confirmed(groups: &[GroupKey], keep: &Keep) {
+    let Some(batch) = keep else { return };
+    for group in groups.iter().filter_map(|key| batch.group(*key)) {
+        group.settle(batch.events.len(), Ended::Forwarded);
     }
 }
 

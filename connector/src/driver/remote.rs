@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use edri_events::{DescriptorRef, Incarnation, NodeName};
 use edri_router::system::NodeChanged;
-use edri_router::{Delivery, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread};
+use edri_router::{
+    Delivery, Ended, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread,
+};
 
 use super::outbox::Outbox;
 use super::unpack::Origins;
@@ -32,9 +34,28 @@ impl Driver {
         }
         if changed {
             if !status.reachable {
+                self.pass_on_backlog(incarnation);
                 self.locals.forget_life(incarnation);
             }
             self.announce(&node, incarnation, if status.reachable { "reachable" } else { "unreachable" });
+        }
+    }
+
+    /// What waits for shared groups of a node that cannot be reached goes to others that share with them.
+    fn pass_on_backlog(&mut self, life: Incarnation) {
+        let groups = self.router.groups();
+        for outbox in self.outboxes.of_life(life).filter(|outbox| outbox.group.is_shared()) {
+            let others = groups.iter().any(|other| other.shares_with(&outbox.group) && other.is_reachable());
+            while others && let Some(delivery) = outbox.take() {
+                match self.router.pass_on(&outbox.group, delivery) {
+                    Ok(()) => outbox.group.count(Ended::Forwarded),
+                    Err(delivery) => {
+                        let detail = "its node cannot be reached";
+                        self.router.discard(&outbox.group, delivery, Reason::Undelivered, detail);
+                    }
+                }
+            }
+            outbox.give_back();
         }
     }
 
@@ -78,6 +99,10 @@ impl Driver {
             tracing::warn!(%node, group = state.name, "left out: this is no name of a group");
             return;
         };
+        // One that was closed because the group had left makes room for the group that has come under the same name.
+        if self.outboxes.all.get(&key).is_some_and(|outbox| outbox.is_closed()) {
+            self.drained(key);
+        }
         if !self.outboxes.all.contains_key(&key) {
             let options = GroupOptions {
                 name,
@@ -85,6 +110,7 @@ impl Driver {
                 capacity: self.outbox_events,
                 overflow: Overflow::Wait,
                 handlers: Vec::new(),
+                shared: state.shared,
             };
             let group = Group::remote(options, node.clone());
             let outbox = Outbox::new(key, node.clone(), group, &self.outboxes.ready);
@@ -160,31 +186,29 @@ impl Driver {
         {
             tracing::debug!(%error, "the node is ending");
         }
-        // What is in it is still sent; whoever waits for room goes without.
-        group.close(None);
+        // What is in it is still sent, and whoever waits for room in it is still served.
         self.outboxes.ring(key);
     }
 
-    /// An outbox is empty: if nothing more comes into it, its node is told so.
+    /// An outbox is empty: if nothing more is to come into it, its node is told so.
     pub(super) fn drained(&mut self, key: GroupKey) {
         let Some(outbox) = self.outboxes.all.get_mut(&key).filter(|outbox| outbox.withdrawn) else { return };
+        let Some(life) = outbox.life else { return };
+        // From here on whoever comes is told that nobody is there. Somebody may have come just before.
+        outbox.group.close(None);
         if outbox.depth() > 0 {
-            return;
+            return self.outboxes.ring(key);
         }
-        if !outbox.said_left
-            && let (Some(life), Some(number)) = (outbox.life, self.engine.number_of(key))
-        {
-            outbox.said_left = true;
+        let number = self.engine.number_of(key);
+        let Some(outbox) = self.outboxes.all.remove(&key) else { return };
+        if let Some(number) = number {
             let mut writer = Writer::new();
             writer.left(number);
-            let body = writer.take();
-            self.send_to_node(life, Lane::Normal, Vec::new(), &body, 0);
+            self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
         }
-        let done = self.outboxes.all.get(&key).is_some_and(|outbox| outbox.in_flight == 0 && outbox.unanswered == 0);
-        if done && let Some(outbox) = self.outboxes.all.remove(&key) {
-            self.engine.forget_group(key);
-            self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
-        }
+        self.engine.forget_group(key);
+        // What is under way is accounted for by the group, which is kept with it.
+        self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
     }
 
     pub(super) async fn gone(&mut self, key: GroupKey, why: Why) {
@@ -204,30 +228,36 @@ impl Driver {
     }
 
     /// Events for groups of other nodes are lost, or nobody knows whether they have arrived.
-    pub(super) fn lost(&mut self, groups: &[GroupKey], keep: Keep, sent: bool, why: Why) {
-        let Some(events) = keep else { return };
-        for key in groups {
-            let Some(outbox) = self.outboxes.all.get_mut(key) else { continue };
+    pub(super) fn lost(&mut self, groups: &[GroupKey], keep: &Keep, sent: bool, why: Why) {
+        let Some(batch) = keep else { return };
+        for group in groups.iter().filter_map(|key| batch.group(*key)) {
+            let node = group.node().map(ToString::to_string).unwrap_or_default();
             let (reason, what) = match sent {
-                true => (Reason::Unconfirmed, "may have arrived: it was not confirmed before"),
+                true => (Reason::Unconfirmed, "may have arrived, and was not confirmed before"),
                 false => (Reason::Undelivered, "did not arrive before"),
             };
-            let what = format!(
-                "{what} {}",
-                match why {
-                    Why::Left => format!("node `{}` stopped", outbox.node),
-                    Why::Restarted => format!("node `{}` was restarted", outbox.node),
-                    Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
-                    Why::Forgotten => format!("node `{}` gave this node up", outbox.node),
-                    Why::Expired => format!("node `{}` was out of reach for too long", outbox.node),
+            let detail = match why {
+                Why::Left => format!("{what} node `{node}` stopped"),
+                Why::Restarted => format!("{what} node `{node}` was restarted"),
+                Why::NoGroup => format!("{what} node `{node}` came back without this group"),
+                Why::Forgotten => format!("{what} node `{node}` gave this node up"),
+                Why::Expired => format!("{what} node `{node}` was out of reach for too long"),
+            };
+            for envelope in &batch.events {
+                let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                if group.is_shared() {
+                    delivery.redelivered = sent;
+                    match self.router.pass_on(group, delivery) {
+                        Ok(()) => {
+                            group.settle(1, Ended::Forwarded);
+                            continue;
+                        }
+                        Err(back) => delivery = back,
+                    }
                 }
-            );
-            for envelope in events.iter() {
-                let delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
-                self.router.discard(&outbox.group, delivery, reason, &what);
+                self.router.discard(group, delivery, reason, &detail);
+                group.release(1);
             }
-            outbox.group.release(events.len());
-            outbox.in_flight -= events.len();
         }
     }
 }

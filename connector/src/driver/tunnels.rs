@@ -13,8 +13,8 @@ use edri_events::{Body, Envelope, EventName, Incarnation, Kind};
 use edri_protocol::items::{self, Item, Reader, Writer};
 use edri_protocol::packet::Lane;
 use edri_router::{
-    Delivery, Ended, Grant, Offer, Opener, OtherSide, Outcome, ReplyTo, RequestError, Router, Ticket, TunnelError,
-    Tunnels, Window, from_elsewhere,
+    Delivery, Ended, Grant, GroupRef, Offer, Opener, OtherSide, Outcome, ReplyTo, RequestError, Router, Ticket,
+    TunnelError, Tunnels, Window, from_elsewhere,
 };
 
 use super::Driver;
@@ -69,7 +69,7 @@ pub(super) struct TunnelsOf {
 struct Tunnel {
     ticket: Ticket,
     /// The group that it was opened to, and the event's name; of one opened here.
-    to: Option<(GroupKey, EventName)>,
+    to: Option<(GroupKey, GroupRef, EventName)>,
     /// The number of its call; of one opened there.
     call: u64,
     /// What was granted to the other side, in all; and by it.
@@ -168,14 +168,13 @@ impl Driver {
         }
         let body = self.tunnels.writer.take();
         self.send_to_node(life, key.lane_out(), vec![group], &body, 1);
-        let to = Some((group, envelope.name().clone()));
+        let Some(outbox) = self.outboxes.all.get_mut(&group) else { return };
+        outbox.group.hold(1);
+        outbox.unanswered += 1;
+        outbox.group.set_unanswered(outbox.unanswered);
+        let to = Some((group, GroupRef::clone(&outbox.group), envelope.name().clone()));
         self.add_tunnel(key, Tunnel { to, granted: WINDOW, ..Tunnel::new(ticket, 0) });
         self.tunnels.opened.insert(number, key);
-        if let Some(outbox) = self.outboxes.all.get_mut(&group) {
-            outbox.group.hold(1);
-            outbox.unanswered += 1;
-            outbox.group.set_unanswered(outbox.unanswered);
-        }
         let (receiver, sender) = offer.into_untyped();
         self.tunnels.flows.run(key, Opener::Here, receiver, sender, Grant::default());
     }
@@ -201,8 +200,8 @@ impl Driver {
         let now = self.now();
         self.engine.end_lane(key.life, key.lane_out());
         self.engine.lane_ended(now, key.life, key.lane_in());
-        if let Some((group, _)) = &tunnel.to {
-            self.settle_call(*group, ended);
+        if let Some((key, group, _)) = &tunnel.to {
+            self.settle_call(*key, group, ended);
         }
         Some(tunnel)
     }
@@ -327,7 +326,8 @@ impl Driver {
     /// The worker there is done with a tunnel that was opened here.
     fn tunnel_done(&mut self, key: Key, outcome: items::Outcome<'_>, body: &Bytes) {
         let tunnel = self.end_tunnel(key, Ended::Forwarded);
-        if let (Some(Tunnel { ticket, to: Some((_, event)), .. }), Some(life)) = (tunnel, self.lives.get(&key.life)) {
+        if let (Some(Tunnel { ticket, to: Some((_, _, event)), .. }), Some(life)) = (tunnel, self.lives.get(&key.life))
+        {
             self.router.complete(ticket, fault::to_outcome(outcome, &event, &life.node, body));
         }
         // After its outcome, so that the opener's half ends as that says; what is here already is still read.

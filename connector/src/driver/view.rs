@@ -82,7 +82,7 @@ impl Views {
         self.shown.lock().at = None;
     }
 
-    pub(super) fn expelled(&self, why: String) {
+    pub(crate) fn expelled(&self, why: String) {
         self.presence.send_modify(|presence| presence.expelled = Some(why));
     }
 
@@ -140,7 +140,7 @@ impl Driver {
                     .all
                     .values()
                     .filter(|outbox| outbox.life == Some(known.incarnation))
-                    .map(|outbox| outbox.in_flight as u64)
+                    .map(|outbox| outbox.group.held() as u64)
                     .sum();
                 view.resumed = figures.resumes;
                 view.round_trip_ms = figures.round_trip.map(|time| time.as_secs_f64() * 1e3);

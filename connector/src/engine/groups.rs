@@ -27,6 +27,8 @@ struct RemoteGroup<K> {
     unacknowledged: VecDeque<Kept<K>>,
     /// When it is given up, unless it comes back.
     give_up: Option<Duration>,
+    /// Another node's group of the same name does as well.
+    shared: bool,
 }
 
 /// Where a group is now, and its credit.
@@ -70,7 +72,9 @@ impl<K: Clone> RemoteGroups<K> {
             current: None,
             unacknowledged: VecDeque::new(),
             give_up: None,
+            shared: state.shared,
         });
+        group.shared = state.shared;
         let same = group.current.is_some_and(|current| current.node == incarnation && current.number == number);
         if !same {
             let initial = super::initial_credit(state);
@@ -119,10 +123,10 @@ impl<K: Clone> RemoteGroups<K> {
     }
 
     /// Keeps what a life that has ended did not acknowledge, before everything that is left over already. What is for groups
-    /// that are not known any more comes back.
+    /// that are not known any more, or that others can stand in for, comes back.
     pub(super) fn keep_for_next_life(&mut self, kept: Kept<K>) -> Option<Kept<K>> {
         let (known, unknown): (Vec<_>, Vec<_>) =
-            kept.groups.iter().copied().partition(|key| self.groups.contains_key(key));
+            kept.groups.iter().copied().partition(|key| self.groups.get(key).is_some_and(|group| !group.shared));
         for key in known {
             if let Some(group) = self.groups.get_mut(&key) {
                 group.unacknowledged.push_front(Kept { groups: vec![key], ..kept.clone() });

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edri_events::NodeName;
@@ -23,6 +23,8 @@ struct Shared {
     /// Taken by `lanes`.
     begun: Mutex<Option<Begun>>,
     closed_here: Mutex<Option<(CloseCode, String)>>,
+    /// How its endpoint was closed, and all connections with it.
+    endpoint_closed: Arc<OnceLock<(CloseCode, String)>>,
 }
 
 /// What was opened before the lanes were asked for.
@@ -59,13 +61,18 @@ pub struct Stats {
 impl Connection {
     /// A connection whose handshake is over. The error is why there is no name in the neighbour's certificate, which the
     /// handshake has ruled out.
-    pub(super) fn new(quinn: quinn::Connection, dialled: bool, begun: Begun) -> Result<Self, Closed> {
+    pub(super) fn new(
+        quinn: quinn::Connection,
+        dialled: bool,
+        begun: Begun,
+        endpoint_closed: Arc<OnceLock<(CloseCode, String)>>,
+    ) -> Result<Self, Closed> {
         let chain = quinn.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
         let certificate = chain.as_ref().and_then(|chain| chain.first());
         let certificate = certificate.ok_or_else(|| Closed::Distrust("the neighbour has no certificate".to_owned()))?;
         let peer = node_name(certificate).map_err(|error| Closed::Distrust(error.to_string()))?;
         let (begun, closed_here) = (Mutex::new(Some(begun)), Mutex::new(None));
-        Ok(Self(Arc::new(Shared { quinn, peer, dialled, begun, closed_here })))
+        Ok(Self(Arc::new(Shared { quinn, peer, dialled, begun, closed_here, endpoint_closed })))
     }
 
     pub(super) fn quinn(&self) -> &quinn::Connection {
@@ -87,8 +94,7 @@ impl Connection {
     /// Where the neighbour is now; it may move.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        let address = self.0.quinn.remote_address();
-        SocketAddr::new(address.ip().to_canonical(), address.port())
+        canonical(self.0.quinn.remote_address())
     }
 
     /// The time to the neighbour and back, smoothed.
@@ -149,8 +155,11 @@ impl Connection {
     }
 
     fn because(&self, error: &quinn::ConnectionError) -> Closed {
-        if let (quinn::ConnectionError::LocallyClosed, Some((code, reason))) = (error, &*self.0.closed_here.lock()) {
-            return Closed::Here { code: *code, reason: reason.clone() };
+        if let quinn::ConnectionError::LocallyClosed = error {
+            let closed = self.0.closed_here.lock().clone();
+            if let Some((code, reason)) = closed.or_else(|| self.0.endpoint_closed.get().cloned()) {
+                return Closed::Here { code, reason };
+            }
         }
         Closed::from_error(error)
     }
@@ -161,4 +170,9 @@ impl fmt::Debug for Connection {
         let (peer, dialled, remote) = (self.peer(), self.dialled(), self.remote_address());
         f.debug_struct("Connection").field("peer", peer).field("dialled", &dialled).field("remote", &remote).finish()
     }
+}
+
+/// An address of IPv4 as such, also where a socket of both families has written it as one of IPv6.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

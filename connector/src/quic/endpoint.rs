@@ -1,7 +1,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edri_events::NodeName;
 use parking_lot::Mutex;
@@ -12,7 +12,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::connection::Begun;
+use super::close::cut;
+use super::connection::{Begun, canonical};
 use super::tls::{NO_NAME, Tls};
 use super::{CloseCode, Closed, Connection, Options, StreamLane};
 use crate::keys::{KeysError, Reloading};
@@ -164,7 +165,8 @@ impl Endpoint {
             Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(DialError::NoAnswer { address }),
             Ok(Err(error)) => Err(DialError::Closed { address, closed: Closed::from_error(&error) }),
             Ok(Ok((quinn, begun))) => {
-                Connection::new(quinn, true, begun).map_err(|closed| DialError::Closed { address, closed })
+                let closed = Arc::clone(&self.0.current.closed);
+                Connection::new(quinn, true, begun, closed).map_err(|closed| DialError::Closed { address, closed })
             }
         }
     }
@@ -177,7 +179,9 @@ impl Endpoint {
 
     /// Closes all connections, as [`Connection::close`] does, and accepts and dials no more.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        self.0.quinn.close(code.varint(), super::close::cut(reason).as_bytes());
+        let reason = cut(reason);
+        let (code, reason) = self.0.current.closed.get_or_init(|| (code, reason.to_owned()));
+        self.0.quinn.close(code.varint(), reason.as_bytes());
     }
 
     /// Waits until every closed connection has told its neighbour. May be dropped at any time.
@@ -199,12 +203,14 @@ struct Current {
     options: Options,
     // Held to look at it, and to make it anew when the identity is another one.
     tls: Mutex<Arc<Tls>>,
+    /// Set when the endpoint is closed.
+    closed: Arc<OnceLock<(CloseCode, String)>>,
 }
 
 impl Current {
     fn new(identity: Reloading, options: Options) -> Result<Self, KeysError> {
         let tls = Mutex::new(Arc::new(Tls::new(identity.current(), &options)?));
-        Ok(Self { identity, options, tls })
+        Ok(Self { identity, options, tls, closed: Arc::default() })
     }
 
     fn tls(&self) -> Result<Arc<Tls>, KeysError> {
@@ -258,7 +264,7 @@ async fn accept_all(
 }
 
 async fn accept(incoming: Incoming, current: &Current) -> Result<Connection, AcceptError> {
-    let address = incoming.remote_address();
+    let address = canonical(incoming.remote_address());
     let failed = |closed| AcceptError { address, closed };
     let tls = current.tls().map_err(|error| failed(Closed::Distrust(error.to_string())))?;
     let handshake = async {
@@ -271,6 +277,6 @@ async fn accept(incoming: Incoming, current: &Current) -> Result<Connection, Acc
     match timeout(current.options.connect_timeout, handshake).await {
         Err(_) => Err(failed(Closed::Silent)),
         Ok(Err(error)) => Err(failed(Closed::from_error(&error))),
-        Ok(Ok((quinn, begun))) => Connection::new(quinn, false, begun).map_err(failed),
+        Ok(Ok((quinn, begun))) => Connection::new(quinn, false, begun, Arc::clone(&current.closed)).map_err(failed),
     }
 }

@@ -77,20 +77,17 @@ impl Known {
 
     /// Keeps a record of another node if it is news and there is room.
     pub(super) fn take(&mut self, record: Record, bytes: Bytes) -> Taken {
-        match self.nodes.get(&record.node) {
-            None if self.nodes.len() >= NODES_MAX => return Taken::Refused(Refusal::Nodes),
-            None => {}
-            Some(node) if node.incarnation != record.incarnation => {
-                if record.life() < node.life() {
-                    return Taken::OlderLife;
-                }
+        if let Some(node) = self.nodes.get(&record.node) {
+            let same_life = node.incarnation == record.incarnation;
+            if !same_life && record.life() < node.life() {
+                return Taken::OlderLife;
             }
-            Some(node) => {
-                let had = node.records.get(&record.slot).is_some_and(|held| held.version >= record.version);
-                if had || node.is_withdrawn(record.slot) {
-                    return Taken::Had;
-                }
+            let had = node.records.get(&record.slot).is_some_and(|held| held.version >= record.version);
+            if same_life && (had || node.is_withdrawn(record.slot)) {
+                return Taken::Had;
             }
+        } else if self.nodes.len() >= NODES_MAX {
+            return Taken::Refused(Refusal::Nodes);
         }
         match self.room_for(&record, bytes.len()) {
             Ok(()) => Taken::Kept(self.keep(record, bytes)),

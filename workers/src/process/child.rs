@@ -326,6 +326,7 @@ impl Connection {
         ready: oneshot::Sender<()>,
     ) -> Result<oneshot::Receiver<Exit>, End> {
         let group = Group::new(GroupOptions {
+            shared: false,
             name: GroupName::Manager(hosted.manager.clone()),
             spread: Spread::Compete,
             capacity: 1,

@@ -271,8 +271,24 @@ async fn a_neighbour_whose_address_changes_keeps_its_connection() {
 }
 
 #[tokio::test]
+async fn a_socket_of_both_families_is_dialled_by_either() {
+    let authority = Authority::generate().unwrap();
+    let any = Endpoint::bind("[::]:0".parse().unwrap(), issue(&authority, "b"), Options::default());
+    // Some machines have no IPv6.
+    let Ok(b) = any else { return };
+    let address = SocketAddr::new([127, 0, 0, 1].into(), b.local_addr().port());
+    let nodes = Nodes { a: bind(issue(&authority, "a")), b };
+    let (_near, far) = nodes.connect_by(address).await;
+    assert_eq!(far.remote_address(), nodes.a.local_addr());
+}
+
+#[tokio::test]
 async fn a_hundred_neighbours_at_once_all_get_through() {
-    let nodes = Nodes::new();
+    // Two hundred ends of handshakes may take a busy machine its time.
+    let options = Options { connect_timeout: LIMIT, idle_timeout: LIMIT, ..Options::default() };
+    let authority = Authority::generate().unwrap();
+    let bind = |name| Endpoint::bind(ANYWHERE.parse().unwrap(), issue(&authority, name), options.clone()).unwrap();
+    let nodes = Nodes { a: bind("a"), b: bind("b") };
     let address = nodes.b.local_addr();
     let echo = nodes.b.clone();
     tokio::spawn(async move {
@@ -325,8 +341,10 @@ async fn one_slow_handshake_holds_nobody_up() {
 #[tokio::test]
 async fn a_closed_endpoint_ends_its_connections_and_accepts_no_more() {
     let nodes = Nodes::new();
-    let (near, _far) = nodes.connect().await;
+    let (near, far) = nodes.connect().await;
     nodes.b.close(CloseCode::GoingAway, "restart");
+    let here = Closed::Here { code: CloseCode::GoingAway, reason: "restart".to_owned() };
+    assert_eq!(within(far.closed()).await, here);
     let expected = Closed::Neighbour { code: CloseCode::GoingAway, reason: "restart".to_owned() };
     assert_eq!(within(near.closed()).await, expected);
     assert!(within(nodes.b.accept()).await.is_none());

@@ -29,10 +29,12 @@ impl Random {
     }
 }
 
+type Groups = BTreeMap<u32, Arc<GroupState>>;
+
 /// What a user of a topology knows from its outputs alone.
 #[derive(Default)]
 pub(super) struct Mirror {
-    pub(super) nodes: BTreeMap<NodeName, (Incarnation, NodeStatus, BTreeMap<u32, Arc<GroupState>>)>,
+    pub(super) nodes: BTreeMap<NodeName, (Incarnation, NodeStatus, Groups)>,
     hops: BTreeMap<u64, LinkId>,
     pub(super) synced: BTreeSet<LinkId>,
     pub(super) twin: Option<Incarnation>,
@@ -301,8 +303,8 @@ impl Net {
         let edges: Vec<Vec<Option<u32>>> =
             names.iter().map(|a| names.iter().map(|b| self.edge(a, b)).collect()).collect();
         let mut all = edges.clone();
-        for at in 0..count {
-            all[at][at] = Some(0);
+        for (at, row) in all.iter_mut().enumerate() {
+            row[at] = Some(0);
         }
         for by in 0..count {
             for a in 0..count {

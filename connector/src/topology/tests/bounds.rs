@@ -1,0 +1,137 @@
+//! Of what there may be at most.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::{Content, LinkId, Message, NODE_SLOT, Options, Output, Refusal};
+use super::{
+    LINK, START, group, hear, life, lists, name, of_group, others, pass, record, told, topology, with_neighbour,
+};
+use crate::limits::{
+    GONE_KEPT, GROUPS_MAX, LINKS_MAX, MESSAGE_BYTES, MESSAGE_RECORDS_MAX, NODES_MAX, RECORD_BYTES_MAX,
+};
+
+#[test]
+fn nodes_beyond_the_limit_are_refused_until_there_is_room() {
+    let mut a = with_neighbour();
+    let nodes = |from: usize, to| (from..to).map(|n| record(&format!("n{n}"), 1, 1, NODE_SLOT, 1, lists(&[])));
+    hear(&mut a, nodes(2, NODES_MAX + 3));
+    let refused = others(a.poll(START));
+    assert_eq!(refused, [Output::Refused { link: LINK, why: Refusal::Nodes, count: 3 }]);
+    assert_eq!(a.refused(), 3);
+
+    // Whoever differs for that reason is asked more and more rarely.
+    let mut asked = Vec::new();
+    for second in 0..50 {
+        a.receive(LINK, Message::Digest(1));
+        let outputs = a.poll(START + Duration::from_secs(second));
+        let asks = |output: &Output| matches!(output, Output::Send { message: Message::Summary(_), .. });
+        if outputs.iter().any(asks) {
+            asked.push(second);
+            hear(&mut a, nodes(NODES_MAX, NODES_MAX + 3));
+        }
+    }
+    assert_eq!(asked, [4, 13, 30]);
+
+    let later = START + Options::default().expiry;
+    a.poll(later);
+    hear(&mut a, nodes(NODES_MAX, NODES_MAX + 3));
+    assert_eq!(others(a.poll(later)), []);
+    assert!(a.known.get(&name(&format!("n{}", NODES_MAX + 2))).is_some());
+}
+
+#[test]
+fn links_groups_and_bytes_beyond_the_limits_are_refused() {
+    let mut a = topology("a", 10);
+    for link in 0..LINKS_MAX as u32 {
+        a.link_up(LinkId(link), name("b"), life(u64::from(link) + 1), 1).expect("taken");
+    }
+    assert_eq!(a.link_up(LinkId(u32::MAX), name("b"), life(1), 1), Err(Refusal::Links));
+    let said = a.poll(START);
+    assert!(matches!(&told(&said)[0].1.content, Content::Node(state) if state.links.len() == LINKS_MAX));
+
+    let mut a = topology("a", 10);
+    let mut large = group("g");
+    large.selections[0].key = Some("x".repeat(RECORD_BYTES_MAX));
+    assert_eq!(a.set_group(1, large.clone()), Err(Refusal::RecordBytes));
+    large.selections[0].key = Some("x".repeat(RECORD_BYTES_MAX - 1000));
+    for number in 1..=8 {
+        a.set_group(number, large.clone()).expect("taken");
+    }
+    assert_eq!(a.set_group(9, large.clone()), Err(Refusal::NodeBytes));
+    large.shared = true;
+    a.set_group(8, large.clone()).expect("in place of another");
+
+    let mut a = with_neighbour();
+    hear(&mut a, (1..=20).map(|number| record("b", 1, 20, number, 2, Content::Group(large.clone().into()))));
+    assert!(others(a.poll(START)).contains(&Output::Refused { link: LINK, why: Refusal::NodeBytes, count: 4 }));
+    // It is not stuck: the neighbour may say less.
+    hear(
+        &mut a,
+        [1, 20].map(|number| record("b", 1, 20, number, 3, if number == 1 { Content::Gone } else { of_group("g") })),
+    );
+    assert!(!others(a.poll(START)).iter().any(|output| matches!(output, Output::Refused { .. })));
+}
+
+#[test]
+fn a_node_has_as_many_groups_as_the_limit_says_and_others_take_them() {
+    let mut a = topology("a", 10);
+    for number in 1..=GROUPS_MAX as u32 {
+        a.set_group(number, group("g")).expect("taken");
+    }
+    assert_eq!(a.set_group(GROUPS_MAX as u32 + 1, group("g")), Err(Refusal::Groups));
+    let mut b = topology("b", 20);
+    a.link_up(LinkId(1), name("b"), life(20), 1).expect("taken");
+    b.link_up(LinkId(1), name("a"), life(10), 1).expect("taken");
+    let wires = [[(0, LinkId(1)), (1, LinkId(1))]];
+    let outputs = pass(&mut [&mut a, &mut b], &wires, START);
+    let groups = outputs.iter().filter(|(_, output)| matches!(output, Output::GroupChanged { .. })).count();
+    assert_eq!(groups, GROUPS_MAX);
+    for number in 1..=GROUPS_MAX as u32 {
+        a.withdraw_group(number);
+    }
+    let outputs = pass(&mut [&mut a, &mut b], &wires, START + Duration::from_secs(1));
+    assert!(outputs.iter().all(|(_, output)| matches!(output, Output::GroupChanged { state: None, .. })));
+    assert_eq!(outputs.len(), GROUPS_MAX);
+    assert!(b.known.get(&name("a")).expect("known").records.len() <= GONE_KEPT + 2);
+}
+
+#[test]
+fn many_records_are_told_in_several_messages() {
+    let mut a = topology("a", 10);
+    let mut large = group("g");
+    large.selections[0].key = Some("x".repeat(100_000));
+    for number in 1..=5000 {
+        let wants = if number % 500 == 0 { large.clone() } else { group("g") };
+        a.set_group(number, wants).expect("taken");
+    }
+    a.link_up(LINK, name("b"), life(20), 1).expect("taken");
+    a.poll(START);
+    a.receive(LINK, Message::Summary(Vec::new()));
+    let outputs = a.poll(START);
+    let (mut records, mut messages) = (0, 0);
+    for output in &outputs {
+        if let Output::Send { message: Message::Records(batch), .. } = output {
+            messages += 1;
+            records += batch.len();
+            assert!(batch.len() <= MESSAGE_RECORDS_MAX);
+            assert!(batch.iter().map(Bytes::len).sum::<usize>() <= MESSAGE_BYTES);
+        }
+    }
+    assert_eq!(records, 5001);
+    assert!(messages <= 12, "{messages}");
+    let synced = Output::Send { links: vec![LINK], message: Message::Synced };
+    assert_eq!(outputs.last(), Some(&synced));
+}
+
+#[test]
+fn what_comes_by_a_link_that_is_down_is_nobody_s() {
+    let mut a = with_neighbour();
+    a.link_down(LINK);
+    a.poll(START);
+    hear(&mut a, [record("b", 1, 20, 1, 9, of_group("g"))]);
+    a.receive(LINK, Message::Synced);
+    a.receive(LINK, Message::Digest(0));
+    assert_eq!(a.poll(START), []);
+}
