@@ -12,6 +12,7 @@ mod case;
 mod event;
 mod harness;
 mod idle;
+mod link;
 mod local;
 mod pinned;
 mod process;
@@ -44,6 +45,11 @@ enum Suite {
     Local(Options),
     /// Between two processes: a node and a worker in a process of its own, in Rust and in Python.
     Process(Options),
+    /// Between two nodes in two processes, and from one node to many.
+    Link(Options),
+    /// One side of a case of `link`, for a profiler.
+    #[command(hide = true)]
+    LinkOnce(link::Once),
     /// One side of a case of `process`, for a profiler.
     #[command(hide = true)]
     Once(process::Once),
@@ -80,9 +86,18 @@ fn main() -> Result<ExitCode> {
         return process::bare::run().map(|()| ExitCode::SUCCESS);
     }
     process::hosted();
+    if let Some(keys) = link::other::is_wanted() {
+        return runtime()?.block_on(async { tokio::spawn(link::other::run(keys)).await })?.map(|()| ExitCode::SUCCESS);
+    }
     match Cli::parse().suite {
         Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),
+        Suite::Link(options) => suite("link", &options, link::CASES.iter()),
+        Suite::LinkOnce(once) => {
+            let took = runtime()?.block_on(async { tokio::spawn(link::once(once)).await })??;
+            report::took(took);
+            Ok(ExitCode::SUCCESS)
+        }
         Suite::Once(once) => {
             let took = runtime()?.block_on(async { tokio::spawn(process::once(once)).await })??;
             report::took(took);
