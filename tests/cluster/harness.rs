@@ -16,7 +16,7 @@ use super::hosts::Hosts;
 use super::journal::{Counts, Journal, Life, count};
 
 /// How long anything may take on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The switch in the middle.
 pub(crate) const SWITCH: &str = "switch";

@@ -274,6 +274,9 @@ struct Sender {
 
 impl Sender {
     async fn run(self) -> Sent {
+        if self.role.get("switch").is_some() {
+            return Sent::default();
+        }
         self.met().await;
         let asking = tokio::spawn(self.clone().ask());
         let published = self.publish().await;

@@ -66,11 +66,13 @@ impl Driver {
         let now = self.now();
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return Taken::Nothing };
         let Some(life) = outbox.life.filter(|life| self.engine.has_room(*life, Lane::Normal)) else {
-            return if outbox.depth() == 0 && !outbox.withdrawn { self.emptied(key) } else { Taken::Blocked };
+            let rests = outbox.depth() == 0 && !outbox.withdrawn && outbox.is_armed();
+            return if rests { Taken::Nothing } else { Taken::Blocked };
         };
         let (events, bytes) = self.engine.credit(key);
         if events == 0 || bytes == 0 {
-            if outbox.depth() == 0 {
+            // One that is not armed rings for nobody: it is looked into until it is.
+            if outbox.depth() == 0 && (outbox.withdrawn || outbox.is_armed()) {
                 return self.emptied(key);
             }
             self.engine.starve(now, key);
