@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use harness::{Cluster, SWITCH, is_anybody_left, wait};
 use hosts::Hosts;
-use journal::Counts;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -23,10 +22,6 @@ fn hosts(count: usize) -> Option<Hosts> {
             None
         }
     }
-}
-
-fn ended_well(counts: &Counts) -> bool {
-    counts.requests.keys().eq(["ok"])
 }
 
 #[test]
@@ -51,7 +46,7 @@ fn each_of_five_nodes_and_the_switch_is_killed_and_comes_back_and_nothing_is_los
     cluster.wait_exchanged(20);
     let counts = cluster.finish();
     eprintln!("{counts:?}");
-    assert!(counts.requests["ok"] > 100, "{counts:?}");
+    assert!(counts.redelivered <= counts.handled / 10 && counts.requests["ok"] > 100, "{counts:?}");
     assert!(!is_anybody_left(&folder), "all have ended");
 }
 
@@ -92,8 +87,8 @@ fn a_node_that_stays_away_slows_nobody_and_fills_no_memory() {
     cluster.start_all();
     cluster.wait_exchanged(200);
     let local = |cluster: &mut Cluster| {
-        let told = cluster.ask("a", "local 200000");
-        assert_eq!(told["handled"], 200_000, "{told}");
+        let told = cluster.ask("a", "local 20000");
+        assert_eq!(told["handled"], 20_000, "{told}");
         told["took_ms"].as_u64().expect("a number").max(1)
     };
     local(&mut cluster);
@@ -112,5 +107,4 @@ fn a_node_that_stays_away_slows_nobody_and_fills_no_memory() {
     wait("the one that was away to be back", || cluster.reaches("a", "c") && cluster.reaches("c", "b"));
     let counts = cluster.finish();
     assert_eq!((counts.redelivered, counts.lost_with_killed), (0, 0), "nobody has died: {counts:?}");
-    assert!(!ended_well(&counts) || counts.requests["ok"] > 0, "{counts:?}");
 }
