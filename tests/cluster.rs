@@ -83,28 +83,36 @@ fn hosts_lose_their_cable_for_long_and_for_moments_and_change_their_address_and_
 
 #[test]
 fn a_node_that_stays_away_slows_nobody_and_fills_no_memory() {
-    let mut cluster = Cluster::star(&FIVE[..3], None, 2);
+    const KEPT: usize = 1024;
+    let mut cluster = Cluster::star(&FIVE[..3], None, 2).keeping(KEPT);
     cluster.start_all();
     cluster.wait_exchanged(200);
-    let local = |cluster: &mut Cluster| {
-        let told = cluster.ask("a", "local 20000");
-        assert_eq!(told["handled"], 20_000, "{told}");
-        told["took_ms"].as_u64().expect("a number").max(1)
+    let fastest_local = |cluster: &mut Cluster| {
+        let took = (0..4).map(|_| {
+            let told = cluster.ask("a", "local 10000");
+            assert_eq!(told["handled"], 10_000, "{told}");
+            told["took_ms"].as_u64().expect("a number").max(1)
+        });
+        took.min().expect("four")
     };
-    local(&mut cluster);
-    let before = local(&mut cluster);
-    let memory = cluster.memory_kb("a");
+    let before = fastest_local(&mut cluster);
     cluster.signal("c", "STOP");
     cluster.wait_reach("a", "c", false);
-    let during: Vec<_> = (0..5).map(|_| local(&mut cluster)).collect();
+    let dead = |cluster: &mut Cluster| cluster.ask("a", "look")["topology"]["dead_letters"].as_u64().expect("a number");
+    // What is kept for the one that is away is full, and so is the list of what was not.
+    wait("all to be full", || dead(&mut cluster) > KEPT as u64);
+    let memory = cluster.memory_kb("a");
+    let full = dead(&mut cluster);
+    let during = fastest_local(&mut cluster);
+    wait("much more to be sent", || dead(&mut cluster) > full + 2 * KEPT as u64);
     let grown = cluster.memory_kb("a").saturating_sub(memory);
-    // On a machine that others use: only what would be a stall is told apart.
-    let fastest = during.iter().min().copied().expect("five");
-    eprintln!("before {before} ms, during {during:?} ms, {grown} KiB more than {memory} KiB");
-    assert!(fastest < before * 3, "{during:?} ms for what took {before} ms before");
-    assert!(grown < 40_000, "{grown} KiB more than {memory} KiB");
+    eprintln!("before {before} ms, during {during} ms, {grown} KiB more than {memory} KiB");
+    // Others use the machine too, so only a stall is told apart from noise.
+    assert!(during < before * 4, "{during} ms for what took {before} ms before");
+    assert!(grown < 10_000, "{grown} KiB more than {memory} KiB");
     cluster.signal("c", "CONT");
-    wait("the one that was away to be back", || cluster.reaches("a", "c") && cluster.reaches("c", "b"));
-    let counts = cluster.finish();
-    assert_eq!((counts.redelivered, counts.lost_with_killed), (0, 0), "nobody has died: {counts:?}");
+    cluster.wait_exchanged(10);
+    for (name, report) in cluster.stop_all() {
+        assert_eq!(report["balanced"], true, "`{name}`: {report}");
+    }
 }

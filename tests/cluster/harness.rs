@@ -91,6 +91,15 @@ impl Cluster {
         cluster
     }
 
+    /// Bounds what the nodes keep for another that is away; what is more becomes dead letters.
+    pub(crate) fn keeping(mut self, events: usize) -> Self {
+        for known in self.nodes.values_mut() {
+            known.arguments.retain(|argument| !argument.starts_with("outbox="));
+            known.arguments.extend([format!("outbox={events}"), format!("letters={events}")]);
+        }
+        self
+    }
+
     fn add(&mut self, name: &str, host: Option<String>, arguments: Vec<String>) {
         self.nodes.insert(name.to_owned(), Known { arguments, host, life: 0, process: None });
     }
@@ -274,19 +283,11 @@ impl Cluster {
             });
         }
         let mut wrong = Vec::new();
-        let all: Vec<_> = names.iter().map(String::as_str).chain([SWITCH]).collect();
-        for name in &all {
-            self.command(name, "stop");
-            let report = self.hear(name);
+        for (name, report) in self.stop_all() {
             let well = report["balanced"] == true && report["unfinished"] == 0;
             let dead = report["dead"].as_object().is_none_or(|dead| !dead.is_empty());
             if !well || dead {
                 wrong.push(format!("`{name}` stopped with {report}"));
-            }
-            let mut process = self.known(name).process.take().expect("it runs");
-            let status = process.child.wait().expect("it is a child");
-            if !status.success() {
-                wrong.push(format!("`{name}` ended with {status}"));
             }
         }
         self.read();
@@ -295,6 +296,20 @@ impl Cluster {
         wrong.truncate(20);
         assert!(wrong.is_empty(), "{wrong:#?}\n{counts:?}\nsee {}", self.folder.display());
         counts
+    }
+
+    /// Stops all one after the other, in good order. What they said in the end.
+    pub(crate) fn stop_all(&mut self) -> Vec<(String, Value)> {
+        let all = self.names().into_iter().chain([SWITCH.to_owned()]);
+        let mut reports = Vec::new();
+        for name in all {
+            let report = self.ask(&name, "stop");
+            let mut process = self.known(&name).process.take().expect("it runs");
+            let status = process.child.wait().expect("it is a child");
+            assert!(status.success(), "`{name}` ended with {status}");
+            reports.push((name, report));
+        }
+        reports
     }
 
     fn wait_all_come(&mut self, published: &BTreeMap<Life, u64>) {

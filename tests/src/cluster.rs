@@ -146,7 +146,8 @@ pub fn issue_keys(folder: &Path, nodes: &[&str]) -> edri::Result<()> {
     Ok(())
 }
 
-/// Runs a node. Arguments: `name`, `life`, `keys`, `journal`; `listen`, `connect`…, `switch=yes`, `outbox`; `peer`… are the
+/// Runs a node. Arguments: `name`, `life`, `keys`, `journal`; `listen`, `connect`…, `switch=yes`, `outbox`, `letters`
+/// (how many dead letters are kept); `peer`… are the
 /// nodes that it waits for before it begins, and asks; `every_ms` and `ask_every_ms` are the pauses between events.
 ///
 /// Commands come on its standard input, a line each, and are answered with a line of JSON: `look`, `rest` (send nothing more,
@@ -166,7 +167,7 @@ pub fn run(arguments: &[&str]) -> edri::Result<()> {
     let local = Local::default();
     let (counted, writer) = (Arc::clone(&local.0), clerk.0.clone());
     let mut limits = Limits::default();
-    limits.dead_letters_max = 100_000;
+    limits.dead_letters_max = role.number("letters").unwrap_or(100_000) as usize;
     let mut app = App::new(&role.text("name")).limits(limits).connector(role.connector());
     if role.get("switch").is_none() {
         let oracle = clerk.clone();
