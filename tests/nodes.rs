@@ -164,29 +164,43 @@ async fn an_event_reaches_another_node_once_and_in_order_and_both_say_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_manager_is_one_group_on_all_nodes() {
-    let authority = Authority::generate().expect("an authority");
-    let (first, second) = (Counter::default(), Counter::default());
-    let seen = [first.seen.clone(), second.seen.clone()];
-    let shared =
-        |counter: Counter| Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>();
-    let (north, address) = listening(&authority, "north", App::new("north").manager(shared(first))).await;
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "south"));
-    let south = App::new("south").manager(shared(second)).connector(connector).expects("north");
-    let south = south.start().await.expect("starts");
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
-    let sensor = App::new("sensor").connector(connector).expects("north").expects("south");
-    let sensor = sensor.start().await.expect("starts");
+    let cluster = Cluster::new();
+    let seen = [Seen::default(), Seen::default()];
+    let shared = |seen: &Seen<u64>| Manager::new("counter").inbox(16).shared().worker(keeps(seen)).handles::<Noted>();
+    let north = cluster.listens("north", |app| app.manager(shared(&seen[0]))).await;
+    let address = north.link_address().expect("it listens");
+    let south = cluster.dials("south", address, &["north"], |app| app.manager(shared(&seen[1]))).await;
+    let sensor = cluster.dials("sensor", address, &["north", "south"], |app| app).await;
     until("both groups to be known", || sensor.topology().remote.len() == 2).await;
     for number in 0..500 {
-        let receipt = sensor.bus().publish(Ping { number }).await.expect("published");
+        let receipt = sensor.bus().publish(noted(number)).await.expect("published");
         assert_eq!(receipt.deliveries, 1, "one of them");
     }
-    until("all have come", || seen.iter().map(|seen| seen.lock().len()).sum::<usize>() == 500).await;
-    let mut all: Vec<u64> = seen.iter().flat_map(|seen| seen.lock().clone()).collect();
+    until("all to have come", || seen.iter().map(Seen::len).sum::<usize>() == 500).await;
+    let mut all: Vec<u64> = seen.iter().flat_map(Seen::list).collect();
     all.sort_unstable();
     assert_eq!(all, (0..500).collect::<Vec<_>>(), "each went to one");
-    assert!(seen.iter().all(|seen| !seen.lock().is_empty()), "both took some");
+    assert!(seen.iter().all(|seen| seen.len() > 0), "both took some");
     for node in [sensor, south, north] {
-        assert!(node.shutdown().await.account.is_balanced());
+        ends_well(&node).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_credit_was_just_enough_is_sent_what_comes_next() {
+    let authority = Authority::generate().expect("an authority");
+    let counter = Counter::default();
+    let seen = counter.seen.clone();
+    // One place is one event of credit, so each event uses up all there is and leaves nothing waiting for more.
+    let manager = Manager::new("counter").worker(move || counter.clone()).inbox(1).handles::<Ping>();
+    let (centre, address) = listening(&authority, "centre", App::new("centre").manager(manager)).await;
+    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
+    let sensor = App::new("sensor").connector(connector).expects("centre").start().await.expect("starts");
+    sensor.bus().wait_for::<Ping>().await.expect("somebody");
+    for number in 0..10 {
+        sensor.bus().publish(Ping { number }).await.expect("published");
+        until("it has come", || seen.lock().len() as u64 == number + 1).await;
+    }
+    assert!(sensor.shutdown().await.account.is_balanced());
+    assert!(centre.shutdown().await.account.is_balanced());
 }
