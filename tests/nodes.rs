@@ -188,19 +188,16 @@ async fn a_shared_manager_is_one_group_on_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_credit_was_just_enough_is_sent_what_comes_next() {
-    let authority = Authority::generate().expect("an authority");
-    let counter = Counter::default();
-    let seen = counter.seen.clone();
+    let (cluster, seen) = (Cluster::new(), Seen::default());
     // One place is one event of credit, so each event uses up all there is and leaves nothing waiting for more.
-    let manager = Manager::new("counter").worker(move || counter.clone()).inbox(1).handles::<Ping>();
-    let (centre, address) = listening(&authority, "centre", App::new("centre").manager(manager)).await;
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
-    let sensor = App::new("sensor").connector(connector).expects("centre").start().await.expect("starts");
-    sensor.bus().wait_for::<Ping>().await.expect("somebody");
+    let manager = Manager::new("counter").worker(keeps(&seen)).inbox(1).handles::<Noted>();
+    let centre = cluster.listens("centre", |app| app.manager(manager)).await;
+    let sensor = cluster.dials("sensor", address(&centre), &["centre"], |app| app).await;
+    within("somebody to handle it", sensor.bus().wait_for::<Noted>()).await.expect("somebody");
     for number in 0..10 {
-        sensor.bus().publish(Ping { number }).await.expect("published");
-        until("it has come", || seen.lock().len() as u64 == number + 1).await;
+        sensor.bus().publish(noted(number)).await.expect("published");
+        until("it to have come", || seen.len() as u64 == number + 1).await;
     }
-    assert!(sensor.shutdown().await.account.is_balanced());
-    assert!(centre.shutdown().await.account.is_balanced());
+    ends_well(&sensor).await;
+    ends_well(&centre).await;
 }
