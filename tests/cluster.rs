@@ -14,6 +14,7 @@ use hosts::Hosts;
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Hosts of their own, or `None` after saying why there are none here.
+#[expect(clippy::print_stderr, reason = "who runs the tests is to see what was not run")]
 fn hosts(count: usize) -> Option<Hosts> {
     match Hosts::around_a_switch(count) {
         Ok(hosts) => Some(hosts),

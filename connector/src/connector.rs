@@ -288,18 +288,22 @@ impl Links {
         }
     }
 
-    /// Waits until those who are expected can be reached and have told what they want. Cancel safe.
-    pub async fn met(&self) {
+    /// Waits until these nodes can be reached and have told what they want. Cancel safe.
+    pub async fn met(&self, nodes: &[NodeName]) {
         let mut presence = self.views.presence.subscribe();
         // The sender lives as long as `self`.
-        let _ = presence.wait_for(|presence| self.expects.iter().all(|node| presence.knows(node))).await;
+        let _ = presence.wait_for(|presence| nodes.iter().all(|node| presence.knows(node))).await;
     }
 
-    /// Those who are expected and are still to come.
+    /// Whether this node can be reached and has told what it wants.
     #[must_use]
-    pub fn missing(&self) -> Vec<NodeName> {
-        let presence = self.views.presence.borrow();
-        self.expects.iter().filter(|node| !presence.knows(node)).cloned().collect()
+    pub fn has_met(&self, node: &NodeName) -> bool {
+        self.views.presence.borrow().knows(node)
+    }
+
+    /// Ends the links at once, as if the process had died.
+    pub fn abandon(&self) {
+        self.endpoint.close(quic::CloseCode::GoingAway, "the node was dropped");
     }
 
     /// Says to the others that the node stops, and waits until each of them has said that nothing more comes from it for

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_connector::{Connector, Links};
-use edri_events::ManagerName;
+use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
@@ -85,12 +85,17 @@ impl Node {
     }
 
     /// Takes all managers into the table, then starts their workers.
-    pub(crate) async fn begin(&self, prepared: Vec<Prepared>, connector: Option<Connector>) -> Result<(), StartError> {
+    pub(crate) async fn begin(
+        &self,
+        prepared: Vec<Prepared>,
+        connector: Option<Connector>,
+        expects: &[NodeName],
+    ) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
         // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
         match connector {
-            Some(connector) => self.join(connector).await?,
+            Some(connector) => self.join(connector, expects).await?,
             None => router.settle(),
         }
         let handles: Vec<_> =
@@ -105,7 +110,7 @@ impl Node {
     }
 
     /// Joins the node to others, and waits for those that are expected.
-    async fn join(&self, connector: Connector) -> Result<(), StartError> {
+    async fn join(&self, connector: Connector, expects: &[NodeName]) -> Result<(), StartError> {
         let router = &self.inner.router;
         let links = Arc::new(connector.start(router).await?);
         *self.inner.links.lock() = Some(Arc::clone(&links));
@@ -117,8 +122,9 @@ impl Node {
             settle.settle();
         });
         let waited = self.inner.start_timeout;
-        if tokio::time::timeout(waited, links.met()).await.is_err() {
-            return Err(StartError::Expected { nodes: links.missing(), waited });
+        if tokio::time::timeout(waited, links.met(expects)).await.is_err() {
+            let nodes = expects.iter().filter(|node| !links.has_met(node)).cloned().collect();
+            return Err(StartError::Expected { nodes, waited });
         }
         Ok(())
     }
@@ -438,6 +444,10 @@ fn are_idle(groups: &[Arc<Group>]) -> bool {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.router.phase() != Phase::Stopped {
+            // First, so that other nodes see a node that is gone and not its last words.
+            if let Some(links) = self.links.lock().take() {
+                links.abandon();
+            }
             self.router.set_phase(Phase::Stopped);
             for group in self.router.groups() {
                 group.close(None);

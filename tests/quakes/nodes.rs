@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::{EXAMPLE, check_account, check_findings, check_report, children, is_running, signal, within_limit};
 
 /// How long anything here may take: an outage and the way back take most of it.
+/// More lines than any of them writes.
+const LINES_MAX: usize = 100_000;
 const LIMIT: Duration = Duration::from_secs(45);
 
 /// A run of the example that is listened to. Dropped before its end, it is killed.
@@ -28,7 +30,7 @@ impl Node {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (line, lines) = channel();
+        let (line, lines) = sync_channel(LINES_MAX);
         // Ends with the program, or with whoever listens.
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|text| line.send(text)));
         Self { child, lines, said: Vec::new() }
@@ -54,7 +56,7 @@ impl Node {
     /// Waits for its end: how it ended, what it wrote to stdout, and to stderr.
     fn end(mut self) -> (ExitStatus, String, String) {
         let mut stdout = self.child.stdout.take().unwrap();
-        let (read, text) = channel();
+        let (read, text) = sync_channel(1);
         std::thread::spawn(move || {
             let mut text = String::new();
             let _ = stdout.read_to_string(&mut text);

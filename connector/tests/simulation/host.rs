@@ -367,10 +367,13 @@ impl Host {
 
     /// Forgets groups that were withdrawn and for which nothing is under way.
     fn forget_withdrawn(&mut self, engine: &mut SimEngine) {
-        let done = |outbox: &mut Outbox| outbox.withdrawn && outbox.events.is_empty() && outbox.in_flight == 0;
-        for (key, _) in self.outboxes.extract_if(.., |_, outbox| done(outbox)) {
-            engine.forget_group(key);
-        }
+        self.outboxes.retain(|key, outbox| {
+            let done = outbox.withdrawn && outbox.events.is_empty() && outbox.in_flight == 0;
+            if done {
+                engine.forget_group(*key);
+            }
+            !done
+        });
     }
 
     fn lose_calls(&mut self, incarnation: Incarnation) {

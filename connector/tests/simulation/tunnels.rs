@@ -137,14 +137,16 @@ impl Tunnels {
     }
 
     pub(crate) fn peer_lost(&mut self, now: Duration, engine: &mut SimEngine, node: Incarnation) {
-        let opened = self.opened.extract_if(.., |_, tunnel| tunnel.to == node);
-        let accepted = self.accepted.extract_if(.., |(from, _), _| *from == node);
-        let opened = opened.map(|(id, _)| (Lane::Up(id), Lane::Down(id)));
-        for (out, back) in opened.chain(accepted.map(|((_, id), _)| (Lane::Down(id), Lane::Up(id)))) {
+        let opened = self.opened.iter().filter(|(_, tunnel)| tunnel.to == node);
+        let accepted = self.accepted.keys().filter(|(from, _)| *from == node);
+        let opened = opened.map(|(id, _)| (Lane::Up(*id), Lane::Down(*id)));
+        for (out, back) in opened.chain(accepted.map(|(_, id)| (Lane::Down(*id), Lane::Up(*id)))) {
             self.broken += 1;
             engine.end_lane(node, out);
             engine.lane_ended(now, node, back);
         }
+        self.opened.retain(|_, tunnel| tunnel.to != node);
+        self.accepted.retain(|(from, _), _| *from != node);
     }
 
     pub(crate) fn open_count(&self) -> usize {
