@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::{EXAMPLE, check_account, check_findings, check_report, children, is_running, signal, within_limit};
 
-/// How long anything here may take: an outage and the way back take most of it.
 /// More lines than any of them writes.
 const LINES_MAX: usize = 100_000;
+/// How long anything here may take: an outage and the way back take most of it.
 const LIMIT: Duration = Duration::from_secs(45);
 
 /// A run of the example that is listened to. Dropped before its end, it is killed.
