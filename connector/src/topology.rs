@@ -218,12 +218,7 @@ impl Topology {
             }
             Message::Digest(digest) => at.came.digest = Some(digest),
             Message::Synced => at.came.synced = true,
-            Message::Summary(summary) => {
-                if let Some(me) = summary.iter().find(|entry| entry.node == self.own.name) {
-                    self.own.hear(link, me.life());
-                }
-                at.came.summary = Some(summary);
-            }
+            Message::Summary(summary) => at.came.summary = Some(summary),
             Message::Unknown => {}
         }
     }

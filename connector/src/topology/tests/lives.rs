@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use edri_events::{Incarnation, NodeName};
 
-use super::super::{Content, LinkId, Message, NodeView, Options, Output, Refusal, WITHDRAWN_SLOT, Withdrawn};
+use super::super::{
+    Content, LinkId, Message, NODE_SLOT, NodeView, Options, Output, Refusal, WITHDRAWN_SLOT, Withdrawn,
+};
 use super::net::{CALM, Net, Weather};
 use super::{
-    START, add_group, chain, group, hear, life, name, of_group, others, record, take_log, topology, with_neighbour,
+    START, add_group, chain, group, hear, life, lists, name, of_group, others, record, take_log, topology,
+    with_neighbour,
 };
 use crate::limits::GONE_KEPT;
 
@@ -52,6 +55,11 @@ fn a_partition_that_heals_loses_nothing() {
     net.connect("b", "c", [1, 1]);
     net.run(Duration::from_millis(100));
     net.check_agreement();
+    assert_eq!(
+        net.sent.node_records - before.node_records,
+        6,
+        "two nodes say that they have a link, to the three others"
+    );
     let mut log = take_log(&mut net, "a");
     log.sort();
     assert_eq!(log, ["c reachable 2", "d reachable 3", "d/2 meanwhile"]);
@@ -75,6 +83,23 @@ fn who_joined_during_a_partition_hears_of_the_other_side_as_soon_as_it_heals() {
     net.check_agreement();
     let log = take_log(&mut net, "x");
     assert_eq!(log[log.len() - 2..], ["c up", "c/1 wants"]);
+}
+
+#[test]
+fn a_life_that_claims_its_name_back_has_only_the_groups_that_it_tells_then() {
+    for at_once in [false, true] {
+        let mut a = with_neighbour();
+        hear(&mut a, [1, 2].map(|number| record("b", 1, 20, number, 2, of_group("g"))));
+        assert_eq!(others(a.poll(START)).len(), 2);
+        hear(&mut a, [record("b", 2, 3, NODE_SLOT, 1, lists(&[]))]);
+        if !at_once {
+            assert!(matches!(others(a.poll(START))[..], [Output::NodeChanged { .. }, Output::PathsChanged { .. }]));
+        }
+        hear(&mut a, [record("b", 3, 20, 2, 8, of_group("g")), record("b", 3, 20, NODE_SLOT, 9, lists(&[("a", 10)]))]);
+        let outputs = others(a.poll(START));
+        let groups: Vec<_> = outputs.iter().filter(|output| matches!(output, Output::GroupChanged { .. })).collect();
+        assert!(matches!(groups[..], [Output::GroupChanged { number: 1, state: None, .. }]), "{outputs:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{Content, LinkId, Loss, Message, NODE_SLOT, Options, Output, Refusal, Topology};
+use super::super::{Content, LinkId, LinkState, Loss, Message, NODE_SLOT, Options, Output, Refusal, Topology};
 use super::net::Net;
 use super::{
     LINK, START, add_group, chain, group, hear, join, life, lists, name, of_group, others, pass, record, take_log,
@@ -297,11 +297,19 @@ fn of_several_links_to_a_neighbour_the_cheapest_is_taken_and_then_the_newest() {
         let moved = outputs.contains(&Output::PathsChanged { destinations: vec![life(20)] });
         (moved, a.next_hop(life(20)).map(|link| link.0))
     };
+    assert_eq!(moved(6, Some(3)), (false, Some(7)));
     assert_eq!(moved(8, Some(2)), (false, Some(7)));
     assert_eq!(moved(9, Some(1)), (true, Some(9)));
     assert_eq!(moved(7, None), (false, Some(9)));
     assert_eq!(moved(9, None), (true, Some(8)));
-    assert_eq!(moved(8, None), (true, None));
+    assert_eq!(moved(8, None), (true, Some(6)));
+    // Others see one link, at the least cost, whatever there is.
+    assert_eq!(moved(5, Some(2)), (true, Some(5)));
+    a.poll(START + Duration::from_secs(9));
+    let Content::Node(state) = &a.known.get(&name("a")).expect("it knows itself").records[&NODE_SLOT].content else {
+        panic!("it says what it is")
+    };
+    assert_eq!(state.links, [LinkState { node: name("b"), incarnation: life(20), cost: 2 }]);
 }
 
 #[test]
