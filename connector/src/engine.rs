@@ -465,7 +465,7 @@ impl<K: Clone> Engine<K> {
         };
         let (bytes, events) = (kept.body.len(), u64::from(kept.events));
         for key in &kept.groups {
-            self.groups.spend(*key, events, bytes as u64);
+            self.groups.spend(*key, node, events, bytes as u64);
         }
         kept.numbers = self.groups.numbers(&kept.groups, node);
         let groups = kept.numbers.clone();
@@ -627,7 +627,6 @@ impl<K: Clone> Engine<K> {
         credits: &[GroupCredit],
     ) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session == session) else { return };
-        peer.query = None;
         let mut settled = Vec::new();
         if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
             tracing::warn!(node = %peer.node, %error, "an acknowledgement makes no sense and is left out");

@@ -99,8 +99,10 @@ impl<K: Clone> RemoteGroups<K> {
         Some(self.groups.get(&key)?.current?.number)
     }
 
-    pub(super) fn spend(&mut self, key: GroupKey, events: u64, bytes: u64) {
-        if let Some(current) = self.groups.get_mut(&key).and_then(|group| group.current.as_mut()) {
+    /// What is sent to a group in this life of its node counts against the credit that this life has granted.
+    pub(super) fn spend(&mut self, key: GroupKey, node: Incarnation, events: u64, bytes: u64) {
+        let current = self.groups.get_mut(&key).and_then(|group| group.current.as_mut());
+        if let Some(current) = current.filter(|current| current.node == node) {
             current.used.0 += events;
             current.used.1 += bytes;
         }

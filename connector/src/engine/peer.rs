@@ -60,6 +60,8 @@ struct Placed {
 pub(super) struct Query {
     at: Duration,
     wait: Duration,
+    /// Somebody has waited for credit since it was last asked for.
+    wanted: bool,
 }
 
 impl<K> Peer<K> {
@@ -126,11 +128,16 @@ impl<K> Peer<K> {
     }
 
     pub(super) fn starve(&mut self, now: Duration, wait: Duration) {
-        self.query.get_or_insert(Query { at: now + wait, wait });
+        self.query.get_or_insert(Query { at: now + wait, wait, wanted: true }).wanted = true;
     }
 
     pub(super) fn query_due(&mut self, now: Duration) -> bool {
         let Some(query) = self.query.as_mut().filter(|query| query.at <= now && self.reachable) else { return false };
+        if !std::mem::take(&mut query.wanted) {
+            // Nobody has waited for credit since it was asked for.
+            self.query = None;
+            return false;
+        }
         query.wait = (query.wait * 2).min(QUERY_MAX);
         query.at = now + query.wait;
         true
