@@ -506,7 +506,7 @@ impl<K: Clone> Engine<K> {
     pub fn acknowledge_all(&mut self, now: Duration) {
         for peer in self.peers.values_mut() {
             let session = peer.inbound_session();
-            peer.asked(now, session);
+            peer.asked(now, session, self.options.timing);
         }
         self.tick(now);
     }
@@ -599,8 +599,11 @@ impl<K: Clone> Engine<K> {
             SignalKind::Alive { number } => self.outputs.push_back(Output::Alive { node: origin, number }),
             SignalKind::Ack { session, lanes, credits } => self.receive_ack(now, origin, session, &lanes, &credits),
             SignalKind::Query { session } => {
-                if let Some(peer) = self.peers.get_mut(&origin) {
-                    peer.asked(now, session);
+                let Some(peer) = self.peers.get_mut(&origin) else { return };
+                let before = peer.inbound.as_ref().map(|(session, _)| *session);
+                peer.asked(now, session, self.options.timing);
+                if before.is_some_and(|before| before < session) {
+                    self.outputs.push_back(Output::Forgotten { node: origin });
                 }
             }
             SignalKind::Reset { session } => {
@@ -627,6 +630,7 @@ impl<K: Clone> Engine<K> {
         credits: &[GroupCredit],
     ) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session == session) else { return };
+        peer.unannounced = false;
         let mut settled = Vec::new();
         if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
             tracing::warn!(node = %peer.node, %error, "an acknowledgement makes no sense and is left out");

@@ -13,6 +13,8 @@ use super::{Figures, GroupKey, Kept, Past};
 
 /// How long it takes at most until a node is asked for credit again.
 const QUERY_MAX: Duration = Duration::from_secs(5);
+/// How long an answer is waited for at first.
+const QUERY_FIRST: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub(super) struct Peer<K> {
@@ -27,6 +29,9 @@ pub(super) struct Peer<K> {
     /// Sessions from it up to this number were forgotten.
     forgotten: u32,
     placed: BTreeMap<u32, Placed>,
+    /// It had been given up, and has not shown yet that it knows of the new session. It is asked until it does: it may have
+    /// given up nothing, and wait for what was given up here.
+    pub(super) unannounced: bool,
     pub(super) query: Option<Query>,
     pub(super) reachable: bool,
     /// Whether it asked, so that everything is told and not only what has changed.
@@ -70,7 +75,8 @@ impl<K> Peer<K> {
         outbound.path(false);
         Self {
             node,
-            session: past.map_or(1, |past| past.outbound_session + 1),
+            session: past.map_or(1, |past| past.outbound_session.saturating_add(1)),
+            unannounced: past.is_some(),
             outbound,
             groups: BTreeMap::new(),
             inbound: None,
@@ -120,6 +126,9 @@ impl<K> Peer<K> {
         self.paths += u64::from(reachable && !self.reachable);
         self.reachable = reachable;
         self.outbound.path(reachable);
+        if reachable && self.unannounced {
+            self.query = Some(Query { at: now, wait: QUERY_FIRST, wanted: true });
+        }
         if reachable && let Some((_, inbound)) = &mut self.inbound {
             // What was acknowledged meanwhile was not heard.
             self.tell_all = true;
@@ -133,7 +142,7 @@ impl<K> Peer<K> {
 
     pub(super) fn query_due(&mut self, now: Duration) -> bool {
         let Some(query) = self.query.as_mut().filter(|query| query.at <= now && self.reachable) else { return false };
-        if !std::mem::take(&mut query.wanted) {
+        if !std::mem::take(&mut query.wanted) && !self.unannounced {
             // Nobody has waited for credit since it was asked for.
             self.query = None;
             return false;
@@ -143,7 +152,9 @@ impl<K> Peer<K> {
         true
     }
 
-    pub(super) fn asked(&mut self, now: Duration, session: u32) {
+    /// It asks what has come of this session. One that is new was begun because the one before was given up.
+    pub(super) fn asked(&mut self, now: Duration, session: u32, timing: Timing) {
+        self.open_session(session, 0, timing);
         if let Some((_, inbound)) = self.inbound.as_mut().filter(|(known, _)| *known == session) {
             self.tell_all = true;
             inbound.acknowledge_at(now);
