@@ -810,6 +810,10 @@ impl<K: Clone> Engine<K> {
         let session = peer.session;
         let mut signals = Vec::new();
         if peer.query_due(now) {
+            if let Some(session) = peer.forgotten_session() {
+                // Said unasked: whoever waits in that session may have nothing more to send that would be answered so.
+                signals.push(SignalKind::Reset { session });
+            }
             signals.push(SignalKind::Query { session });
         }
         if peer.reachable

@@ -113,6 +113,11 @@ impl<K> Peer<K> {
         self.inbound.as_ref().map_or(self.forgotten, |(session, _)| *session)
     }
 
+    /// The session from the peer that was given up, until it has shown that it knows.
+    pub(super) fn forgotten_session(&self) -> Option<u32> {
+        (self.unannounced && self.forgotten > 0).then_some(self.forgotten)
+    }
+
     /// Begins another session to the peer; what was unacknowledged in the old one comes back,
     /// with whether it was ever sent.
     pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
