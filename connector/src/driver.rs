@@ -116,6 +116,8 @@ pub(crate) struct Driver {
     tunnels: TunnelsOf,
     /// Tunnels that have something to send and no room.
     blocked_tunnels: Vec<tunnels::Key>,
+    /// When the streams of tunnels are looked at next.
+    sweep: Duration,
     leaving: Option<oneshot::Sender<()>>,
     /// Who waits for the end of which group that was withdrawn.
     withdrawals: Vec<(u64, oneshot::Sender<()>)>,
@@ -168,6 +170,7 @@ impl Driver {
             intake: Intake::default(),
             calls,
             tunnels,
+            sweep: IDLE,
             leaving: None,
             withdrawals: Vec::new(),
             closing: None,
@@ -262,7 +265,10 @@ impl Driver {
     /// Looks at what needs to be looked at now and then. When that is to be done again.
     fn look_at_others(&mut self) -> Duration {
         let door = self.look_at_door();
-        self.look_at_tunnel_streams();
+        if self.now() >= self.sweep {
+            self.sweep = self.now() + IDLE;
+            self.look_at_tunnel_streams();
+        }
         let shown = Arc::clone(&self.views).update(self).map(|at| at.saturating_duration_since(self.began));
         let idle = self.now() + IDLE;
         let closing = self.look_at_closing();

@@ -19,6 +19,7 @@
 //! - Nodes on the way keep nothing: beyond a bounded queue at each link, packets are dropped and sent again by their origin.
 
 mod groups;
+mod output;
 mod peer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +36,7 @@ use crate::topology::{self, GroupState, LinkId, Loss, NodeStatus, Refusal, Topol
 
 pub use groups::GroupKey;
 use groups::RemoteGroups;
+pub use output::{Output, Why};
 use peer::{Peer, Taken};
 
 /// How an engine is made.
@@ -61,158 +63,6 @@ pub struct Target {
     pub node: Incarnation,
     /// Its groups; none when it is for the node itself, as a response is.
     pub groups: Vec<GroupKey>,
-}
-
-/// Something to be done or known.
-#[derive(Debug)]
-pub enum Output<K> {
-    /// To be sent to neighbours, in their control lanes.
-    Control {
-        /// The links.
-        links: Vec<LinkId>,
-        /// What.
-        message: topology::Message,
-    },
-    /// To be sent to a neighbour: a packet, or a signal that has no body. Say [`Engine::queued`] as they go.
-    Packet {
-        /// The link.
-        link: LinkId,
-        /// The life of the node that it comes from.
-        origin: Incarnation,
-        /// The packet's lane; `None` for a signal.
-        lane: Option<Lane>,
-        /// The encoded header.
-        header: Bytes,
-        /// What follows it.
-        body: Bytes,
-    },
-    /// A packet for this node, in its turn.
-    Deliver {
-        /// Whose.
-        from: Incarnation,
-        /// In which lane.
-        lane: Lane,
-        /// The numbers of the groups it is for.
-        groups: Vec<u32>,
-        /// Its items.
-        body: Bytes,
-        /// How old it was when it was sent: what remaining times are to be shortened by.
-        age: Duration,
-        /// Whether an earlier life of this node may have had it.
-        redelivered: bool,
-    },
-    /// A destination has a packet.
-    Confirmed {
-        /// The groups it was for.
-        groups: Vec<GroupKey>,
-        /// How many events it holds.
-        events: u32,
-        /// What the driver gave along.
-        keep: K,
-    },
-    /// A packet for groups will not arrive, or nobody knows whether it has.
-    Lost {
-        /// The groups it was for.
-        groups: Vec<GroupKey>,
-        /// What the driver gave along.
-        keep: K,
-        /// Whether it may have arrived.
-        sent: bool,
-        /// Why.
-        why: Why,
-    },
-    /// A node was met, in this life.
-    Met {
-        /// The node.
-        node: NodeName,
-        /// This life of it.
-        incarnation: Incarnation,
-    },
-    /// Whether a node can be reached, and how, is otherwise than before.
-    Reach {
-        /// The life of the node.
-        node: Incarnation,
-        /// How it is.
-        status: NodeStatus,
-    },
-    /// That life of a node has ended or been given up: what it was asked will not be answered by it.
-    Ended {
-        /// The node.
-        node: NodeName,
-        /// That life of it.
-        incarnation: Incarnation,
-        /// Why.
-        why: Why,
-    },
-    /// A session was lost by the other side although its node lives: what it was asked may have been heard or not.
-    Forgotten {
-        /// The life of the node.
-        node: Incarnation,
-    },
-    /// A group of another node is there, or wants other events than before.
-    Group {
-        /// Its key, the same for the same name in every life of its node.
-        key: GroupKey,
-        /// Its node.
-        node: NodeName,
-        /// This life of it.
-        incarnation: Incarnation,
-        /// What it wants.
-        state: Arc<GroupState>,
-    },
-    /// A group takes nothing new; what is under way to it still arrives.
-    Withdrawn {
-        /// Its key.
-        key: GroupKey,
-    },
-    /// A group is there no more.
-    Gone {
-        /// Its key.
-        key: GroupKey,
-        /// Why.
-        why: Why,
-    },
-    /// A neighbour has told everything it knows.
-    Synced {
-        /// The link to it.
-        link: LinkId,
-    },
-    /// An answer to [`Engine::probe`].
-    Alive {
-        /// Who answers.
-        node: Incarnation,
-        /// The number of the probe.
-        number: u64,
-    },
-    /// Another living node has this node's name, and is to keep it.
-    Twin {
-        /// That node's life.
-        other: Incarnation,
-    },
-    /// What a neighbour said goes beyond a limit and was left out.
-    Refused {
-        /// The link to it.
-        link: LinkId,
-        /// What is too much.
-        why: Refusal,
-    },
-}
-
-/// Why something ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The node said that it stops.
-    Left,
-    /// The node has begun another life.
-    Restarted,
-    /// The node was out of reach for too long.
-    Expired,
-    /// The node has no such group any more.
-    NoGroup,
-    /// The other side does not know the session any more.
-    Forgotten,
-    /// This node stops.
-    Stopped,
 }
 
 /// What one packet is kept with until it is acknowledged.
@@ -259,7 +109,6 @@ pub struct Engine<K> {
     /// How many events and bytes each group of this node lets an origin send beyond what it has placed.
     windows: BTreeMap<u32, (u64, u64)>,
     outputs: VecDeque<Output<K>>,
-    eased: bool,
     scratch: Vec<u8>,
 }
 
@@ -279,7 +128,6 @@ impl<K: Clone> Engine<K> {
             past_order: VecDeque::new(),
             windows: BTreeMap::new(),
             outputs: VecDeque::new(),
-            eased: false,
             scratch: Vec::new(),
         }
     }
@@ -314,6 +162,12 @@ impl<K: Clone> Engine<K> {
     /// more comes.
     pub fn withdraw_group(&mut self, number: u32) {
         self.topology.withdraw_group(number);
+    }
+
+    /// Forgets a group of this node that was withdrawn, once nothing that still comes for it matters.
+    pub fn forget_own_group(&mut self, number: u32) {
+        self.windows.remove(&number);
+        self.peers.values_mut().for_each(|peer| peer.forget_own_group(number));
     }
 
     /// Says whether this node's own configured neighbours have told their interest, or are known to be absent.
@@ -357,7 +211,6 @@ impl<K: Clone> Engine<K> {
     /// So many bytes wait now to go out of a link. What is put there is counted until this says otherwise.
     pub fn queued(&mut self, link: LinkId, bytes: usize) {
         if let Some(link) = self.links.get_mut(&link) {
-            self.eased |= link.queued >= LINK_QUEUE_BYTES && bytes < LINK_QUEUE_BYTES;
             link.queued = bytes;
         }
     }
@@ -425,17 +278,6 @@ impl<K: Clone> Engine<K> {
     #[must_use]
     pub fn number_of(&self, key: GroupKey) -> Option<u32> {
         self.groups.number(key)
-    }
-
-    /// The life of the node that a group belongs to now.
-    #[must_use]
-    pub fn node_of(&self, key: GroupKey) -> Option<Incarnation> {
-        self.groups.sendable(key).map(|current| current.node)
-    }
-
-    /// Whether something has eased since this was last asked: acknowledged, granted, reached, written.
-    pub fn take_eased(&mut self) -> bool {
-        std::mem::take(&mut self.eased)
     }
 
     /// Sends a packet of so many events. Each target is told of once it has it, or once it is lost for it.
@@ -616,7 +458,6 @@ impl<K: Clone> Engine<K> {
                 }
                 self.groups.renew(origin);
                 self.outputs.push_back(Output::Forgotten { node: origin });
-                self.eased = true;
             }
         }
     }
@@ -644,7 +485,6 @@ impl<K: Clone> Engine<K> {
                 self.groups.grant(*key, credit.group, credit.events, credit.bytes);
             }
         }
-        self.eased = true;
     }
 
     fn forward_signal(&mut self, from: LinkId, mut signal: Signal) {
@@ -701,14 +541,12 @@ impl<K: Clone> Engine<K> {
 
     fn reach(&mut self, node: Incarnation, status: NodeStatus) {
         self.outputs.push_back(Output::Reach { node, status });
-        self.eased = true;
     }
 
     fn path_changed(&mut self, now: Duration, incarnation: Incarnation) {
         let reachable = self.topology.next_hop(incarnation).is_some();
         if let Some(peer) = self.peers.get_mut(&incarnation) {
             peer.path(now, reachable);
-            self.eased = true;
         }
     }
 
@@ -724,7 +562,6 @@ impl<K: Clone> Engine<K> {
                     self.outputs.extend(rest.into_iter().map(|kept| lost(kept, Why::NoGroup)));
                     self.outputs.push_back(Output::Gone { key: other, why: Why::NoGroup });
                 }
-                self.eased = true;
             }
             None => {
                 // A group of the same name may have come meanwhile under another number: that one stays.
@@ -767,7 +604,6 @@ impl<K: Clone> Engine<K> {
                 self.outputs.push_back(Output::Gone { key, why });
             }
         }
-        self.eased = true;
     }
 
     fn remember(&mut self, incarnation: Incarnation, past: Past) {
@@ -867,7 +703,6 @@ impl<K: Clone> Engine<K> {
                 let (body, redelivered) = (kept.body.clone(), kept.redelivered);
                 let destination = self.number(now, Lane::Normal, node, kept);
                 self.transmit(Lane::Normal, destination.into_iter().collect(), &body, age_ms, redelivered);
-                self.eased = true;
             }
             if let Some(node) = self.groups.starved(key)
                 && let Some(peer) = self.peers.get_mut(&node)

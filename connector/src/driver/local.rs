@@ -111,6 +111,7 @@ impl Driver {
             && let Some(oldest) = self.locals.left.pop_front()
         {
             self.locals.groups.remove(&oldest);
+            self.engine.forget_own_group(oldest);
         }
         self.engine.withdraw_group(number);
     }

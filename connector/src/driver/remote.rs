@@ -75,11 +75,7 @@ impl Driver {
             outbox.life = None;
             outbox.group.set_reachable(false);
         }
-        let detail = match why {
-            Why::Left => format!("node `{node}` has stopped"),
-            Why::Restarted => format!("node `{node}` was restarted"),
-            _ => format!("node `{node}` was out of reach for too long"),
-        };
+        let detail = why.of(node.as_str());
         self.lose_calls(incarnation, &detail);
         self.lose_tunnels(incarnation, &detail);
         self.locals.forget_life(incarnation);
@@ -88,7 +84,7 @@ impl Driver {
 
     pub(super) fn forgotten(&mut self, incarnation: Incarnation) {
         let Some(node) = self.lives.get(&incarnation).map(|life| life.node.clone()) else { return };
-        let detail = format!("node `{node}` had given this node up, and does not know what it was asked");
+        let detail = Why::Forgotten.of(node.as_str());
         self.lose_calls(incarnation, &detail);
         self.lose_tunnels(incarnation, &detail);
     }
@@ -234,12 +230,7 @@ impl Driver {
             tracing::debug!(%error, "the node is ending");
         }
         outbox.group.close(None);
-        let detail = match why {
-            Why::Left => format!("node `{}` has stopped", outbox.node),
-            Why::NoGroup => format!("node `{}` came back without this group", outbox.node),
-            _ => format!("node `{}` was out of reach for too long", outbox.node),
-        };
-        self.router.remove(&outbox.group, Reason::Undelivered, &detail);
+        self.router.remove(&outbox.group, Reason::Undelivered, &why.of(outbox.node.as_str()));
     }
 
     /// Events for groups of other nodes are lost, or nobody knows whether they have arrived.
@@ -247,17 +238,10 @@ impl Driver {
         let Some(batch) = keep else { return };
         for group in groups.iter().filter_map(|key| batch.group(*key)) {
             let node = group.node().map(ToString::to_string).unwrap_or_default();
-            let (reason, what) = match sent {
-                true => (Reason::Unconfirmed, "may have arrived, and was not confirmed before"),
-                false => (Reason::Undelivered, "did not arrive before"),
-            };
-            let detail = match why {
-                Why::Left => format!("{what} node `{node}` stopped"),
-                Why::Restarted => format!("{what} node `{node}` was restarted"),
-                Why::NoGroup => format!("{what} node `{node}` came back without this group"),
-                Why::Forgotten => format!("{what} node `{node}` gave this node up"),
-                Why::Expired => format!("{what} node `{node}` was out of reach for too long"),
-                Why::Stopped => format!("{what} this node stopped"),
+            let why_lost = why.of(&node);
+            let (reason, detail) = match sent {
+                true => (Reason::Unconfirmed, format!("it may have arrived, and was not confirmed: {why_lost}")),
+                false => (Reason::Undelivered, format!("it did not arrive: {why_lost}")),
             };
             for envelope in &batch.events {
                 let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);

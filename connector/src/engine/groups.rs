@@ -1,6 +1,6 @@
 //! The groups of other nodes: where each is now, what it may be sent, and what waits for it to come back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use edri_events::{Incarnation, NodeName};
@@ -16,6 +16,8 @@ pub(super) struct RemoteGroups<K> {
     groups: BTreeMap<GroupKey, RemoteGroup<K>>,
     keys: BTreeMap<(NodeName, String), GroupKey>,
     next: GroupKey,
+    /// Those that have something left over or are to come back, and perhaps some that had: what a tick looks at.
+    owing: BTreeSet<GroupKey>,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Current {
 
 impl<K> Default for RemoteGroups<K> {
     fn default() -> Self {
-        Self { groups: BTreeMap::new(), keys: BTreeMap::new(), next: 0 }
+        Self { groups: BTreeMap::new(), keys: BTreeMap::new(), next: 0, owing: BTreeSet::new() }
     }
 }
 
@@ -140,6 +142,7 @@ impl<K: Clone> RemoteGroups<K> {
         for key in known {
             if let Some(group) = self.groups.get_mut(&key) {
                 group.unacknowledged.push_front(Kept { groups: vec![key], ..kept.clone() });
+                self.owing.insert(key);
             }
         }
         (!unknown.is_empty()).then(|| Kept { groups: unknown, ..kept })
@@ -147,18 +150,18 @@ impl<K: Clone> RemoteGroups<K> {
 
     /// The groups of a life that has ended are nowhere now.
     pub(super) fn leave(&mut self, node: Incarnation, give_up: Duration) {
-        for group in self.groups.values_mut() {
+        for (key, group) in &mut self.groups {
             if group.current.is_some_and(|current| current.node == node) {
                 group.current = None;
                 group.give_up.get_or_insert(give_up);
+                self.owing.insert(*key);
             }
         }
     }
 
     /// The groups that are back and have something left over.
     pub(super) fn returned(&self) -> Vec<GroupKey> {
-        let back = self.groups.iter().filter(|(_, group)| group.current.is_some() && !group.unacknowledged.is_empty());
-        back.map(|(key, _)| *key).collect()
+        self.owing.iter().copied().filter(|key| self.left_over(*key).is_some()).collect()
     }
 
     /// Where the next thing that is left over for a group can be sent.
@@ -197,13 +200,16 @@ impl<K: Clone> RemoteGroups<K> {
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.groups.values().filter_map(|group| group.give_up).min()
+        self.owing.iter().filter_map(|key| self.groups.get(key)?.give_up).min()
     }
 
     /// Forgets the groups that did not come back in time.
     pub(super) fn expire(&mut self, now: Duration) -> Vec<(GroupKey, VecDeque<Kept<K>>)> {
-        let due = self.groups.iter().filter(|(_, group)| group.give_up.is_some_and(|at| at <= now));
-        let keys: Vec<_> = due.map(|(key, _)| *key).collect();
+        let groups = &self.groups;
+        let owes = |group: &RemoteGroup<K>| group.give_up.is_some() || !group.unacknowledged.is_empty();
+        self.owing.retain(|key| groups.get(key).is_some_and(owes));
+        let due = |group: &RemoteGroup<K>| group.give_up.is_some_and(|at| at <= now);
+        let keys: Vec<_> = self.owing.iter().copied().filter(|key| groups.get(key).is_some_and(due)).collect();
         keys.into_iter().map(|key| (key, self.remove(key))).collect()
     }
 }

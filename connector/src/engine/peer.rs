@@ -121,7 +121,7 @@ impl<K> Peer<K> {
     /// Begins another session to the peer; what was unacknowledged in the old one comes back,
     /// with whether it was ever sent.
     pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
-        self.session += 1;
+        self.session = self.session.saturating_add(1);
         let mut outbound = Outbound::new(timing);
         outbound.path(self.reachable);
         std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, sent)| (kept, sent))
@@ -188,6 +188,10 @@ impl<K> Peer<K> {
         } else {
             inbound.acknowledge_at(now + delay);
         }
+    }
+
+    pub(super) fn forget_own_group(&mut self, number: u32) {
+        self.placed.remove(&number);
     }
 
     /// What is to be told to the peer now of what it has sent.

@@ -2,7 +2,6 @@
 
 mod lanes;
 mod relay;
-mod speed;
 mod trust;
 
 use std::net::SocketAddr;
