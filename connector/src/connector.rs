@@ -1,11 +1,13 @@
 //! What a user says of a node's links, and what starts them.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::{NameError, NodeName};
 use edri_router::Router;
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -199,14 +201,13 @@ impl Connector {
         router.set_beyond(Arc::clone(&views) as Arc<dyn edri_router::Beyond>);
         let mut tasks = JoinSet::new();
         let runtime = router.runtime();
-        let driver = runtime.spawn(Driver::new(parts).run());
         let (watched, groups) = (Arc::clone(&views), router.clone());
+        let driver = AssertUnwindSafe(Driver::new(parts).run()).catch_unwind();
         tasks.spawn_on(
             async move {
-                // Aborted with the other tasks when the links end.
-                let driver = AbortOnDrop(driver);
-                if let Err(error) = watch(driver).await {
-                    tracing::error!(%error, "the connector has failed: this node is alone until it is restarted");
+                // The panic itself is in the log already.
+                if driver.await.is_err() {
+                    tracing::error!("the connector has failed: this node is alone until it is restarted");
                     groups.groups().iter().for_each(|group| group.set_reachable(false));
                     watched.expelled("its connector has failed".to_owned());
                 }
@@ -246,19 +247,6 @@ impl Connector {
         );
         Ok(Links { endpoint, views, command, expects, _tasks: tasks })
     }
-}
-
-/// A task that ends with whoever waits for it.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn watch(mut driver: AbortOnDrop) -> Result<(), tokio::task::JoinError> {
-    (&mut driver.0).await
 }
 
 /// The links of a running node. They end when this is dropped.
