@@ -82,9 +82,8 @@ async fn a_shared_manager_is_one_group_on_all_nodes() {
     let authority = Authority::generate().expect("an authority");
     let (first, second) = (Counter::default(), Counter::default());
     let seen = [first.seen.clone(), second.seen.clone()];
-    let shared = |counter: Counter| {
-        Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>()
-    };
+    let shared =
+        |counter: Counter| Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>();
     let (north, address) = listening(&authority, "north", App::new("north").manager(shared(first))).await;
     let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "south"));
     let south = App::new("south").manager(shared(second)).connector(connector).expects("north");
@@ -104,5 +103,28 @@ async fn a_shared_manager_is_one_group_on_all_nodes() {
     assert!(seen.iter().all(|seen| !seen.lock().is_empty()), "both took some");
     for node in [sensor, south, north] {
         assert!(node.shutdown().await.account.is_balanced());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_goes_on_when_credit_comes_however_its_end_met_the_outbox() {
+    // Whether the outbox was just empty when the last credit was used is up to chance: about every other time.
+    for _ in 0..8 {
+        let authority = Authority::generate().expect("an authority");
+        let counter = Counter::default();
+        let seen = counter.seen.clone();
+        let manager = Manager::new("counter").worker(move || counter.clone()).handles::<Ping>();
+        let (centre, address) = listening(&authority, "centre", App::new("centre").manager(manager)).await;
+        let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
+        let sensor = App::new("sensor").connector(connector).expects("centre").start().await.expect("starts");
+        sensor.bus().wait_for::<Ping>().await.expect("somebody");
+        // More than a window and an outbox.
+        for number in 0..3000 {
+            sensor.bus().publish(Ping { number }).await.expect("published");
+        }
+        until("all have come", || seen.lock().len() == 3000).await;
+        assert_eq!(*seen.lock(), (0..3000).collect::<Vec<_>>());
+        sensor.shutdown().await;
+        centre.shutdown().await;
     }
 }

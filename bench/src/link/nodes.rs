@@ -164,7 +164,10 @@ impl Net {
                 }
                 Output::Group { key, incarnation, .. } if number == 0 => {
                     let groups: Vec<GroupKey> = vec![key];
-                    self.targets.push(Target { node: incarnation, groups });
+                    // A group may be told of again.
+                    if self.targets.iter().all(|target| target.node != incarnation) {
+                        self.targets.push(Target { node: incarnation, groups });
+                    }
                 }
                 _ => {}
             }

@@ -66,14 +66,16 @@ impl Driver {
         let now = self.now();
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return Taken::Nothing };
         let Some(life) = outbox.life.filter(|life| self.engine.has_room(*life, Lane::Normal)) else {
-            return if outbox.depth() == 0 && !outbox.withdrawn { self.emptied(key) } else { Taken::Blocked };
+            return Taken::Blocked;
         };
         let (events, bytes) = self.engine.credit(key);
         if events == 0 || bytes == 0 {
-            if outbox.depth() == 0 {
-                return self.emptied(key);
+            // An empty one stays on the list too: it rings only if it was found empty while something was taken.
+            if outbox.depth() > 0 {
+                self.engine.starve(now, key);
+            } else {
+                self.drained(key);
             }
-            self.engine.starve(now, key);
             return Taken::Blocked;
         }
         let each = self.packer.event_bytes.get(&key).copied().unwrap_or(256).max(1);
