@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod chaos;
+mod cluster;
 mod compile_fail;
 mod envelopes;
 mod foreign;

@@ -1,130 +1,203 @@
-//! Several nodes, joined by real links over loopback.
+//! Several nodes, joined by real links over loopback: everything works across nodes as within one.
 
+mod calls;
+mod cuts;
+mod hostile;
+mod lives;
+mod overload;
+mod tunnels;
+mod verbs;
+mod versions;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edri::keys::{Authority, Identity};
 use edri::prelude::*;
-use edri::{Connector, Node};
+use edri::{Connector, NodeView, ShutdownReport};
+use edri_tests::proxy::{Proxy, Weather};
 
-use crate::support::until;
+use crate::support::{Noted, Seen, ends_well, keeps, noted, started, until, within};
 
-/// An event for groups of other nodes.
-#[event(notification, name = "nodes.ping")]
-#[derive(Debug)]
-struct Ping {
-    number: u64,
+/// The authority of a cluster, which lets nodes in.
+struct Cluster {
+    authority: Authority,
 }
 
-#[event(request, name = "nodes.double", response = u64, timeout = "5s")]
-struct Double {
-    number: u64,
-}
+impl Cluster {
+    fn new() -> Self {
+        Self { authority: Authority::generate().expect("an authority") }
+    }
 
-#[derive(Clone, Default)]
-struct Counter {
-    seen: std::sync::Arc<parking_lot::Mutex<Vec<u64>>>,
-}
+    fn identity(&self, node: &str) -> Identity {
+        let name = edri::NodeName::new(node).expect("a name");
+        self.authority.issue(&name, Duration::from_secs(3600)).expect("an identity")
+    }
 
-impl Worker for Counter {}
+    fn listening(&self, node: &str) -> Connector {
+        Connector::listen("127.0.0.1:0").with_identity(self.identity(node))
+    }
 
-impl Handle<Ping> for Counter {
-    async fn handle(&mut self, ping: &Ping, _: &mut Context) -> Result<(), Failure> {
-        self.seen.lock().push(ping.number);
-        Ok(())
+    fn dialling(&self, node: &str, address: SocketAddr) -> Connector {
+        Connector::dial().connect(&address.to_string()).with_identity(self.identity(node))
+    }
+
+    /// Starts a node that listens.
+    async fn listens(&self, name: &str, more: impl FnOnce(App) -> App) -> Node {
+        started(more(App::new(name)).connector(self.listening(name))).await
+    }
+
+    /// Starts a node that dials, and returns once it has met all of these.
+    async fn dials(&self, name: &str, address: SocketAddr, meets: &[&str], more: impl FnOnce(App) -> App) -> Node {
+        let app = more(App::new(name)).connector(self.dialling(name, address));
+        started(meets.iter().fold(app, |app, node| app.expects(node))).await
+    }
+
+    /// Starts a centre and a sensor that has met it, joined in this way.
+    async fn pair(&self, way: Way, centre: impl FnOnce(App) -> App, sensor: impl FnOnce(App) -> App) -> Pair {
+        match way {
+            Way::Direct => {
+                let centre = self.listens("centre", centre).await;
+                let sensor = self.dials("sensor", address(&centre), &["centre"], sensor).await;
+                Pair { centre, sensor, switch: None }
+            }
+            Way::Switch => {
+                let switch = started(App::new("switch").connector(self.listening("switch").switch())).await;
+                let centre = self.dials("centre", address(&switch), &[], centre).await;
+                let sensor = self.dials("sensor", address(&switch), &["centre"], sensor).await;
+                Pair { centre, sensor, switch: Some(switch) }
+            }
+        }
+    }
+
+    /// Starts a centre and a sensor that has met it, with a proxy between them.
+    async fn apart(
+        &self,
+        seed: u64,
+        centre: impl FnOnce(App, Connector) -> App,
+        sensor: impl FnOnce(App, Connector) -> App,
+    ) -> (Pair, Proxy) {
+        let centre = started(centre(App::new("centre"), self.listening("centre"))).await;
+        let proxy = Proxy::start(address(&centre), Weather::default(), seed).await.expect("a proxy");
+        let dialling = self.dialling("sensor", proxy.address());
+        let sensor = started(sensor(App::new("sensor"), dialling).expects("centre")).await;
+        (Pair { centre, sensor, switch: None }, proxy)
     }
 }
 
-impl Handle<Double> for Counter {
-    async fn handle(&mut self, double: &Double, _: &mut Context) -> Result<u64, Failure> {
-        Ok(double.number * 2)
+/// How two nodes are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By a link between them.
+    Direct,
+    /// By a third node that only forwards.
+    Switch,
+}
+
+const WAYS: [Way; 2] = [Way::Direct, Way::Switch];
+
+/// A sensor and a centre.
+struct Pair {
+    centre: Node,
+    sensor: Node,
+    switch: Option<Node>,
+}
+
+impl Pair {
+    /// Stops all, the sensor first; none leaves anything behind. What the sensor and the centre report.
+    async fn end(&self) -> (Arc<ShutdownReport>, Arc<ShutdownReport>) {
+        let sensor = ends_well(&self.sensor).await;
+        let centre = ends_well(&self.centre).await;
+        if let Some(switch) = &self.switch {
+            let account = ends_well(switch).await.account;
+            assert_eq!(account.deliveries, 0, "a switch takes nothing for itself");
+        }
+        (sensor, centre)
     }
 }
 
-fn identity(authority: &Authority, node: &str) -> Identity {
-    let name = edri::NodeName::new(node).expect("a name");
-    authority.issue(&name, Duration::from_secs(3600)).expect("an identity")
+fn address(node: &Node) -> SocketAddr {
+    node.link_address().expect("it has a connector")
 }
 
-async fn listening(authority: &Authority, name: &str, app: App) -> (Node, String) {
-    let connector = Connector::listen("127.0.0.1:0").with_identity(identity(authority, name));
-    let node = app.connector(connector).start().await.expect("starts");
-    let address = node.link_address().expect("listens").to_string();
-    (node, address)
+/// What a node says of another.
+fn seen_by(node: &Node, other: &str) -> Option<NodeView> {
+    node.topology().nodes.into_iter().find(|view| view.name.as_str() == other)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_and_a_request_reach_another_node() {
-    let authority = Authority::generate().expect("an authority");
-    let counter = Counter::default();
-    let seen = counter.seen.clone();
-    let manager = Manager::new("counter").worker(move || counter.clone()).handles::<Ping>().handles::<Double>();
-    let (centre, address) = listening(&authority, "centre", App::new("centre").manager(manager)).await;
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
-    let sensor = App::new("sensor").connector(connector).expects("centre").start().await.expect("starts");
-    sensor.bus().wait_for::<Ping>().await.expect("somebody");
-    for number in 0..1000 {
-        let receipt = sensor.bus().publish(Ping { number }).await.expect("published");
-        assert_eq!(receipt.deliveries, 1);
+/// Waits until a node says that it can, or cannot, reach another.
+async fn reaches(node: &Node, other: &str, reachable: bool) {
+    let what = format!("{} to {} {other}", node.topology().node, if reachable { "reach" } else { "lose" });
+    until(&what, || seen_by(node, other).is_some_and(|view| view.reachable) == reachable).await;
+}
+
+/// Waits until a node can send to so many groups of others.
+async fn knows(node: &Node, groups: usize) {
+    until("the groups of other nodes", || node.topology().remote.len() == groups).await;
+    // Behind the changes that brought them.
+    within("the table", node.router().change(Vec::new(), &[])).await.expect("nothing to refuse");
+}
+
+/// Publishes [`noted`] numbers one after another; each goes to one group.
+async fn publish(node: &Node, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let receipt = within("room", node.bus().publish(noted(number))).await.expect("published");
+        assert_eq!(receipt.deliveries, 1, "number {number}");
     }
-    until("all have come", || seen.lock().len() == 1000).await;
-    assert_eq!(*seen.lock(), (0..1000).collect::<Vec<_>>());
-    assert_eq!(sensor.bus().request(Double { number: 21 }).await.expect("answered"), 42);
-    let report = sensor.shutdown().await;
-    assert!(report.account.is_balanced(), "{:?}", report.account);
-    assert_eq!(report.account.forwarded, 1001, "{:?}", report.account);
-    let report = centre.shutdown().await;
-    assert!(report.account.is_balanced());
-    assert_eq!(report.account.handled, 1001, "{:?}", report.account);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_reaches_another_node_once_and_in_order_and_both_say_so() {
+    for way in WAYS {
+        let seen = Seen::default();
+        let manager = Manager::new("keep").worker(keeps(&seen)).handles::<Noted>();
+        let pair = Cluster::new().pair(way, |app| app.manager(manager), |app| app).await;
+        within("somebody", pair.sensor.bus().wait_for::<Noted>()).await.expect("somebody");
+        publish(&pair.sensor, 0..1000).await;
+        assert_eq!(seen.wait_for(1000).await, (0..1000).collect::<Vec<_>>());
+        let (sensor, centre) = pair.end().await;
+        assert_eq!((sensor.account.deliveries, sensor.account.forwarded), (1000, 1000), "{way:?}");
+        assert_eq!((centre.account.deliveries, centre.account.handled), (1000, 1000), "{way:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_manager_is_one_group_on_all_nodes() {
-    let authority = Authority::generate().expect("an authority");
-    let (first, second) = (Counter::default(), Counter::default());
-    let seen = [first.seen.clone(), second.seen.clone()];
-    let shared =
-        |counter: Counter| Manager::new("counter").inbox(16).shared().worker(move || counter.clone()).handles::<Ping>();
-    let (north, address) = listening(&authority, "north", App::new("north").manager(shared(first))).await;
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "south"));
-    let south = App::new("south").manager(shared(second)).connector(connector).expects("north");
-    let south = south.start().await.expect("starts");
-    let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
-    let sensor = App::new("sensor").connector(connector).expects("north").expects("south");
-    let sensor = sensor.start().await.expect("starts");
+    let cluster = Cluster::new();
+    let seen = [Seen::default(), Seen::default()];
+    let shared = |seen: &Seen<u64>| Manager::new("counter").inbox(16).shared().worker(keeps(seen)).handles::<Noted>();
+    let north = cluster.listens("north", |app| app.manager(shared(&seen[0]))).await;
+    let address = north.link_address().expect("it listens");
+    let south = cluster.dials("south", address, &["north"], |app| app.manager(shared(&seen[1]))).await;
+    let sensor = cluster.dials("sensor", address, &["north", "south"], |app| app).await;
     until("both groups to be known", || sensor.topology().remote.len() == 2).await;
     for number in 0..500 {
-        let receipt = sensor.bus().publish(Ping { number }).await.expect("published");
+        let receipt = sensor.bus().publish(noted(number)).await.expect("published");
         assert_eq!(receipt.deliveries, 1, "one of them");
     }
-    until("all have come", || seen.iter().map(|seen| seen.lock().len()).sum::<usize>() == 500).await;
-    let mut all: Vec<u64> = seen.iter().flat_map(|seen| seen.lock().clone()).collect();
+    until("all to have come", || seen.iter().map(Seen::len).sum::<usize>() == 500).await;
+    let mut all: Vec<u64> = seen.iter().flat_map(Seen::list).collect();
     all.sort_unstable();
     assert_eq!(all, (0..500).collect::<Vec<_>>(), "each went to one");
-    assert!(seen.iter().all(|seen| !seen.lock().is_empty()), "both took some");
+    assert!(seen.iter().all(|seen| seen.len() > 0), "both took some");
     for node in [sensor, south, north] {
-        assert!(node.shutdown().await.account.is_balanced());
+        ends_well(&node).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_goes_on_when_credit_comes_however_its_end_met_the_outbox() {
-    // Whether the outbox was just empty when the last credit was used is up to chance: about every other time.
-    for _ in 0..8 {
-        let authority = Authority::generate().expect("an authority");
-        let counter = Counter::default();
-        let seen = counter.seen.clone();
-        let manager = Manager::new("counter").worker(move || counter.clone()).handles::<Ping>();
-        let (centre, address) = listening(&authority, "centre", App::new("centre").manager(manager)).await;
-        let connector = Connector::dial().connect(&address).with_identity(identity(&authority, "sensor"));
-        let sensor = App::new("sensor").connector(connector).expects("centre").start().await.expect("starts");
-        sensor.bus().wait_for::<Ping>().await.expect("somebody");
-        // More than a window and an outbox.
-        for number in 0..3000 {
-            sensor.bus().publish(Ping { number }).await.expect("published");
-        }
-        until("all have come", || seen.lock().len() == 3000).await;
-        assert_eq!(*seen.lock(), (0..3000).collect::<Vec<_>>());
-        sensor.shutdown().await;
-        centre.shutdown().await;
+async fn a_group_whose_credit_was_just_enough_is_sent_what_comes_next() {
+    let (cluster, seen) = (Cluster::new(), Seen::default());
+    // One place is one event of credit, so each event uses up all there is and leaves nothing waiting for more.
+    let manager = Manager::new("counter").worker(keeps(&seen)).inbox(1).handles::<Noted>();
+    let centre = cluster.listens("centre", |app| app.manager(manager)).await;
+    let sensor = cluster.dials("sensor", address(&centre), &["centre"], |app| app).await;
+    within("somebody to handle it", sensor.bus().wait_for::<Noted>()).await.expect("somebody");
+    for number in 0..10 {
+        sensor.bus().publish(noted(number)).await.expect("published");
+        until("it to have come", || seen.len() as u64 == number + 1).await;
     }
+    ends_well(&sensor).await;
+    ends_well(&centre).await;
 }

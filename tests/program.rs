@@ -6,7 +6,7 @@ use std::io::Write;
 
 use edri::prelude::*;
 use edri::{Body, Encoding};
-use edri_tests::{chaos, workers};
+use edri_tests::{chaos, cluster, workers};
 
 fn main() -> edri::Result<()> {
     // The greeting is not the one that the scenarios expect: that comes from their node.
@@ -15,6 +15,10 @@ fn main() -> edri::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["foreign", how, token] => foreign(how, token),
         ["rust", "image", _] => own_image(),
+        ["node", role @ ..] => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+            cluster::run(role)
+        }
         ["chaos", seed, events, python, script, token] => {
             let number = |text: &str| text.parse().map_err(std::io::Error::other);
             let told = chaos::run(number(seed)?, number(events)?, python, script, token)?;

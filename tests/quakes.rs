@@ -1,6 +1,8 @@
 //! The example `quakes`, run as its users run it: what it says of its file is so, and it ends as it should.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy, and theirs say where all the same")]
 
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -123,6 +125,12 @@ fn count_catalogue() -> (BTreeMap<String, (u64, f64)>, u64) {
 }
 
 fn check_counts(found: &Value, times: u64) {
+    check_findings(found, times);
+    // The upload.
+    check_account(found, times, 1);
+}
+
+fn check_findings(found: &Value, times: u64) {
     let (networks, strong) = count_catalogue();
     assert_eq!(found["events"], 1707 * times);
     assert_eq!(found["alerts"], strong * times);
@@ -135,15 +143,19 @@ fn check_counts(found: &Value, times: u64) {
     }
     let bins = found["histogram"].as_array().unwrap();
     assert_eq!(bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum::<u64>(), 1707 * times);
+    assert_eq!(found["lost_workers"], serde_json::json!({}));
+}
 
+/// With so many deliveries beside quakes, alerts and questions.
+fn check_account(found: &Value, times: u64, others: u64) {
     let account = &found["account"];
     assert_eq!(account["balanced"], true, "{account}");
     assert_eq!(account["handled"], account["deliveries"], "{account}");
-    assert_eq!(found["lost_workers"], serde_json::json!({}));
-    // Three groups have every quake, with Python four, and one has every alert; the rest are the upload and the questions.
+    // Three groups have every quake, with Python four, and one has every alert; the rest are questions and others.
     let python = u64::from(!found["regions"].is_null());
     let rest = account["deliveries"].as_u64().unwrap() - ((3 + python) * 1707 + 85) * times;
-    assert_eq!(rest, 1 + found_networks.len() as u64 + 2 + python, "{account}");
+    let networks = found["networks"].as_object().unwrap().len() as u64;
+    assert_eq!(rest, others + networks + 2 + python, "{account}");
 }
 
 /// What `report.py` says of the catalogue, worked out here; the strongest first.

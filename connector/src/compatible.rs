@@ -69,8 +69,8 @@ impl Comparison<'_> {
         let fields = |schema: &Map<String, Value>| schema.get("properties").and_then(Value::as_object).cloned();
         if let (Some(written), Some(read)) = (fields(writer), fields(reader)) {
             let required = reader.get("required").and_then(Value::as_array);
-            let required = required.into_iter().flatten().filter_map(Value::as_str);
-            for name in required.filter(|name| !written.contains_key(*name)) {
+            let mut required = required.into_iter().flatten().filter_map(Value::as_str);
+            if let Some(name) = required.find(|name| !written.contains_key(*name)) {
                 return Err(format!("`{path}{}{name}` is needed by the reader and not written", dot(path)));
             }
             for (name, value) in &read {

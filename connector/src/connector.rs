@@ -9,13 +9,16 @@ use edri_router::Router;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::driver::{Command, Driver, Parts, Views};
+use crate::driver::{Command, Driver, Parts, Presence, Views};
 use crate::engine::{self, Engine};
 use crate::keys::{KeysError, Reloading};
 use crate::limits::FROM_LINKS;
 use crate::link::{Here, Tried, accept, keep};
 use crate::quic::{self, BindError, Endpoint};
 use crate::topology;
+
+/// How many commands wait for the driver, and news of addresses that were tried.
+const COMMANDS: usize = 64;
 
 /// How a node is joined to others: where it listens, whom it dials, and who it is.
 ///
@@ -181,7 +184,7 @@ impl Connector {
             ..engine::Options::default()
         };
         let (to_driver, from_links) = mpsc::channel(FROM_LINKS);
-        let (command, commands) = mpsc::unbounded_channel();
+        let (command, commands) = mpsc::channel(COMMANDS);
         let views = Arc::new(Views::new());
         let parts = Parts {
             router: router.clone(),
@@ -214,7 +217,7 @@ impl Connector {
         if self.listen.is_some() {
             tasks.spawn_on(accept(endpoint.clone(), Arc::clone(&here)), runtime);
         }
-        let (tried, mut tries) = mpsc::unbounded_channel();
+        let (tried, mut tries) = mpsc::channel(COMMANDS);
         for address in &self.connect {
             tasks.spawn_on(keep(endpoint.clone(), address.clone(), Arc::clone(&here), tried.clone()), runtime);
         }
@@ -234,17 +237,14 @@ impl Connector {
                         None => return,
                     }
                 }
-                let met =
-                    |presence: &crate::driver::Presence| expects.iter().all(|node| presence.reachable.contains(node));
-                if presence.wait_for(met).await.is_ok() {
-                    let _ = settled.send(Command::Settled);
-                }
+                // A driver that has ended needs not be told.
+                let _ = settled.send(Command::Settled).await;
                 // Keeps the senders of what may still be tried.
                 while tries.recv().await.is_some() {}
             },
             runtime,
         );
-        Ok(Links { endpoint, views, command, _tasks: tasks })
+        Ok(Links { endpoint, views, command, expects, _tasks: tasks })
     }
 }
 
@@ -265,7 +265,8 @@ async fn watch(mut driver: AbortOnDrop) -> Result<(), tokio::task::JoinError> {
 pub struct Links {
     endpoint: Endpoint,
     views: Arc<Views>,
-    command: mpsc::UnboundedSender<Command>,
+    command: mpsc::Sender<Command>,
+    expects: Vec<NodeName>,
     _tasks: JoinSet<()>,
 }
 
@@ -276,48 +277,59 @@ impl Links {
         self.endpoint.local_addr()
     }
 
-    /// Ready once everybody who might answer a request has told so, or is known to be absent; or the links have ended.
+    /// Ready once everybody who might answer a request has told so, or is known to be absent, and those who are expected
+    /// have come; or the links have ended.
     pub fn when_settled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut presence = self.views.presence.subscribe();
+        let (mut presence, expects) = (self.views.presence.subscribe(), self.expects.clone());
         async move {
+            let settled = |presence: &Presence| presence.settled && expects.iter().all(|node| presence.knows(node));
             // An error says that the links have ended.
-            let _ = presence.wait_for(|presence| presence.settled).await;
+            let _ = presence.wait_for(settled).await;
         }
     }
 
-    /// Waits until this node can be reached and has told what it wants. Cancel safe.
-    pub async fn meets(&self, node: &str) {
+    /// Waits until these nodes can be reached and have told what they want. Cancel safe.
+    pub async fn met(&self, nodes: &[NodeName]) {
         let mut presence = self.views.presence.subscribe();
         // The sender lives as long as `self`.
-        let _ = presence.wait_for(|presence| presence.knows(node)).await;
+        let _ = presence.wait_for(|presence| nodes.iter().all(|node| presence.knows(node))).await;
     }
 
     /// Whether this node can be reached and has told what it wants.
     #[must_use]
-    pub fn has_met(&self, node: &str) -> bool {
+    pub fn has_met(&self, node: &NodeName) -> bool {
         self.views.presence.borrow().knows(node)
+    }
+
+    /// Ends the links at once, as if the process had died.
+    pub fn abandon(&self) {
+        self.endpoint.close(quic::CloseCode::GoingAway, "the node was dropped");
     }
 
     /// Says to the others that the node stops, and waits until each of them has said that nothing more comes from it for
     /// groups that were withdrawn, at most for `limit`.
     pub async fn leave(&self, limit: Duration) {
         let (done, left) = oneshot::channel();
-        if self.command.send(Command::Leave(done)).is_ok() {
+        if self.command.send(Command::Leave(done)).await.is_ok() {
             let _ = tokio::time::timeout(limit, left).await;
         }
     }
 
-    /// Waits until the other nodes have taken note of everything that was withdrawn here until now, and what they had sent
-    /// before has come; at most for `limit`.
-    pub async fn quiet(&self, limit: Duration) {
-        let (done, quiet) = oneshot::channel();
-        if self.command.send(Command::Quiet(done)).is_ok() {
-            let _ = tokio::time::timeout(limit, quiet).await;
+    /// Waits until nothing more comes from other nodes for a group that has left the table, by its id; at most for `limit`.
+    pub async fn withdrawn(&self, group: u64, limit: Duration) {
+        let (done, over) = oneshot::channel();
+        if self.command.send(Command::Withdrawn(group, done)).await.is_ok() {
+            let _ = tokio::time::timeout(limit, over).await;
         }
     }
 
-    /// Ends the links in good order: neighbours are told.
+    /// Ends the links in good order: neighbours are told. What they have not confirmed by now becomes dead letters.
     pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.command.send(Command::Close(done)).await.is_ok() {
+            // An error says that the driver has ended.
+            let _ = closed.await;
+        }
         self.endpoint.close(quic::CloseCode::GoingAway, "the node stops");
         self.endpoint.wait_idle().await;
     }

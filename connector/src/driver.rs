@@ -20,7 +20,7 @@ mod tunnels;
 mod unpack;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,15 +65,21 @@ const BATCHES_MAX: usize = 64;
 /// Without a reason to, the driver looks up at least so often.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long others have to say that they know what has come from them, when this node stops.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
 /// What the connector tells its driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// All configured neighbours have told what they know, or are absent.
     Settled,
-    /// Withdraw everything and say so; done once all others have taken note.
+    /// Withdraw everything and say so; done once all others have taken note, or at the time limit.
     Leave(oneshot::Sender<()>),
-    /// Done once all others have taken note of what was withdrawn until now.
-    Quiet(oneshot::Sender<()>),
+    /// Say so once nothing more comes for a group of this node that was withdrawn, by its id.
+    Withdrawn(u64, oneshot::Sender<()>),
+    /// See to it that the others know what has come from them, account for what they have not confirmed, and say so: the links
+    /// are about to close.
+    Close(oneshot::Sender<()>),
 }
 
 /// What the driver of a node is made with.
@@ -83,7 +89,7 @@ pub(crate) struct Parts {
     pub(crate) began: Instant,
     pub(crate) feed: InterestFeed,
     pub(crate) from_links: mpsc::Receiver<FromLink>,
-    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) views: Arc<Views>,
     pub(crate) outbox_events: usize,
 }
@@ -94,7 +100,7 @@ pub(crate) struct Driver {
     began: Instant,
     feed: InterestFeed,
     from_links: mpsc::Receiver<FromLink>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
     views: Arc<Views>,
     outbox_events: usize,
     links: BTreeMap<LinkId, Neighbour>,
@@ -110,10 +116,20 @@ pub(crate) struct Driver {
     tunnels: TunnelsOf,
     /// Tunnels that have something to send and no room.
     blocked_tunnels: Vec<tunnels::Key>,
-    /// Who waits until others have taken note of what was withdrawn.
-    quiet: Vec<oneshot::Sender<()>>,
+    leaving: Option<oneshot::Sender<()>>,
+    /// Who waits for the end of which group that was withdrawn.
+    withdrawals: Vec<(u64, oneshot::Sender<()>)>,
+    closing: Option<Closing>,
     timer: Pin<Box<Sleep>>,
     eased: FuturesUnordered<futures_util::future::BoxFuture<'static, ()>>,
+}
+
+/// The end of the links.
+struct Closing {
+    /// The probes that are not answered yet.
+    asked: BTreeSet<u64>,
+    until: Duration,
+    done: oneshot::Sender<()>,
 }
 
 /// A life of another node.
@@ -121,6 +137,8 @@ pub(crate) struct Driver {
 struct Life {
     node: NodeName,
     reachable: bool,
+    /// It says that its own neighbours have told what they know, or are absent.
+    settled: bool,
     origins: unpack::Origins,
 }
 
@@ -150,7 +168,9 @@ impl Driver {
             intake: Intake::default(),
             calls,
             tunnels,
-            quiet: Vec::new(),
+            leaving: None,
+            withdrawals: Vec::new(),
+            closing: None,
             timer: Box::pin(tokio::time::sleep(IDLE)),
             eased: FuturesUnordered::new(),
         }
@@ -176,7 +196,7 @@ impl Driver {
             }
             busy |= self.settle().await;
             self.look_at_links();
-            self.look_at_quiet();
+            self.look_at_leaving();
             let due = self.look_at_others();
             if busy {
                 // Others on this runtime have their turn.
@@ -222,9 +242,10 @@ impl Driver {
             Command::Leave(done) => {
                 self.withdraw_all();
                 self.engine.set_leaving();
-                self.quiet.push(done);
+                self.leaving = Some(done);
             }
-            Command::Quiet(done) => self.quiet.push(done),
+            Command::Withdrawn(group, done) => self.withdrawals.push((group, done)),
+            Command::Close(done) => self.close(done),
         }
     }
 
@@ -244,18 +265,52 @@ impl Driver {
         self.look_at_tunnel_streams();
         let shown = Arc::clone(&self.views).update(self).map(|at| at.saturating_duration_since(self.began));
         let idle = self.now() + IDLE;
-        [door, shown].into_iter().flatten().fold(idle, Duration::min)
+        let closing = self.look_at_closing();
+        [door, shown, closing].into_iter().flatten().fold(idle, Duration::min)
     }
 
-    /// Tells those who wait that others have taken note of what was withdrawn, once they have.
-    fn look_at_quiet(&mut self) {
-        self.locals.forget_left();
-        if !self.quiet.is_empty() && !self.locals.is_awaited() && self.intake.len() == 0 {
-            for done in std::mem::take(&mut self.quiet) {
-                // If nobody waits for it any more, that is as well.
+    /// Says that this node has left once everybody knows.
+    fn look_at_leaving(&mut self) {
+        for (group, done) in std::mem::take(&mut self.withdrawals) {
+            if self.locals.is_over(group) && self.intake.len() == 0 {
+                // As below.
                 let _ = done.send(());
+            } else {
+                self.withdrawals.push((group, done));
             }
         }
+        let left = self.leaving.is_some() && !self.locals.is_awaited() && self.intake.len() == 0;
+        if left && let Some(done) = self.leaving.take() {
+            // If nobody waits for it any more, that is as well.
+            let _ = done.send(());
+        }
+    }
+
+    /// Tells the others what has come from them, and asks them to answer: whoever does has heard it.
+    fn close(&mut self, done: oneshot::Sender<()>) {
+        let now = self.now();
+        self.engine.acknowledge_all(now);
+        let mut asked = BTreeSet::new();
+        for (life, _) in self.lives.iter().filter(|(_, life)| life.reachable) {
+            let number = self.door.next_probe();
+            self.engine.probe(*life, number);
+            asked.insert(number);
+        }
+        self.closing = Some(Closing { asked, until: now + CLOSE_WAIT, done });
+    }
+
+    /// Ends the closing once everybody has answered or has had the time to. When it is to be looked at again.
+    fn look_at_closing(&mut self) -> Option<Duration> {
+        let closing = self.closing.as_ref()?;
+        if !closing.asked.is_empty() && self.now() < closing.until {
+            return Some(closing.until);
+        }
+        self.give_back();
+        if let Some(closing) = self.closing.take() {
+            // If nobody waits for it any more, that is as well.
+            let _ = closing.done.send(());
+        }
+        None
     }
 
     async fn output(&mut self, output: Output<Keep>) {
@@ -277,7 +332,11 @@ impl Driver {
             Output::Withdrawn { key } => self.withdrawn(key).await,
             Output::Gone { key, why } => self.gone(key, why).await,
             Output::Synced { link } => self.synced(link),
-            Output::Alive { node, number } => self.alive(node, number),
+            Output::Alive { node, number } => {
+                if !self.closing.as_mut().is_some_and(|closing| closing.asked.remove(&number)) {
+                    self.alive(node, number);
+                }
+            }
             Output::Twin { other } => self.twin(other),
             Output::Refused { link, why } => self.refused(link, why),
         }

@@ -211,6 +211,8 @@ pub enum Why {
     NoGroup,
     /// The other side does not know the session any more.
     Forgotten,
+    /// This node stops.
+    Stopped,
 }
 
 /// What one packet is kept with until it is acknowledged.
@@ -223,7 +225,10 @@ struct Kept<K> {
     numbers: Vec<u32>,
     keep: K,
     written: Duration,
+    /// Whether a life of the destination may have had it that has ended since.
     redelivered: bool,
+    /// The last of those.
+    had: Option<Incarnation>,
 }
 
 /// What is known of a link.
@@ -445,6 +450,7 @@ impl<K: Clone> Engine<K> {
                 keep: keep.clone(),
                 written: now,
                 redelivered: false,
+                had: None,
             };
             destinations.extend(self.number(now, lane, target.node, kept));
         }
@@ -454,12 +460,12 @@ impl<K: Clone> Engine<K> {
     /// Keeps a packet in the session with its destination. What it is to be sent with now, if there is a path.
     fn number(&mut self, now: Duration, lane: Lane, node: Incarnation, mut kept: Kept<K>) -> Option<Destination> {
         let Some(peer) = self.peers.get_mut(&node) else {
-            self.outputs.push_back(lost(kept, false, Why::Expired));
+            self.outputs.push_back(lost(kept, Why::Expired));
             return None;
         };
         let (bytes, events) = (kept.body.len(), u64::from(kept.events));
         for key in &kept.groups {
-            self.groups.spend(*key, events, bytes as u64);
+            self.groups.spend(*key, node, events, bytes as u64);
         }
         kept.numbers = self.groups.numbers(&kept.groups, node);
         let groups = kept.numbers.clone();
@@ -489,10 +495,34 @@ impl<K: Clone> Engine<K> {
     /// Forgets a group that was withdrawn, once nothing more will be sent to it.
     pub fn forget_group(&mut self, key: GroupKey) {
         for kept in self.groups.remove(key) {
-            self.outputs.push_back(lost(kept, true, Why::NoGroup));
+            self.outputs.push_back(lost(kept, Why::NoGroup));
         }
         for peer in self.peers.values_mut() {
             peer.groups.retain(|_, other| *other != key);
+        }
+    }
+
+    /// Tells every node that can be reached what has come from it.
+    pub fn acknowledge_all(&mut self, now: Duration) {
+        for peer in self.peers.values_mut() {
+            let session = peer.inbound_session();
+            peer.asked(now, session);
+        }
+        self.tick(now);
+    }
+
+    /// Gives back everything that was not acknowledged, because this node stops. Nothing is to be sent after this.
+    pub fn give_back(&mut self) {
+        for peer in self.peers.values_mut() {
+            for (mut kept, sent) in peer.renew(self.options.timing) {
+                kept.redelivered |= sent;
+                if !kept.groups.is_empty() {
+                    self.outputs.push_back(lost(kept, Why::Stopped));
+                }
+            }
+        }
+        for kept in self.groups.take_left_over() {
+            self.outputs.push_back(lost(kept, Why::Stopped));
         }
     }
 
@@ -530,10 +560,15 @@ impl<K: Clone> Engine<K> {
         let timing = self.options.timing;
         // Of a life that is not known yet, or not any more: its origin sends it again.
         let Some(peer) = self.peers.get_mut(&header.origin) else { return };
+        let before = peer.inbound.as_ref().map(|(session, _)| *session);
         if !peer.open_session(destination.session, destination.base, timing) {
             let session = destination.session;
             self.signal(header.origin, SignalKind::Reset { session });
             return;
+        }
+        if before.is_some_and(|before| before < destination.session) {
+            // It begins anew only if it had given this life up, and with it what lies between the two.
+            self.outputs.push_back(Output::Forgotten { node: header.origin });
         }
         let Some((session, inbound)) = &mut peer.inbound else { return };
         if *session != destination.session {
@@ -570,9 +605,10 @@ impl<K: Clone> Engine<K> {
             }
             SignalKind::Reset { session } => {
                 let Some(peer) = self.peers.get_mut(&origin).filter(|peer| peer.session == session) else { return };
-                for kept in peer.renew(self.options.timing) {
+                for (mut kept, sent) in peer.renew(self.options.timing) {
+                    kept.redelivered |= sent;
                     if !kept.groups.is_empty() {
-                        self.outputs.push_back(lost(kept, true, Why::Forgotten));
+                        self.outputs.push_back(lost(kept, Why::Forgotten));
                     }
                 }
                 self.groups.renew(origin);
@@ -591,7 +627,6 @@ impl<K: Clone> Engine<K> {
         credits: &[GroupCredit],
     ) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session == session) else { return };
-        peer.query = None;
         let mut settled = Vec::new();
         if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
             tracing::warn!(node = %peer.node, %error, "an acknowledgement makes no sense and is left out");
@@ -602,7 +637,7 @@ impl<K: Clone> Engine<K> {
         }
         for credit in credits {
             if let Some(key) = peer.groups.get(&credit.group) {
-                self.groups.grant(*key, credit.events, credit.bytes);
+                self.groups.grant(*key, credit.group, credit.events, credit.bytes);
             }
         }
         self.eased = true;
@@ -678,13 +713,22 @@ impl<K: Clone> Engine<K> {
         match state {
             Some(state) => {
                 let key = self.groups.set(&node, incarnation, number, &state);
-                peer.groups.insert(number, key);
+                let renamed = peer.groups.insert(number, key).filter(|other| *other != key);
                 self.outputs.push_back(Output::Group { key, node, incarnation, state });
+                if let Some(other) = renamed.filter(|other| self.groups.number(*other) == Some(number)) {
+                    let rest = self.groups.remove(other);
+                    self.outputs.extend(rest.into_iter().map(|kept| lost(kept, Why::NoGroup)));
+                    self.outputs.push_back(Output::Gone { key: other, why: Why::NoGroup });
+                }
                 self.eased = true;
             }
             None => {
-                if let Some(key) = peer.groups.get(&number) {
-                    self.outputs.push_back(Output::Withdrawn { key: *key });
+                // A group of the same name may have come meanwhile under another number: that one stays.
+                let Some(key) = peer.groups.get(&number).copied() else { return };
+                if self.groups.number(key) == Some(number) {
+                    self.outputs.push_back(Output::Withdrawn { key });
+                } else {
+                    peer.groups.remove(&number);
                 }
             }
         }
@@ -695,27 +739,30 @@ impl<K: Clone> Engine<K> {
         self.remember(incarnation, Past { outbound_session: peer.session, inbound_session: peer.inbound_session() });
         let give_up = now + self.options.return_grace;
         let mut left_over = Vec::new();
-        for (lane, kept, sent) in peer.outbound.into_unacknowledged() {
+        for (lane, mut kept, sent) in peer.outbound.into_unacknowledged() {
+            kept.redelivered |= sent;
+            kept.had = sent.then_some(incarnation).or(kept.had);
             match why {
                 Why::Restarted if lane == Lane::Normal => left_over.push(kept),
                 _ if kept.groups.is_empty() => {}
-                _ => self.outputs.push_back(lost(kept, sent, why)),
+                _ => self.outputs.push_back(lost(kept, why)),
             }
         }
         // The newest first, each before what an even earlier life left over.
         for kept in left_over.into_iter().rev() {
             let nowhere = self.groups.keep_for_next_life(kept);
-            self.outputs.extend(nowhere.map(|kept| lost(kept, true, why)));
+            self.outputs.extend(nowhere.map(|kept| lost(kept, why)));
         }
+        // Before its groups are gone, whose calls end with it.
+        self.outputs.push_back(Output::Ended { node: node.clone(), incarnation, why });
         if why == Why::Restarted {
             self.groups.leave(incarnation, give_up);
         } else {
             for (key, rest) in self.groups.remove_node(&node) {
-                self.outputs.extend(rest.into_iter().map(|kept| lost(kept, true, why)));
+                self.outputs.extend(rest.into_iter().map(|kept| lost(kept, why)));
                 self.outputs.push_back(Output::Gone { key, why });
             }
         }
-        self.outputs.push_back(Output::Ended { node, incarnation, why });
         self.eased = true;
     }
 
@@ -743,7 +790,7 @@ impl<K: Clone> Engine<K> {
     pub fn tick(&mut self, now: Duration) {
         self.settle_topology(now);
         for (key, rest) in self.groups.expire(now) {
-            self.outputs.extend(rest.into_iter().map(|kept| lost(kept, true, Why::NoGroup)));
+            self.outputs.extend(rest.into_iter().map(|kept| lost(kept, Why::NoGroup)));
             self.outputs.push_back(Output::Gone { key, why: Why::NoGroup });
         }
         self.send_to_next_lives(now);
@@ -801,13 +848,23 @@ impl<K: Clone> Engine<K> {
                 if !self.has_room(node, Lane::Normal) {
                     break;
                 }
-                let Some(mut kept) = self.groups.take_for_next_life(key) else { break };
-                kept.redelivered = true;
+                let Some(kept) = self.groups.take_for_next_life(key) else { break };
+                if kept.had == Some(node) {
+                    // What was left of an earlier life had hidden this one for a moment. It may have it already, and would
+                    // not know it again in another session.
+                    self.outputs.push_back(lost(kept, Why::Forgotten));
+                    continue;
+                }
                 let age_ms = u32::try_from(now.saturating_sub(kept.written).as_millis()).unwrap_or(u32::MAX);
-                let body = kept.body.clone();
+                let (body, redelivered) = (kept.body.clone(), kept.redelivered);
                 let destination = self.number(now, Lane::Normal, node, kept);
-                self.transmit(Lane::Normal, destination.into_iter().collect(), &body, age_ms, true);
+                self.transmit(Lane::Normal, destination.into_iter().collect(), &body, age_ms, redelivered);
                 self.eased = true;
+            }
+            if let Some(node) = self.groups.starved(key)
+                && let Some(peer) = self.peers.get_mut(&node)
+            {
+                peer.starve(now, self.options.timing.resend_min);
             }
         }
     }
@@ -856,6 +913,10 @@ impl<K: Clone> Engine<K> {
 
     fn put_signal(&mut self, link: LinkId, signal: &Signal) {
         let Some(state) = self.links.get_mut(&link) else { return };
+        if state.queued > FORWARD_QUEUE_BYTES_MAX {
+            state.dropped += 1;
+            return;
+        }
         self.scratch.clear();
         signal.encode(&mut self.scratch);
         let encoded = Bytes::copy_from_slice(&self.scratch);
@@ -900,6 +961,6 @@ fn initial_credit(state: &GroupState) -> (u64, u64) {
     (u64::from(state.window.events).max(1), state.window.bytes.max(1))
 }
 
-fn lost<K>(kept: Kept<K>, sent: bool, why: Why) -> Output<K> {
-    Output::Lost { groups: kept.groups, keep: kept.keep, sent, why }
+fn lost<K>(kept: Kept<K>, why: Why) -> Output<K> {
+    Output::Lost { groups: kept.groups, keep: kept.keep, sent: kept.redelivered, why }
 }

@@ -94,3 +94,5 @@ pub const FROM_LINKS: usize = 256;
 pub const GROUP_WINDOW_EVENTS: u32 = 4096;
 /// How many bytes of packets with events.
 pub const GROUP_WINDOW_BYTES: u64 = 4 << 20;
+/// How many groups of this node are remembered after they were withdrawn, for what other nodes had sent them.
+pub const LEFT_GROUPS_MAX: usize = 4096;

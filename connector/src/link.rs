@@ -7,9 +7,10 @@ use bytes::Bytes;
 use edri_events::Incarnation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::driver::{Admission, FromLink, Views};
-use crate::quic::{CloseCode, Connection, Endpoint, Received, Receiver, StreamLane};
+use crate::quic::{CloseCode, Closed, Connection, Endpoint, Received, Receiver, StreamLane};
 
 /// The pause after a first failure to reach a neighbour; doubled after each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -40,11 +41,14 @@ pub(crate) struct Here {
 
 /// Takes whoever comes.
 pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
+    // Ends with this task: a node that was dropped must not look alive to its neighbours.
+    let mut links = JoinSet::new();
     while let Some(accepted) = endpoint.accept().await {
+        while links.try_join_next().is_some() {}
         match accepted {
             Ok(connection) => {
                 let here = Arc::clone(&here);
-                tokio::spawn(async move {
+                links.spawn(async move {
                     let peer = connection.peer().clone();
                     let over = run(connection, &here).await;
                     tracing::debug!(%peer, why = over.text, "an accepted link has ended");
@@ -57,15 +61,21 @@ pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
 
 /// Keeps a link to whoever is at `address`, for ever. `tried` is told once it was tried: the neighbour has come, or is
 /// absent.
-pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::UnboundedSender<Tried>) {
+pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::Sender<Tried>) {
     let mut pause = PAUSE_FIRST;
     while here.views.presence.borrow().expelled.is_none() {
         let outcome = match dial(&endpoint, &address).await {
             Err(error) => Err(error),
             Ok(connection) => {
                 let peer = connection.peer().clone();
-                let _ = tried.send(Tried::Reached(address.clone(), peer.clone()));
-                let why = run(connection, &here).await;
+                let _ = tried.send(Tried::Reached(address.clone(), peer.clone())).await;
+                let why = match welcome(&connection, &here).await {
+                    Ok(link) => {
+                        here.views.dialled(&address, None);
+                        link.run(&here).await
+                    }
+                    Err(text) => Over { text, lasted: false },
+                };
                 // If both have dialled, one connection stays; as long as it does this one is not needed.
                 let mut presence = here.views.presence.subscribe();
                 let _ = presence.wait_for(|presence| !presence.neighbours.contains_key(&peer)).await;
@@ -74,12 +84,16 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
         };
         match outcome {
             Ok(why) if why.lasted => pause = PAUSE_FIRST,
-            Ok(why) => tracing::warn!(address, why = why.text, "no link"),
+            Ok(why) => {
+                here.views.dialled(&address, Some(&why.text));
+                tracing::warn!(address, why = why.text, "no link");
+            }
             Err(error) => {
+                here.views.dialled(&address, Some(&error));
                 if pause == PAUSE_FIRST {
                     tracing::warn!(address, error, "the neighbour is not reached; it is tried again and again");
                 }
-                let _ = tried.send(Tried::Absent(address.clone()));
+                let _ = tried.send(Tried::Absent(address.clone())).await;
             }
         }
         // Jittered, so that nodes that lost the same neighbour do not come back all at once.
@@ -114,7 +128,7 @@ async fn dial(endpoint: &Endpoint, address: &str) -> Result<Connection, String> 
 #[derive(Debug)]
 struct Over {
     text: String,
-    /// It had been up.
+    /// It had been up, and neither side refused the other.
     lasted: bool,
 }
 
@@ -123,6 +137,18 @@ async fn run(connection: Connection, here: &Here) -> Over {
     match welcome(&connection, here).await {
         Ok(link) => link.run(here).await,
         Err(text) => Over { text, lasted: false },
+    }
+}
+
+/// Whether one of the two did not want the other. The neighbour may say so only after this node has let it in, and it will
+/// say so again: it is to be asked less and less often.
+fn is_refusal(closed: &Closed) -> bool {
+    use CloseCode::{DuplicateNode, Overloaded, ProtocolError, Refused};
+    match closed {
+        Closed::Here { code, .. } | Closed::Neighbour { code, .. } => {
+            matches!(code, DuplicateNode | Overloaded | ProtocolError | Refused)
+        }
+        _ => false,
     }
 }
 
@@ -219,9 +245,10 @@ impl Link {
                 break;
             }
         }
-        let text = self.connection.closed().await.to_string();
+        let closed = self.connection.closed().await;
+        let text = closed.to_string();
         // A driver that is gone needs not be told.
         let _ = here.to_driver.send(FromLink::Down { link, why: text.clone() }).await;
-        Over { text, lasted: true }
+        Over { text, lasted: !is_refusal(&closed) }
     }
 }

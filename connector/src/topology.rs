@@ -26,7 +26,9 @@
 //!
 //! What is news is told at once to all links but the one it came by. Beside that, neighbours compare a fingerprint of what
 //! they have, every [`Options::digest_every`]; who finds another sends a summary, and is told what it lacks. A link that
-//! comes up begins with that summary, so one that was away for a moment costs no group's record. An older record of the same
+//! comes up begins with that summary, so one that was away for a moment costs no group's record; it carries no news before.
+//! Records of groups go before those of nodes, and a path to a node takes the node's record, so a node is not seen without
+//! its groups while nothing is lost. An older record of the same
 //! life is not answered: whoever has a newer one has told it to that link when it came, or it came by that link, or before
 //! the link, and then the summaries told it; what was lost, the fingerprint finds. An older *life* is answered, because its
 //! node must hear of the other to raise its epoch.
@@ -216,12 +218,7 @@ impl Topology {
             }
             Message::Digest(digest) => at.came.digest = Some(digest),
             Message::Synced => at.came.synced = true,
-            Message::Summary(summary) => {
-                if let Some(me) = summary.iter().find(|entry| entry.node == self.own.name) {
-                    self.own.hear(link, me.life());
-                }
-                at.came.summary = Some(summary);
-            }
+            Message::Summary(summary) => at.came.summary = Some(summary),
             Message::Unknown => {}
         }
     }

@@ -116,6 +116,7 @@ impl App {
     async fn start_node(self) -> Result<Node, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let name = NodeName::new(&self.name)?;
+        let expects = self.expects.iter().map(|name| NodeName::new(name)).collect::<Result<Vec<_>, _>>()?;
         for (index, definition) in self.managers.iter().enumerate() {
             let taken =
                 |name: &ManagerName| self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name));
@@ -132,7 +133,7 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, connector, &self.expects).await {
+        match node.begin(prepared, connector, &expects).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

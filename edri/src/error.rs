@@ -49,10 +49,10 @@ pub enum StartError {
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     /// Nodes that are expected were not met in time.
-    #[error("expected node{} {} did not come within {waited:?}", if nodes.len() == 1 { "" } else { "s" }, nodes.join(", "))]
+    #[error("nodes that are expected did not come within {waited:?}: {}", nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", "))]
     Expected {
         /// Those that are missing.
-        nodes: Vec<String>,
+        nodes: Vec<edri_events::NodeName>,
         /// How long they were waited for.
         waited: std::time::Duration,
     },

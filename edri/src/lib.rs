@@ -84,8 +84,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, App, Body, Bus, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager, Node,
-        Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, TunnelError, Worker, data, event,
+        Accepted, App, Body, Bus, Connector, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
+        Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, TunnelError, Worker, data,
+        event,
     };
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_connector::{Connector, Links};
-use edri_events::ManagerName;
+use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
@@ -89,7 +89,7 @@ impl Node {
         &self,
         prepared: Vec<Prepared>,
         connector: Option<Connector>,
-        expects: &[String],
+        expects: &[NodeName],
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
@@ -110,7 +110,7 @@ impl Node {
     }
 
     /// Joins the node to others, and waits for those that are expected.
-    async fn join(&self, connector: Connector, expects: &[String]) -> Result<(), StartError> {
+    async fn join(&self, connector: Connector, expects: &[NodeName]) -> Result<(), StartError> {
         let router = &self.inner.router;
         let links = Arc::new(connector.start(router).await?);
         *self.inner.links.lock() = Some(Arc::clone(&links));
@@ -122,12 +122,7 @@ impl Node {
             settle.settle();
         });
         let waited = self.inner.start_timeout;
-        let met = tokio::time::timeout(waited, async {
-            for node in expects {
-                links.meets(node).await;
-            }
-        });
-        if met.await.is_err() {
+        if tokio::time::timeout(waited, links.met(expects)).await.is_err() {
             let nodes = expects.iter().filter(|node| !links.has_met(node)).cloned().collect();
             return Err(StartError::Expected { nodes, waited });
         }
@@ -314,10 +309,11 @@ impl Node {
         let began = Instant::now();
         let links = self.inner.links.lock().clone();
         if let Some(links) = links {
-            // Others are told first, and what they had sent by then still comes.
-            links.quiet(limit).await;
+            // What other nodes had accepted for it by now still comes.
+            links.withdrawn(handle.group().id(), limit).await;
         }
-        let drained = handle.drain(limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST), successor).await;
+        let left = limit.saturating_sub(began.elapsed()).max(DRAIN_LEAST);
+        let drained = handle.drain(left, successor).await;
         self.inner.managers.lock().retain(|other| other.group().id() != handle.group().id());
         drained
     }
@@ -379,6 +375,10 @@ impl Node {
             tokio::time::sleep(REST_POLL).await;
         }
         inner.router.set_phase(Phase::Stopped);
+        // Others may want to hear that, too.
+        while Instant::now() < limit && !are_idle(&self.reachable_groups()) {
+            tokio::time::sleep(REST_POLL).await;
+        }
         if let Some(links) = links {
             links.close().await;
         }
@@ -444,6 +444,10 @@ fn are_idle(groups: &[Arc<Group>]) -> bool {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.router.phase() != Phase::Stopped {
+            // First, so that other nodes see a node that is gone and not its last words.
+            if let Some(links) = self.links.lock().take() {
+                links.abandon();
+            }
             self.router.set_phase(Phase::Stopped);
             for group in self.router.groups() {
                 group.close(None);

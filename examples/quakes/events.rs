@@ -1,10 +1,11 @@
-//! What is said in this program: a tunnel, two notifications and four requests, with what they carry.
+//! What is said in this program: a tunnel, three notifications and four requests, with what they carry.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use edri::prelude::*;
 
+use crate::arguments::Part;
 use crate::statistics::Study;
 
 /// Asks for a catalogue to be read and replayed. The opener sends the bytes of a GeoJSON file.
@@ -14,6 +15,8 @@ pub(crate) struct UploadCatalogue {
     pub(crate) repeat: u32,
     /// How many times faster than it happened; as fast as possible when nothing is said.
     pub(crate) speed: Option<f64>,
+    /// Which of its quakes are published.
+    pub(crate) part: Part,
 }
 
 /// How far a replay is.
@@ -25,12 +28,32 @@ pub(crate) struct Progress {
 
 /// What a replay has published.
 #[data]
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Replayed {
     pub(crate) quakes: u64,
     pub(crate) networks: BTreeSet<String>,
     pub(crate) first_ms: Option<i64>,
     pub(crate) last_ms: Option<i64>,
+}
+
+impl Replayed {
+    /// Adds what another replay has published.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.quakes += other.quakes;
+        self.networks.extend(other.networks);
+        self.first_ms = self.first_ms.into_iter().chain(other.first_ms).min();
+        self.last_ms = self.last_ms.into_iter().chain(other.last_ms).max();
+    }
+}
+
+/// On several nodes: a sensor has published all it has, and all of it has arrived.
+#[event(notification, name = "feed.ended")]
+#[derive(Debug, Clone)]
+pub(crate) struct FeedEnded {
+    pub(crate) sensor: String,
+    pub(crate) replayed: Replayed,
+    /// From the first until all had arrived.
+    pub(crate) seconds: f64,
 }
 
 /// The earth shook, and a seismic network took note.

@@ -2,8 +2,12 @@
 //!
 //! Start with `events.rs`, what is said, and `workers.rs`, who does what. Here they become a program.
 
+mod arguments;
 mod catalogue;
+mod cluster;
 mod events;
+mod keys;
+mod nodes;
 mod progress;
 mod python;
 mod report;
@@ -13,49 +17,24 @@ mod workers;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use clap::Parser;
-use edri::GroupView;
 use edri::prelude::*;
+use edri::{GroupView, IntoDefinition};
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::arguments::{Arguments, Part};
 use crate::events::*;
 use crate::progress::ProgressLine;
 use crate::report::{Findings, Page};
 use crate::workers::{Alarm, Analyst, Bulletin, Counter, Reader};
 
-const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/data/earthquakes.geojson");
 const CHUNK_BYTES: usize = 64 << 10;
-
-/// Replays a week of earthquakes and says what there is to learn from them.
-#[derive(Parser)]
-struct Arguments {
-    /// Replay so many times faster than it happened; 86400 is a day a second [default: as fast as possible]
-    #[arg(long, value_name = "FACTOR", value_parser = speed, allow_negative_numbers = true)]
-    speed: Option<f64>,
-    /// Replay the catalogue so often, each time a week later
-    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    repeat: u32,
-    /// Print one JSON object instead of a page
-    #[arg(long)]
-    json: bool,
-    /// Leave out the report by region, whose worker needs Python
-    #[arg(long)]
-    no_python: bool,
-    /// A catalogue, in the GeoJSON of the USGS feeds [default: that of the example]
-    #[arg(long, value_name = "PATH", default_value = CATALOGUE, hide_default_value = true)]
-    file: PathBuf,
-}
-
-fn speed(text: &str) -> Result<f64, &'static str> {
-    let speed = text.parse().ok().filter(|speed| (0.01..=1e9).contains(speed));
-    speed.ok_or("it is a number from 0.01 to 1e9")
-}
 
 fn main() -> ExitCode {
     // The analyst's process is this program again, and goes no further.
@@ -77,10 +56,23 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "quakes: {text}");
 }
 
+fn stopped() -> Result<(), Box<dyn Error>> {
+    say("stopped before the end of the catalogue");
+    Ok(())
+}
+
 /// The workers and what they handle. The reader computes for a while, so it is on a thread, where that holds up nobody; the
 /// analyst does too, and in a process of its own its memory and its mishaps are its own as well.
 fn observatory() -> App {
-    let reader = Manager::new("reader").worker(|| Reader).placement(Placement::Thread).handles::<UploadCatalogue>();
+    studying(App::new("observatory").manager(reader()))
+}
+
+fn reader() -> impl IntoDefinition {
+    Manager::new("reader").worker(|| Reader).placement(Placement::Thread).handles::<UploadCatalogue>()
+}
+
+/// Adds all managers but the reader, which is elsewhere when there are several nodes.
+fn studying(app: App) -> App {
     let counter = Manager::new("counter")
         .workers(4, Counter::default)
         .keyed()
@@ -93,10 +85,24 @@ fn observatory() -> App {
         .placement(Placement::Process)
         .handles::<QuakeRecorded>()
         .handles::<StudyMagnitudes>();
-    App::new("observatory").manager(reader).manager(counter).manager(alarm).manager(bulletin).manager(analyst)
+    app.manager(counter).manager(alarm).manager(bulletin).manager(analyst)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if let [folder, names @ ..] = &*arguments.make_keys
+        && !names.is_empty()
+    {
+        return Ok(names.iter().try_for_each(|name| keys::make(Path::new(folder), name, say).map(drop))?);
+    }
+    match arguments.role {
+        Some(role) => nodes::run(role, arguments),
+        None if arguments.cluster => cluster::run(arguments),
+        None => run_alone(arguments),
+    }
+}
+
+/// Everything in one process, or nearly so.
+fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let findings = observatory().run_with(async move |node: Node| {
         let findings = observe(&node, arguments).await?;
         node.shutdown().await;
@@ -104,20 +110,23 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     })?;
     match findings {
         Some(findings) => print(&findings, arguments.json),
-        None => Ok(writeln!(io::stderr(), "quakes: stopped before the end of the catalogue")?),
+        None => stopped(),
     }
 }
 
 /// Has the catalogue replayed, then asks the workers what they found.
 async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn Error>> {
-    let bus = node.bus();
     let has_report = !arguments.no_python && start_report(node).await;
     let began = Instant::now();
-    let replayed = upload(node, arguments).await.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
+    let replayed = upload(node, arguments, Part::WHOLE).await?;
     // Every quake counted, every alert that followed from one too.
     node.at_rest().await;
-    let elapsed = began.elapsed().as_secs_f64();
+    gather(node, replayed, has_report, began.elapsed().as_secs_f64()).await
+}
 
+/// Asks the workers what they found in what was replayed, which took so many seconds.
+async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64) -> Result<Findings, Box<dyn Error>> {
+    let bus = node.bus();
     // Keyed as the quakes are, each request goes to the one counter that has those of its network.
     let mut networks = BTreeMap::new();
     for network in replayed.networks {
@@ -174,11 +183,17 @@ fn lost_workers(managers: &[GroupView]) -> BTreeMap<String, u32> {
     lost.filter(|(_, restarts)| *restarts > 0).collect()
 }
 
+/// Has a part of the file replayed.
+async fn upload(node: &Node, arguments: &Arguments, part: Part) -> Result<Replayed, Box<dyn Error>> {
+    let replayed = replay(node, arguments, part).await;
+    replayed.map_err(|error| format!("{}: {error}", arguments.file.display()).into())
+}
+
 /// Sends the file through a tunnel and shows how far its replay is.
-async fn upload(node: &Node, arguments: &Arguments) -> Result<Replayed, Box<dyn Error>> {
+async fn replay(node: &Node, arguments: &Arguments, part: Part) -> Result<Replayed, Box<dyn Error>> {
     let Arguments { repeat, speed, .. } = *arguments;
     let mut file = tokio::fs::File::open(&arguments.file).await?;
-    let mut tunnel = node.bus().open(UploadCatalogue { repeat, speed }).await?;
+    let mut tunnel = node.bus().open(UploadCatalogue { repeat, speed, part }).await?;
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         if file.read_buf(&mut chunk).await? == 0 {

@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 ///
 /// Says in a line what is missing.
 pub(crate) async fn report_command(say: impl Fn(&str)) -> Result<String, String> {
-    let directory = beside_the_build().ok_or("the program is not where cargo has put it: start it by `cargo run`")?;
+    let directory = beside_the_build("quakes-python")
+        .ok_or("the program is not where cargo has put it: start it by `cargo run`")?;
     let setup = Command::new("python3")
         .arg(ENVIRONMENT)
         .arg(&directory)
@@ -56,11 +57,11 @@ pub(crate) async fn report_command(say: impl Fn(&str)) -> Result<String, String>
     Ok(format!("{} {}", quoted(python.trim()), quoted(REPORT)))
 }
 
-/// `<target>/quakes-python`, of the target folder that this program is in.
-fn beside_the_build() -> Option<PathBuf> {
+/// The folder of this name in the target folder that this program is in.
+pub(crate) fn beside_the_build(name: &str) -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let examples = program.parent().filter(|folder| folder.ends_with("examples"))?;
-    Some(examples.ancestors().nth(2)?.join("quakes-python"))
+    Some(examples.ancestors().nth(2)?.join(name))
 }
 
 /// One word of a command, as a shell writes it.

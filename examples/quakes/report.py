@@ -6,7 +6,7 @@ A node starts this program, hands it every quake, and asks for the report in the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from edri_sdk import Worker
 
@@ -21,6 +21,7 @@ class QuakeRecorded:
     network: str
     magnitude: Optional[float]
     place: str
+    time_ms: int
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Region:
 
 worker = Worker()
 regions: Dict[str, Region] = {}
+# When the strongest quake of each region was. Of those that are as strong the earliest counts, in whatever order they come.
+when: Dict[str, int] = {}
 
 
 @worker.notification("quake.recorded", key="network")
@@ -45,10 +48,15 @@ async def recorded(quake: QuakeRecorded) -> None:
     name = region_of(quake.place)
     region = regions.get(name)
     if region is None:
-        region = regions[name] = Region(name, 0, None, quake.place)
+        region = regions[name] = Region(name, 0, quake.magnitude, quake.place)
+        when[name] = quake.time_ms
     region.count += 1
-    if quake.magnitude is not None and (region.strongest is None or quake.magnitude > region.strongest):
-        region.strongest, region.place = quake.magnitude, quake.place
+    if rank(quake.magnitude, quake.time_ms) > rank(region.strongest, when[name]):
+        region.strongest, region.place, when[name] = quake.magnitude, quake.place, quake.time_ms
+
+
+def rank(magnitude: Optional[float], time_ms: int) -> Tuple[float, int]:
+    return (float("-inf") if magnitude is None else magnitude, -time_ms)
 
 
 @worker.request("regions.report", timeout=10, idempotent=True)

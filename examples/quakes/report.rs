@@ -30,7 +30,8 @@ pub(crate) struct Findings {
     pub(crate) managers: Vec<GroupView>,
     /// How often a manager's worker was lost; what it had learned until then is missing above.
     pub(crate) lost_workers: BTreeMap<String, u32>,
-    /// Seconds from the first byte of the catalogue until every delivery had come to its end.
+    /// Seconds from the first byte of the catalogue until every delivery had come to its end; on several nodes, what the
+    /// slowest sensor took until all it published had arrived.
     pub(crate) elapsed: f64,
     /// Quakes a second.
     pub(crate) rate: f64,

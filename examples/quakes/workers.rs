@@ -40,7 +40,7 @@ impl Worker for Reader {}
 impl Handle<UploadCatalogue> for Reader {
     async fn handle(&mut self, upload: &UploadCatalogue, cx: &mut Context) -> Result<Replayed, Failure> {
         let mut tunnel = cx.accept::<UploadCatalogue>()?;
-        let quakes = catalogue::parse(&receive(&mut tunnel).await?)?;
+        let quakes = upload.part.of(catalogue::parse(&receive(&mut tunnel).await?)?);
         tracing::info!(quakes = quakes.len(), "read a catalogue");
 
         let began = Instant::now();
@@ -85,10 +85,18 @@ async fn receive(tunnel: &mut Accepted<Bytes, Progress>) -> Result<BytesMut, Fai
     Ok(bytes)
 }
 
-/// Counts the quakes of those networks whose key leads to this instance.
+/// Counts the quakes of those networks whose key leads to this instance. Of the largest the earliest is told, in whatever
+/// order they come: that of several sensors differs from run to run.
 #[derive(Default)]
 pub(crate) struct Counter {
-    networks: HashMap<String, NetworkSummary>,
+    networks: HashMap<String, Recorded>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    summary: NetworkSummary,
+    /// When the largest was.
+    largest_ms: i64,
 }
 
 impl Worker for Counter {}
@@ -96,10 +104,13 @@ impl Worker for Counter {}
 impl Handle<QuakeRecorded> for Counter {
     async fn handle(&mut self, quake: &QuakeRecorded, _: &mut Context) -> Result<(), Failure> {
         let network = self.networks.entry(quake.network.clone()).or_default();
-        network.count += 1;
-        if quake.magnitude > network.largest {
-            network.largest = quake.magnitude;
-            network.place = Some(quake.place.clone());
+        let NetworkSummary { count, largest, place } = &mut network.summary;
+        *count += 1;
+        let is_as_large = quake.magnitude.is_some() && quake.magnitude == *largest;
+        if quake.magnitude > *largest || (is_as_large && quake.time_ms < network.largest_ms) {
+            network.largest_ms = quake.time_ms;
+            *largest = quake.magnitude;
+            *place = Some(quake.place.clone());
         }
         Ok(())
     }
@@ -107,7 +118,7 @@ impl Handle<QuakeRecorded> for Counter {
 
 impl Handle<SummariseNetwork> for Counter {
     async fn handle(&mut self, asked: &SummariseNetwork, _: &mut Context) -> Result<NetworkSummary, Failure> {
-        let summary = self.networks.get(&asked.network).cloned();
+        let summary = self.networks.get(&asked.network).map(|network| network.summary.clone());
         summary.ok_or_else(|| Failure::new("unknown_network", format!("`{}` has recorded nothing", asked.network)))
     }
 }
@@ -128,7 +139,7 @@ impl Handle<QuakeRecorded> for Alarm {
     }
 }
 
-/// Counts the alerts and keeps the strongest.
+/// Counts the alerts and keeps the strongest; of those that are as strong, the earliest.
 #[derive(Default)]
 pub(crate) struct Bulletin {
     alerts: Alerts,
@@ -140,7 +151,11 @@ impl Handle<QuakeAlert> for Bulletin {
     async fn handle(&mut self, alert: &QuakeAlert, _: &mut Context) -> Result<(), Failure> {
         let Alerts { count, strongest } = &mut self.alerts;
         *count += 1;
-        let rank = strongest.partition_point(|other| other.magnitude >= alert.magnitude);
+        let is_before = |other: &QuakeAlert| {
+            let by_magnitude = alert.magnitude.total_cmp(&other.magnitude);
+            by_magnitude.then_with(|| (other.time_ms, &other.id).cmp(&(alert.time_ms, &alert.id))).is_lt()
+        };
+        let rank = strongest.partition_point(is_before);
         strongest.insert(rank, alert.clone());
         strongest.truncate(STRONGEST_MAX);
         Ok(())

@@ -59,3 +59,5 @@ pub const RANGES_MAX: usize = crate::limits::ACK_HELD_MAX;
 const RESEND_BYTES_FIRST: usize = 64 << 10;
 /// How long a lane that has ended is remembered, so that what is still under way finds it ended.
 const ENDED_KEPT: Duration = Duration::from_secs(60);
+/// How many lanes that have ended are remembered; the oldest are forgotten earlier.
+const ENDED_MAX: usize = 65_536;

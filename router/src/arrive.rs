@@ -85,7 +85,7 @@ impl Router {
     pub fn arrive(&self, group: &GroupRef, delivery: Delivery) -> Arrived {
         let (group, delivery) = match self.route(group, delivery) {
             Ok(routed) => routed,
-            Err(refused) => return self.nobody(refused),
+            Err(refused) => return self.nobody(group, refused),
         };
         let mut displaced = Vec::new();
         let arrived = match group.offer(delivery, &mut displaced) {
@@ -95,7 +95,7 @@ impl Router {
                 Arrived::Taken
             }
             Offered::Full(group, inbox, delivery) => Arrived::Waits(self.wait(group, inbox, delivery)),
-            Offered::Gone(delivery) => self.nobody(delivery),
+            Offered::Gone(delivery) => self.nobody(&group, delivery),
         };
         self.core.bury_displaced(displaced);
         arrived
@@ -149,7 +149,7 @@ impl Router {
                 let inbox = group.inbox_for(&delivery.envelope);
                 Arrived::Waits(self.wait(group, inbox, delivery))
             }
-            Err(refused) => self.nobody(refused),
+            Err(refused) => self.nobody(group, refused),
         }
     }
 
@@ -158,9 +158,13 @@ impl Router {
         Arrival { stalled: Stalled::new(&self.core, group, inbox, delivery).gives_up(gives_up) }
     }
 
-    fn nobody(&self, delivery: Delivery) -> Arrived {
+    fn nobody(&self, group: &GroupRef, delivery: Delivery) -> Arrived {
         if let Some(ticket) = delivery.ticket() {
             self.core.complete(ticket, Err(RequestError::NoHandler(delivery.envelope.name().clone())));
+        } else if group.is_closed() && group.name().manager().is_some() {
+            // Its publisher was told that it is accepted, so it does not vanish.
+            group.reject();
+            self.core.discard(group, delivery, Reason::Stopped, "its manager had left the node when it came");
         }
         Arrived::Nobody
     }

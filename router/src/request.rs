@@ -567,9 +567,11 @@ impl Deferred {
     fn settle(&mut self, outcome: Outcome) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
         let ended = if outcome.is_ok() { Ended::Handled } else { Ended::Failed };
-        let wanted = self.core.complete(ticket, outcome);
+        // A call from elsewhere is told its outcome also when nobody wants it any more.
+        let wanted = self.core.pending.is_wanted(ticket);
+        let completed = self.core.complete(ticket, outcome);
         self.group.settle(1, ended);
-        wanted
+        wanted && completed
     }
 }
 

@@ -1,4 +1,6 @@
 //! Scenarios that cross crates: see `tests/main.rs`. Here is only what they share with the program they start.
 
 pub mod chaos;
+pub mod cluster;
+pub mod proxy;
 pub mod workers;

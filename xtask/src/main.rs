@@ -11,6 +11,7 @@ mod json;
 mod markdown;
 mod repo;
 mod shell;
+mod simulate;
 mod source;
 mod tidy;
 mod workspace;
@@ -18,9 +19,13 @@ mod workspace;
 use std::process::ExitCode;
 
 /// Every verb, with what `help` says about it.
-const VERBS: [(&str, &str); 3] = [
+const VERBS: [(&str, &str); 4] = [
     ("check", "what CI runs: fmt, tidy, clippy, doc, test and, where it can run, cargo deny"),
     ("tidy", "what the compiler does not see: dead files, links, layers, commands and tests named in documents"),
+    (
+        "simulate",
+        "networks of engines with faults: --seeds N of them, from --seed S on; --seed S alone tells what that one does",
+    ),
     ("help", "this list"),
 ];
 
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::run(),
         ["tidy"] => tidy::run(),
+        ["simulate", ..] => simulate::run(&arguments[1..]),
         [] | ["help" | "--help" | "-h"] => {
             println!("{}", help());
             Ok(())
@@ -45,6 +51,6 @@ fn main() -> ExitCode {
 }
 
 fn help() -> String {
-    let verbs = VERBS.map(|(verb, about)| format!("  {verb:<7}{about}"));
+    let verbs = VERBS.map(|(verb, about)| format!("  {verb:<10}{about}"));
     format!("usage: cargo xtask <verb>\n\n{}", verbs.join("\n"))
 }

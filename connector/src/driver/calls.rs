@@ -299,7 +299,7 @@ impl Driver {
         let mut batches = std::mem::take(&mut self.calls.batches);
         batches.sort_by_key(|batch| batch.group.is_none());
         for Batch { node, group, mut writer, requests } in batches {
-            if writer.len() > 0 {
+            if !writer.is_empty() {
                 let body = writer.take();
                 self.send_to_node(node, Lane::High, group.into_iter().collect(), &body, requests);
             }

@@ -87,6 +87,13 @@ pub(super) struct Door {
     next_link: u32,
 }
 
+impl Door {
+    pub(super) fn next_probe(&mut self) -> u64 {
+        self.next_probe += 1;
+        self.next_probe
+    }
+}
+
 impl Driver {
     pub(super) fn take_from_links(&mut self) -> bool {
         for _ in 0..BATCHES_MAX {
@@ -131,8 +138,7 @@ impl Driver {
         match other.filter(|other| self.lives.get(other).is_some_and(|life| life.reachable)) {
             None => self.welcome(admission),
             Some(other) => {
-                self.door.next_probe += 1;
-                let number = self.door.next_probe;
+                let number = self.door.next_probe();
                 self.engine.probe(other, number);
                 self.door.probes.push(Probe { number, until: self.now() + PROBE_WAIT, admission });
             }

@@ -1,13 +1,13 @@
 //! The groups of this node, as others are told of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use edri_events::{DescriptorRef, Incarnation};
 use edri_protocol::EventDeclaration;
 use edri_router::{GroupRef, Interest, Selection};
 
 use super::Driver;
-use crate::limits::{GROUP_WINDOW_BYTES, GROUP_WINDOW_EVENTS};
+use crate::limits::{GROUP_WINDOW_BYTES, GROUP_WINDOW_EVENTS, LEFT_GROUPS_MAX};
 use crate::topology::{self, GroupState, Window};
 
 /// The groups of this node by the numbers that other nodes know them by.
@@ -17,6 +17,8 @@ pub(super) struct Locals {
     by_id: HashMap<u64, u32>,
     by_name: HashMap<String, u32>,
     next: u32,
+    /// Those that were withdrawn, oldest first: what still comes for them is accounted for.
+    left: VecDeque<u32>,
 }
 
 struct Local {
@@ -49,9 +51,10 @@ impl Locals {
         }
     }
 
-    /// Forgets the groups that were withdrawn and that nothing more comes for.
-    pub(super) fn forget_left(&mut self) {
-        self.groups.retain(|_, local| local.leaving.as_ref().is_none_or(|waited| !waited.is_empty()));
+    /// Whether a group, by its id, was withdrawn and nothing more comes for it; or is not known at all.
+    pub(super) fn is_over(&self, id: u64) -> bool {
+        let found = self.groups.values().find(|local| local.group.id() == id);
+        found.is_none_or(|local| local.leaving.as_ref().is_some_and(BTreeSet::is_empty))
     }
 
     /// Whether some of those who were told that a group is withdrawn have not said yet that nothing more comes.
@@ -103,6 +106,12 @@ impl Driver {
         if self.locals.by_name.get(&local.name) == Some(&number) {
             self.locals.by_name.remove(&local.name);
         }
+        self.locals.left.push_back(number);
+        if self.locals.left.len() > LEFT_GROUPS_MAX
+            && let Some(oldest) = self.locals.left.pop_front()
+        {
+            self.locals.groups.remove(&oldest);
+        }
         self.engine.withdraw_group(number);
     }
 
@@ -146,7 +155,6 @@ impl Driver {
                 events: GROUP_WINDOW_EVENTS.min(u32::try_from(local.group.capacity()).unwrap_or(u32::MAX)).max(1),
                 bytes: GROUP_WINDOW_BYTES,
             },
-            ..GroupState::default()
         };
         if let Err(error) = self.engine.set_group(number, state) {
             tracing::error!(%error, "other nodes do not hear of a group of this one");

@@ -96,6 +96,12 @@ impl Outbox {
         }
     }
 
+    /// Whether it rings for what comes next. It does once [`Outbox::take`] has found it empty, not when as much was taken
+    /// out of it as there was.
+    pub(super) fn is_armed(&self) -> bool {
+        !self.bell.rung.load(Ordering::Acquire)
+    }
+
     /// Lets publishers have the places of what was taken.
     pub(super) fn give_back(&mut self) {
         self.consumer.give_back();

@@ -66,15 +66,17 @@ impl Driver {
         let now = self.now();
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return Taken::Nothing };
         let Some(life) = outbox.life.filter(|life| self.engine.has_room(*life, Lane::Normal)) else {
-            return Taken::Blocked;
+            let rests = outbox.depth() == 0 && !outbox.withdrawn && outbox.is_armed();
+            return if rests { Taken::Nothing } else { Taken::Blocked };
         };
         let (events, bytes) = self.engine.credit(key);
         if events == 0 || bytes == 0 {
-            // An empty one stays on the list too: it rings only if it was found empty while something was taken.
+            // One that is not armed rings for nobody: it is looked into until it is.
+            if outbox.depth() == 0 && (outbox.withdrawn || outbox.is_armed()) {
+                return self.emptied(key);
+            }
             if outbox.depth() > 0 {
                 self.engine.starve(now, key);
-            } else {
-                self.drained(key);
             }
             return Taken::Blocked;
         }

@@ -11,7 +11,7 @@ use edri_router::{
 use super::outbox::Outbox;
 use super::unpack::Origins;
 use super::{Driver, Keep, Life};
-use crate::engine::{GroupKey, Why};
+use crate::engine::{GroupKey, Output, Why};
 use crate::topology::{GroupState, NodeStatus};
 use edri_protocol::items::Writer;
 use edri_protocol::packet::Lane;
@@ -21,12 +21,13 @@ impl Driver {
 
     pub(super) fn met(&mut self, node: NodeName, incarnation: Incarnation) {
         let origins = Origins::new(node.clone(), incarnation);
-        self.lives.insert(incarnation, Life { node, reachable: false, origins });
+        self.lives.insert(incarnation, Life { node, reachable: false, settled: false, origins });
     }
 
     pub(super) fn reach(&mut self, incarnation: Incarnation, status: NodeStatus) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let changed = std::mem::replace(&mut life.reachable, status.reachable) != status.reachable;
+        life.settled = status.settled;
         let node = life.node.clone();
         for outbox in self.outboxes.of_life(incarnation) {
             outbox.group.set_distance(status.distance.max(1));
@@ -90,6 +91,20 @@ impl Driver {
         let detail = format!("node `{node}` had given this node up, and does not know what it was asked");
         self.lose_calls(incarnation, &detail);
         self.lose_tunnels(incarnation, &detail);
+    }
+
+    /// Ends everything that was sent and not confirmed or answered, because this node stops.
+    pub(super) fn give_back(&mut self) {
+        for life in self.lives.keys().copied().collect::<Vec<_>>() {
+            self.lose_calls(life, "this node has stopped");
+            self.lose_tunnels(life, "this node has stopped");
+        }
+        self.engine.give_back();
+        while let Some(output) = self.engine.next_output() {
+            if let Output::Lost { groups, keep, sent, why } = output {
+                self.lost(&groups, &keep, sent, why);
+            }
+        }
     }
 
     // ---- groups ----------------------------------------------------------------------------------------------------
@@ -242,10 +257,11 @@ impl Driver {
                 Why::NoGroup => format!("{what} node `{node}` came back without this group"),
                 Why::Forgotten => format!("{what} node `{node}` gave this node up"),
                 Why::Expired => format!("{what} node `{node}` was out of reach for too long"),
+                Why::Stopped => format!("{what} this node stopped"),
             };
             for envelope in &batch.events {
                 let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
-                if group.is_shared() {
+                if group.is_shared() && why != Why::Stopped {
                     delivery.redelivered = sent;
                     match self.router.pass_on(group, delivery) {
                         Ok(()) => {

@@ -18,8 +18,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Presence {
     /// The neighbours whose links are up, and whether they have told everything they know.
     pub(crate) neighbours: BTreeMap<NodeName, bool>,
-    /// The other nodes that can be reached.
-    pub(crate) reachable: Vec<NodeName>,
+    /// The other nodes that can be reached, and whether they have told all that they want.
+    pub(crate) reachable: BTreeMap<NodeName, bool>,
     /// Whether everybody who might answer has told so.
     pub(crate) settled: bool,
     /// Why this node may not take part any more.
@@ -27,9 +27,9 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Whether a node can be reached. A node whose groups are still to come is a moment away from that.
-    pub(crate) fn knows(&self, node: &str) -> bool {
-        self.reachable.iter().any(|other| other.as_str() == node)
+    /// Whether a node can be reached and has told all that it wants.
+    pub(crate) fn knows(&self, node: &NodeName) -> bool {
+        self.reachable.get(node).is_some_and(|told| *told)
     }
 }
 
@@ -46,6 +46,8 @@ struct Shown {
     at: Option<Instant>,
     /// How often each neighbour's link has come up, and why it went down last.
     history: BTreeMap<NodeName, History>,
+    /// Why there is no link to an address that is dialled.
+    unreached: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -77,6 +79,16 @@ impl Views {
         });
     }
 
+    /// Whoever is at an address that is dialled has let this node in, or why not.
+    pub(crate) fn dialled(&self, address: &str, why_not: Option<&str>) {
+        let mut shown = self.shown.lock();
+        match why_not {
+            Some(why) => shown.unreached.insert(address.to_owned(), why.to_owned()),
+            None => shown.unreached.remove(address),
+        };
+        shown.at = None;
+    }
+
     /// Shows the next change at once.
     pub(super) fn dirty(&self) {
         self.shown.lock().at = None;
@@ -95,10 +107,15 @@ impl Views {
         shown.at = Some(Instant::now());
         shown.nodes = driver.node_views();
         shown.links = driver.link_views(&shown.history);
+        for (address, why) in shown.unreached.clone() {
+            let mut view = LinkView::new(address, LinkState::Down);
+            view.dialled = true;
+            view.last_error = Some(why);
+            shown.links.push(view);
+        }
         drop(shown);
         let settled = driver.engine.topology().is_settled();
-        let reachable: Vec<NodeName> =
-            driver.lives.values().filter(|life| life.reachable).map(|life| life.node.clone()).collect();
+        let reachable = driver.present();
         self.presence.send_if_modified(|presence| {
             let changed = presence.settled != settled || presence.reachable != reachable;
             presence.settled = settled;
@@ -120,6 +137,14 @@ impl Beyond for Views {
 }
 
 impl Driver {
+    /// The nodes that can be reached. One has told all that it wants once its link has synced, if it is a neighbour, or once it
+    /// says that it is settled, because that comes after its groups.
+    fn present(&self) -> BTreeMap<NodeName, bool> {
+        let synced = |node: &NodeName| self.links.values().any(|link| link.peer == *node && link.synced);
+        let reachable = self.lives.values().filter(|life| life.reachable);
+        reachable.map(|life| (life.node.clone(), life.settled || synced(&life.node))).collect()
+    }
+
     fn node_views(&self) -> Vec<NodeView> {
         let topology = self.engine.topology();
         let known = topology.nodes().into_iter().filter(|known| known.node != *self.router.node());

@@ -45,6 +45,11 @@ impl Current {
     pub(super) fn credit(&self) -> (u64, u64) {
         (self.granted.0.saturating_sub(self.used.0), self.granted.1.saturating_sub(self.used.1))
     }
+
+    fn has_credit(&self) -> bool {
+        let (events, bytes) = self.credit();
+        events > 0 && bytes > 0
+    }
 }
 
 impl<K> Default for RemoteGroups<K> {
@@ -75,8 +80,9 @@ impl<K: Clone> RemoteGroups<K> {
             shared: state.shared,
         });
         group.shared = state.shared;
-        let same = group.current.is_some_and(|current| current.node == incarnation && current.number == number);
-        if !same {
+        // Of two groups of one name in one life, the one with the higher number is the later one.
+        let known = group.current.is_some_and(|current| current.node == incarnation && current.number >= number);
+        if !known {
             let initial = super::initial_credit(state);
             group.current = Some(Current { node: incarnation, number, initial, granted: initial, used: (0, 0) });
         }
@@ -93,15 +99,19 @@ impl<K: Clone> RemoteGroups<K> {
         Some(self.groups.get(&key)?.current?.number)
     }
 
-    pub(super) fn spend(&mut self, key: GroupKey, events: u64, bytes: u64) {
-        if let Some(current) = self.groups.get_mut(&key).and_then(|group| group.current.as_mut()) {
+    /// What is sent to a group in this life of its node counts against the credit that this life has granted.
+    pub(super) fn spend(&mut self, key: GroupKey, node: Incarnation, events: u64, bytes: u64) {
+        let current = self.groups.get_mut(&key).and_then(|group| group.current.as_mut());
+        if let Some(current) = current.filter(|current| current.node == node) {
             current.used.0 += events;
             current.used.1 += bytes;
         }
     }
 
-    pub(super) fn grant(&mut self, key: GroupKey, events: u64, bytes: u64) {
-        if let Some(current) = self.groups.get_mut(&key).and_then(|group| group.current.as_mut()) {
+    /// What the group has granted under this number; nothing if it goes by another one now, which counts anew.
+    pub(super) fn grant(&mut self, key: GroupKey, number: u32, events: u64, bytes: u64) {
+        let current = self.groups.get_mut(&key).and_then(|group| group.current.as_mut());
+        if let Some(current) = current.filter(|current| current.number == number) {
             current.granted.0 = current.granted.0.max(events);
             current.granted.1 = current.granted.1.max(bytes);
         }
@@ -153,10 +163,16 @@ impl<K: Clone> RemoteGroups<K> {
 
     /// Where the next thing that is left over for a group can be sent.
     pub(super) fn next_life(&self, key: GroupKey) -> Option<Incarnation> {
-        let group = self.groups.get(&key).filter(|group| !group.unacknowledged.is_empty())?;
-        let current = group.current?;
-        let (events, bytes) = current.credit();
-        (events > 0 && bytes > 0).then_some(current.node)
+        self.left_over(key).filter(Current::has_credit).map(|current| current.node)
+    }
+
+    /// Where what is left over for a group waits for credit.
+    pub(super) fn starved(&self, key: GroupKey) -> Option<Incarnation> {
+        self.left_over(key).filter(|current| !current.has_credit()).map(|current| current.node)
+    }
+
+    fn left_over(&self, key: GroupKey) -> Option<Current> {
+        self.groups.get(&key).filter(|group| !group.unacknowledged.is_empty())?.current
     }
 
     pub(super) fn take_for_next_life(&mut self, key: GroupKey) -> Option<Kept<K>> {
@@ -173,6 +189,11 @@ impl<K: Clone> RemoteGroups<K> {
     pub(super) fn remove_node(&mut self, node: &NodeName) -> Vec<(GroupKey, VecDeque<Kept<K>>)> {
         let keys: Vec<_> = self.groups.iter().filter(|(_, group)| group.node == *node).map(|(key, _)| *key).collect();
         keys.into_iter().map(|key| (key, self.remove(key))).collect()
+    }
+
+    /// Takes what is left over for groups that are to come back.
+    pub(super) fn take_left_over(&mut self) -> Vec<Kept<K>> {
+        self.groups.values_mut().flat_map(|group| std::mem::take(&mut group.unacknowledged)).collect()
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {

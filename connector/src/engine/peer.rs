@@ -60,6 +60,8 @@ struct Placed {
 pub(super) struct Query {
     at: Duration,
     wait: Duration,
+    /// Somebody has waited for credit since it was last asked for.
+    wanted: bool,
 }
 
 impl<K> Peer<K> {
@@ -105,12 +107,13 @@ impl<K> Peer<K> {
         self.inbound.as_ref().map_or(self.forgotten, |(session, _)| *session)
     }
 
-    /// Begins another session to the peer; what was unacknowledged in the old one comes back.
-    pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = Kept<K>> + use<K> {
+    /// Begins another session to the peer; what was unacknowledged in the old one comes back,
+    /// with whether it was ever sent.
+    pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
         self.session += 1;
         let mut outbound = Outbound::new(timing);
         outbound.path(self.reachable);
-        std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, _)| kept)
+        std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, sent)| (kept, sent))
     }
 
     pub(super) fn path(&mut self, now: Duration, reachable: bool) {
@@ -120,16 +123,21 @@ impl<K> Peer<K> {
         if reachable && let Some((_, inbound)) = &mut self.inbound {
             // What was acknowledged meanwhile was not heard.
             self.tell_all = true;
-            inbound.acknowledge_at(now);
+            inbound.resumed(now);
         }
     }
 
     pub(super) fn starve(&mut self, now: Duration, wait: Duration) {
-        self.query.get_or_insert(Query { at: now + wait, wait });
+        self.query.get_or_insert(Query { at: now + wait, wait, wanted: true }).wanted = true;
     }
 
     pub(super) fn query_due(&mut self, now: Duration) -> bool {
         let Some(query) = self.query.as_mut().filter(|query| query.at <= now && self.reachable) else { return false };
+        if !std::mem::take(&mut query.wanted) {
+            // Nobody has waited for credit since it was asked for.
+            self.query = None;
+            return false;
+        }
         query.wait = (query.wait * 2).min(QUERY_MAX);
         query.at = now + query.wait;
         true
@@ -156,8 +164,9 @@ impl<K> Peer<K> {
         placed.events += events;
         placed.bytes += bytes;
         placed.to_tell = true;
-        let (more_events, more_bytes) =
-            (placed.events + window.0 - placed.told.0, placed.bytes + window.1 - placed.told.1);
+        // A group may have taken its window back in part: then it has told more than it would now.
+        let more_events = placed.events.saturating_add(window.0).saturating_sub(placed.told.0);
+        let more_bytes = placed.bytes.saturating_add(window.1).saturating_sub(placed.told.1);
         if more_events >= (window.0 / 4).max(1) || more_bytes >= (window.1 / 4).max(1) {
             inbound.acknowledge_at(now);
         } else {
@@ -180,7 +189,7 @@ impl<K> Peer<K> {
                 break;
             }
             placed.to_tell = false;
-            placed.told = (placed.events + events, placed.bytes + bytes);
+            placed.told = (placed.events.saturating_add(events), placed.bytes.saturating_add(bytes));
             credits.push(GroupCredit { group: *group, events: placed.told.0, bytes: placed.told.1 });
         }
         Some(SignalKind::Ack { session: *session, lanes, credits })

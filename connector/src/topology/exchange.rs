@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use edri_events::{Incarnation, NodeName};
 
-use super::known::Node;
+use super::known::{Held, Node};
+use super::record::NODE_SLOT;
 use super::{LinkId, Message, NodeSummary, Output, Topology};
 
 /// A neighbour's connection.
@@ -16,6 +17,9 @@ pub(super) struct Link {
     pub(super) cost: u32,
     /// Whether the neighbour has told all that it knew when the link came up.
     pub(super) synced: bool,
+    /// Whether the neighbour has been told what it lacked when the link came up, or lacked nothing. Before that it is told no news, which would
+    /// come without what they build on, and are part of what it will be told.
+    told: bool,
     /// When to compare what both have; nothing before the first summary was sent.
     pub(super) next_digest: Option<Duration>,
     /// What came since the last poll. Of each kind only the last counts.
@@ -39,21 +43,18 @@ pub(super) struct Came {
     pub(super) synced: bool,
 }
 
-/// A record's place in the order of telling: by node, and the node's own record after those of its groups. Whoever learns
-/// by it that there is a path to the node has heard of the groups before.
+/// A record's place in the order of telling: those of nodes after those of all groups. Whoever learns by them that there is
+/// a path to a node has heard of its groups before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    is_node: bool,
     node: NodeName,
-    turn: u32,
+    slot: u32,
 }
 
 impl Place {
     pub(super) fn new(node: NodeName, slot: u32) -> Self {
-        Self { node, turn: slot.wrapping_sub(1) }
-    }
-
-    fn slot(&self) -> u32 {
-        self.turn.wrapping_add(1)
+        Self { is_node: slot == NODE_SLOT, node, slot }
     }
 }
 
@@ -67,6 +68,7 @@ impl Link {
             incarnation,
             cost,
             synced: false,
+            told: false,
             next_digest: None,
             came: Came::default(),
             refused: false,
@@ -89,6 +91,7 @@ impl Link {
 
     /// Both have the same.
     fn agree(&mut self) {
+        self.told = true;
         self.strikes = 0;
         self.quiet_until = Duration::ZERO;
         self.refused = false;
@@ -108,11 +111,12 @@ impl Topology {
         let mut by_origin: BTreeMap<Option<LinkId>, Vec<Bytes>> = BTreeMap::new();
         for (place, from) in std::mem::take(&mut self.news) {
             // Whatever has gone since was put together with others, or its node has a later life: that is news of its own.
-            let held = self.known.get(&place.node).and_then(|node| node.records.get(&place.slot()));
+            let held = self.known.get(&place.node).and_then(|node| node.records.get(&place.slot));
             by_origin.entry(from).or_default().extend(held.map(|held| held.bytes.clone()));
         }
         for (from, records) in by_origin {
-            let links: Vec<LinkId> = self.links.keys().copied().filter(|link| Some(*link) != from).collect();
+            let links = self.links.iter().filter(|(id, link)| link.told && Some(**id) != from);
+            let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
             if !links.is_empty() {
                 let messages = Message::of(records).into_iter();
                 out.extend(messages.map(|message| Output::Send { links: links.clone(), message }));
@@ -133,8 +137,10 @@ impl Topology {
             let mut records = self.overdue(link);
             if let Some(summary) = &came.summary {
                 records.extend(self.lacking(link, summary));
+                link.told = true;
             }
-            Message::of(records).into_iter().for_each(&mut send);
+            records.sort_by(|(one, _), (other, _)| one.cmp(other));
+            Message::of(records.into_iter().map(|(_, bytes)| bytes)).into_iter().for_each(&mut send);
             if came.summary.is_some() {
                 send(Message::Synced);
             }
@@ -165,14 +171,14 @@ impl Topology {
     }
 
     /// The fingerprint of what this node tells: the records of all nodes that it has a path to.
-    fn digest(&self) -> u64 {
+    pub(super) fn digest(&self) -> u64 {
         let nodes = self.paths.keys().filter_map(|name| self.known.get(name));
         nodes.fold(0, |sum, node| sum.wrapping_add(node.digest()))
     }
 
     /// What the neighbour is told without having asked: of nodes that it knows an older life of, or that there was no path
     /// to when it asked.
-    fn overdue(&self, link: &mut Link) -> Vec<Bytes> {
+    fn overdue(&self, link: &mut Link) -> Vec<(Place, Bytes)> {
         let mut names = std::mem::take(&mut link.answers);
         link.untold.retain(|name| {
             let due = self.paths.contains_key(name);
@@ -186,13 +192,13 @@ impl Topology {
     }
 
     /// What the neighbour lacks, whose summary this is.
-    fn lacking(&self, link: &mut Link, summary: &[NodeSummary]) -> Vec<Bytes> {
+    fn lacking(&self, link: &mut Link, summary: &[NodeSummary]) -> Vec<(Place, Bytes)> {
         let listed: BTreeMap<&NodeName, &NodeSummary> = summary.iter().map(|entry| (&entry.node, entry)).collect();
         let mut lacking = Vec::new();
         for (name, node) in self.known.iter() {
             match listed.get(name) {
                 Some(theirs) if theirs.incarnation == node.incarnation => {
-                    lacking.extend(node.beyond(theirs).map(|held| held.bytes.clone()));
+                    lacking.extend(node.beyond(theirs).map(|(slot, held)| told(name, slot, held)));
                 }
                 Some(theirs) if node.life() > theirs.life() => lacking.extend(self.life_of(name, node)),
                 Some(_) => {}
@@ -205,9 +211,12 @@ impl Topology {
 
     /// What to tell of a node to who does not know this life of it: everything if there is a path to it, otherwise one record,
     /// by which the node hears that it has to claim its name.
-    fn life_of<'a>(&self, name: &NodeName, node: &'a Node) -> impl Iterator<Item = Bytes> + use<'a> {
-        let records = node.records.len();
-        let skipped = if self.paths.contains_key(name) { 0 } else { records.saturating_sub(1) };
-        node.in_order().skip(skipped).map(|held| held.bytes.clone())
+    fn life_of<'a>(&self, name: &'a NodeName, node: &'a Node) -> impl Iterator<Item = (Place, Bytes)> + use<'a> {
+        let count = if self.paths.contains_key(name) { node.records.len() } else { 1 };
+        node.records.iter().take(count).map(|(slot, held)| told(name, *slot, held))
     }
+}
+
+fn told(node: &NodeName, slot: u32, held: &Held) -> (Place, Bytes) {
+    (Place::new(node.clone(), slot), held.bytes.clone())
 }

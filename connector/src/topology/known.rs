@@ -190,19 +190,16 @@ impl Node {
         self.withdrawn().is_some_and(|withdrawn| withdrawn.covers(slot))
     }
 
-    /// Its records in the order in which they are told: the node's own comes last, so that whoever learns by it that
-    /// there is a path to the node has heard of the node's groups before.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = &Held> {
-        self.records.range(1..).chain(self.records.range(..1)).map(|(_, held)| held)
-    }
-
     /// What somebody lacks who has `theirs` of the same life. Who has got as far as this and has not the same misses some in
     /// between, which only all of them mend; that takes a loss without the end of the link.
-    pub(super) fn beyond(&self, theirs: &NodeSummary) -> impl Iterator<Item = &Held> {
-        let (state, groups, differ) = (theirs.state, theirs.groups, theirs.digest != self.digest);
-        let all = self.groups == groups;
-        let newer = self.records.range(1..).filter(move |(_, held)| differ && (all || held.version > groups));
-        newer.chain(self.records.range(..1).filter(move |(_, held)| held.version > state)).map(|(_, held)| held)
+    pub(super) fn beyond(&self, theirs: &NodeSummary) -> impl Iterator<Item = (u32, &Held)> {
+        let (state, groups) = (theirs.state, theirs.groups);
+        let (differ, all) = (theirs.digest != self.digest, self.groups == theirs.groups);
+        let lacks = move |slot: u32, held: &Held| match slot {
+            NODE_SLOT => held.version > state,
+            _ => differ && (all || held.version > groups),
+        };
+        self.records.iter().map(|(slot, held)| (*slot, held)).filter(move |(slot, held)| lacks(*slot, held))
     }
 
     pub(super) fn summary(&self, name: &NodeName) -> NodeSummary {

@@ -40,11 +40,17 @@ fn topology(node: &str, incarnation: u64) -> Topology {
 /// Node `a` with a neighbour `b`, whose messages a test makes up.
 fn with_neighbour() -> Topology {
     let mut a = topology("a", 10);
-    a.link_up(LINK, name("b"), life(20), 1).expect("taken");
+    join(&mut a, LINK, "b", 20);
     a.poll(START);
     hear(&mut a, [record("b", 1, 20, NODE_SLOT, 1, lists(&[("a", 10)]))]);
     a.poll(START);
     a
+}
+
+/// A neighbour with nothing to tell, that has been told everything.
+fn join(topology: &mut Topology, link: LinkId, peer: &str, incarnation: u64) {
+    topology.link_up(link, name(peer), life(incarnation), 1).expect("taken");
+    topology.receive(link, Message::Summary(Vec::new()));
 }
 
 fn record(node: &str, epoch: u64, incarnation: u64, slot: u32, version: u64, content: Content) -> Record {

@@ -15,34 +15,42 @@ use crate::dice::Dice;
 use crate::ledger::{EventNumber, Ledger, Place};
 use crate::tunnels::Tunnels;
 
-pub type SimEngine = Engine<Keep>;
+pub(crate) type SimEngine = Engine<Keep>;
 /// The events of a packet; nothing for what is no event.
-pub type Keep = std::sync::Arc<Vec<u64>>;
+pub(crate) type Keep = std::sync::Arc<Vec<u64>>;
 
-pub const OUTBOX_MAX: usize = 64;
-pub const INBOX_MAX: usize = 16;
-pub const WINDOW_EVENTS: u32 = 32;
-pub const WINDOW_BYTES: u64 = 4096;
+pub(crate) const OUTBOX_MAX: usize = 64;
+pub(crate) const INBOX_MAX: usize = 16;
+/// The most events of one packet.
+pub(crate) const PACKET_EVENTS: usize = 8;
 /// How long a requester waits.
-pub const REQUEST_LIMIT: Duration = Duration::from_secs(8);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(8);
 
 /// The groups that a node may have.
-pub const GROUPS: [&str; 4] = ["fast", "slow", "stuck", "risk"];
+pub(crate) const GROUPS: [&str; 4] = ["fast", "slow", "stuck", "risk"];
 
 /// What one life of a node does beside carrying packets.
 #[derive(Debug)]
-pub struct Host {
-    pub life: u32,
-    pub node: usize,
+pub(crate) struct Host {
+    pub(crate) life: u32,
+    pub(crate) node: usize,
     next_event: u32,
     next_call: u64,
     outboxes: BTreeMap<GroupKey, Outbox>,
-    pub inboxes: BTreeMap<u32, Inbox>,
-    pub calls: BTreeMap<u64, Call>,
-    pub tunnels: Tunnels,
+    pub(crate) inboxes: BTreeMap<u32, Inbox>,
+    pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) tunnels: Tunnels,
     /// Calls of other lives that are answered after a while.
     answers: VecDeque<(Duration, Incarnation, u64)>,
-    pub ended: BTreeMap<&'static str, u32>,
+    pub(crate) ended: BTreeMap<&'static str, u32>,
+    /// What each group grants.
+    window: Window,
+    next_group: u32,
+    /// Takes no new work: the node is about to go.
+    pub(crate) going: bool,
+    /// How often a session began anew between two lives that both go on: each time, a group may be sent what it grants once
+    /// more, beside what came before.
+    renewals: usize,
 }
 
 #[derive(Debug)]
@@ -51,68 +59,119 @@ struct Outbox {
     node: Option<Incarnation>,
     reachable: bool,
     events: VecDeque<u64>,
+    /// Sent and neither confirmed nor lost.
+    in_flight: usize,
     withdrawn: bool,
 }
 
 #[derive(Debug)]
-pub struct Inbox {
-    pub name: &'static str,
+pub(crate) struct Inbox {
+    pub(crate) name: &'static str,
     queue: VecDeque<u64>,
     /// What has come and has no place yet: whose, events, the bytes of the packet.
     intake: VecDeque<(Incarnation, VecDeque<u64>, u64, bool)>,
-    pub handled: u64,
+    /// It takes only what is still under way to it.
+    withdrawn: bool,
 }
 
 /// An open request.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     to: Incarnation,
     until: Duration,
 }
 
 impl Host {
-    pub fn new(node: usize, life: u32, groups: &[&'static str]) -> Self {
-        let inbox = |name| Inbox { name, queue: VecDeque::new(), intake: VecDeque::new(), handled: 0 };
+    pub(crate) fn new(node: usize, life: u32, groups: &[&'static str], window: Window) -> Self {
         Self {
             life,
             node,
             next_event: 0,
             next_call: 0,
             outboxes: BTreeMap::new(),
-            inboxes: (1..).zip(groups.iter().map(|name| inbox(*name))).collect(),
+            inboxes: (1..).zip(groups.iter().map(|name| Inbox::new(name))).collect(),
             calls: BTreeMap::new(),
             tunnels: Tunnels::default(),
             answers: VecDeque::new(),
             ended: BTreeMap::new(),
+            window,
+            next_group: groups.len() as u32,
+            going: false,
+            renewals: 0,
         }
     }
 
-    pub fn announce(&self, engine: &mut SimEngine) {
+    pub(crate) fn announce(&self, engine: &mut SimEngine) {
         for (number, inbox) in &self.inboxes {
-            engine.set_group(*number, group_state(inbox.name)).expect("few");
+            engine.set_group(*number, self.group_state(inbox.name)).expect("few");
         }
         engine.set_settled(true);
+    }
+
+    fn group_state(&self, name: &str) -> GroupState {
+        GroupState { name: name.to_owned(), window: self.window, ..GroupState::default() }
+    }
+
+    /// The names of the groups that take new events.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &'static str> {
+        self.inboxes.values().filter(|inbox| !inbox.withdrawn).map(|inbox| inbox.name)
+    }
+
+    /// Another group of the same name takes the place of one; which of the two is told of first differs.
+    pub(crate) fn replace_group(&mut self, engine: &mut SimEngine, dice: &mut Dice) {
+        let living: Vec<u32> = self.inboxes.iter().filter(|(_, i)| !i.withdrawn).map(|(number, _)| *number).collect();
+        if living.is_empty() || self.going {
+            return;
+        }
+        let old = living[dice.below(living.len() as u64) as usize];
+        let name = self.inboxes[&old].name;
+        self.next_group += 1;
+        let early = dice.chance(500);
+        if early {
+            engine.withdraw_group(old);
+        }
+        engine.set_group(self.next_group, self.group_state(name)).expect("few");
+        if !early {
+            engine.withdraw_group(old);
+        }
+        self.inboxes.get_mut(&old).expect("it is there").withdrawn = true;
+        self.inboxes.insert(self.next_group, Inbox::new(name));
+    }
+
+    /// Takes no new work and withdraws its groups.
+    pub(crate) fn wind_up(&mut self, engine: &mut SimEngine) {
+        self.going = true;
+        for (number, inbox) in &mut self.inboxes {
+            inbox.withdrawn = true;
+            engine.withdraw_group(*number);
+        }
+    }
+
+    /// Whether nothing is between this host and a place, or all others if none is named.
+    pub(crate) fn has_flushed(&self, node: Option<usize>) -> bool {
+        let concerned = |outbox: &&Outbox| node.is_none_or(|node| outbox.place.0 == node);
+        self.outboxes.values().filter(concerned).all(|outbox| outbox.events.is_empty() && outbox.in_flight == 0)
     }
 
     // ---- what users do ---------------------------------------------------------------------------------------------
 
     /// Publishes an event to every group that is known; where there is no room it is not published.
-    pub fn publish(&mut self, ledger: &mut Ledger) {
+    pub(crate) fn publish(&mut self, now: Duration, ledger: &mut Ledger) {
         self.next_event += 1;
         let event = EventNumber { origin: self.life, number: self.next_event };
         for outbox in self.outboxes.values_mut().filter(|outbox| !outbox.withdrawn && outbox.place.1 != "risk") {
             if outbox.events.len() < OUTBOX_MAX {
                 outbox.events.push_back(event.pack());
-                ledger.published(event, outbox.place);
+                ledger.published(now, event, outbox.place);
             }
         }
     }
 
-    pub fn request(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
+    pub(crate) fn request(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
         let able: Vec<_> = self
             .outboxes
             .iter()
-            .filter(|(_, outbox)| outbox.place.1 == "risk" && outbox.reachable)
+            .filter(|(_, outbox)| outbox.place.1 == "risk" && outbox.reachable && !outbox.withdrawn)
             .filter_map(|(key, outbox)| Some((*key, outbox.node?)))
             .filter(|(key, node)| engine.credit(*key).0 > 0 && engine.has_room(*node, Lane::High))
             .collect();
@@ -126,7 +185,7 @@ impl Host {
         engine.send(now, Lane::High, &[Target { node, groups: vec![key] }], &body, 1, &Keep::default());
     }
 
-    pub fn open_tunnel(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
+    pub(crate) fn open_tunnel(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
         let able: Vec<_> = self.outboxes.values().filter(|outbox| outbox.reachable).filter_map(|o| o.node).collect();
         if !able.is_empty() {
             self.tunnels.open(now, engine, able[dice.below(able.len() as u64) as usize], dice.between(5, 60));
@@ -134,17 +193,16 @@ impl Host {
     }
 
     /// Handles what waits; how quickly depends on the group.
-    pub fn work(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice, healthy: bool) {
+    pub(crate) fn work(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice, healthy: bool) {
+        self.forget_withdrawn(engine);
         for (number, inbox) in &mut self.inboxes {
             let pace = match inbox.name {
-                "fast" | "risk" => 64,
-                "slow" => dice.below(3),
-                _ if healthy => 64,
+                "fast" | "risk" => usize::MAX,
+                _ if healthy || self.going => usize::MAX,
+                "slow" => dice.below(6) as usize,
                 _ => 0,
             };
-            for _ in 0..pace {
-                inbox.handled += u64::from(inbox.queue.pop_front().is_some());
-            }
+            inbox.queue.drain(..pace.min(inbox.queue.len()));
             inbox.place(now, *number, engine);
         }
         while self.answers.front().is_some_and(|(at, ..)| *at <= now) {
@@ -170,15 +228,12 @@ impl Host {
     }
 
     /// Sends what waits in the outboxes, as far as credit and room go.
-    pub fn pump(&mut self, now: Duration, engine: &mut SimEngine) {
+    pub(crate) fn pump(&mut self, now: Duration, engine: &mut SimEngine) {
         loop {
             let mut waiting = Vec::new();
             for (key, outbox) in &mut self.outboxes {
                 let Some(node) = outbox.node.filter(|node| engine.has_room(*node, Lane::Normal)) else { continue };
                 if outbox.events.is_empty() {
-                    if outbox.withdrawn {
-                        waiting.push((*key, node, Vec::new()));
-                    }
                     continue;
                 }
                 let (events, bytes) = engine.credit(*key);
@@ -186,10 +241,11 @@ impl Host {
                     engine.starve(now, *key);
                     continue;
                 }
-                let batch = outbox.events.len().min(events as usize).min(8);
+                let batch = outbox.events.len().min(events as usize).min(PACKET_EVENTS);
+                outbox.in_flight += batch;
                 waiting.push((*key, node, outbox.events.drain(..batch).collect()));
             }
-            if waiting.iter().all(|(_, _, events)| events.is_empty()) {
+            if waiting.is_empty() {
                 return;
             }
             let nodes: BTreeMap<_, _> = waiting.iter().map(|(key, node, _)| (*key, *node)).collect();
@@ -213,7 +269,7 @@ impl Host {
     // ---- what the engine says --------------------------------------------------------------------------------------
 
     /// Takes what is not for a link.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         now: Duration,
         engine: &mut SimEngine,
@@ -226,12 +282,12 @@ impl Host {
                 self.deliver(now, engine, (from, lane, groups, body, redelivered), ledger, dice);
             }
             Output::Confirmed { groups, keep, .. } => {
-                for place in groups.iter().filter_map(|key| self.outboxes.get(key)).map(|outbox| outbox.place) {
+                for place in self.settled(&groups, keep.len(), ledger) {
                     keep.iter().for_each(|event| ledger.confirmed(EventNumber::unpack(*event), place));
                 }
             }
             Output::Lost { groups, keep, sent, .. } => {
-                for place in groups.iter().filter_map(|key| self.outboxes.get(key)).map(|outbox| outbox.place) {
+                for place in self.settled(&groups, keep.len(), ledger) {
                     keep.iter().for_each(|event| ledger.lost(EventNumber::unpack(*event), place, sent));
                 }
             }
@@ -242,6 +298,7 @@ impl Host {
                     node: None,
                     reachable: false,
                     events: VecDeque::new(),
+                    in_flight: 0,
                     withdrawn: false,
                 });
                 outbox.node = Some(incarnation);
@@ -260,6 +317,9 @@ impl Host {
             }
             Output::Gone { key, .. } => {
                 if let Some(outbox) = self.outboxes.remove(&key) {
+                    if outbox.in_flight > 0 {
+                        ledger.wrong.push(format!("{:?} is gone, but not what was sent there", outbox.place));
+                    }
                     for event in outbox.events {
                         ledger.lost(EventNumber::unpack(event), outbox.place, false);
                     }
@@ -271,18 +331,49 @@ impl Host {
                     outbox.reachable = false;
                 }
                 self.lose_calls(incarnation);
-                self.tunnels.peer_lost(engine, incarnation);
-                let _: Why = why;
+                self.tunnels.peer_lost(now, engine, incarnation);
+                self.answers.retain(|(_, to, _)| *to != incarnation);
+                self.renewals += usize::from(why == Why::Expired);
+                *self.ended.entry(if why == Why::Left { "left" } else { "ended" }).or_default() += 1;
             }
             Output::Forgotten { node } => {
                 self.lose_calls(node);
-                self.tunnels.peer_lost(engine, node);
+                self.tunnels.peer_lost(now, engine, node);
+                self.renewals += 1;
             }
             Output::Refused { why, .. } => ledger.wrong.push(format!("refused: {why}")),
             Output::Twin { other } => ledger.wrong.push(format!("a twin {other} where there is none")),
             Output::Met { .. } | Output::Synced { .. } | Output::Alive { .. } => {}
             Output::Control { .. } | Output::Packet { .. } => unreachable!("these are for links"),
         }
+    }
+
+    /// Something that was sent has ended for these groups: where they are.
+    fn settled(&mut self, groups: &[GroupKey], events: usize, ledger: &mut Ledger) -> Vec<Place> {
+        let mut places = Vec::new();
+        for key in groups {
+            match self.outboxes.get_mut(key) {
+                Some(outbox) if outbox.in_flight >= events => {
+                    outbox.in_flight -= events;
+                    places.push(outbox.place);
+                }
+                Some(outbox) => ledger.wrong.push(format!("more ended for {:?} than was sent", outbox.place)),
+                None if events == 0 => {}
+                None => ledger.wrong.push(format!("{events} events ended for a group that is gone")),
+            }
+        }
+        places
+    }
+
+    /// Forgets groups that were withdrawn and for which nothing is under way.
+    fn forget_withdrawn(&mut self, engine: &mut SimEngine) {
+        self.outboxes.retain(|key, outbox| {
+            let done = outbox.withdrawn && outbox.events.is_empty() && outbox.in_flight == 0;
+            if done {
+                engine.forget_group(*key);
+            }
+            !done
+        });
     }
 
     fn lose_calls(&mut self, incarnation: Incarnation) {
@@ -315,12 +406,13 @@ impl Host {
                     };
                     for event in &events {
                         let life = engine_life(engine);
-                        ledger.arrived(EventNumber::unpack(*event), (self.node, inbox.name), life, redelivered);
+                        ledger.arrived(now, EventNumber::unpack(*event), (self.node, inbox.name), life, redelivered);
                     }
                     inbox.intake.push_back((from, events.clone(), body.len() as u64, redelivered));
                     let waiting: usize =
                         inbox.intake.iter().filter(|(of, ..)| *of == from).map(|(_, e, ..)| e.len()).sum();
-                    if waiting > WINDOW_EVENTS as usize + 8 {
+                    let granted = self.window.events as usize * (1 + self.renewals);
+                    if waiting > granted + PACKET_EVENTS {
                         ledger.wrong.push(format!("{waiting} events of {from} wait at {}", inbox.name));
                     }
                     inbox.place(now, number, engine);
@@ -333,9 +425,13 @@ impl Host {
                         for number in groups {
                             engine.placed(now, from, number, 1, body.len() as u64);
                         }
+                        ledger.executed(engine_life(engine), from, call);
                         self.answers.push_back((now + dice.ms(0, 50), from, call));
                     }
                     _ => {
+                        if !ledger.was_executed(from, engine_life(engine), call) {
+                            ledger.wrong.push(format!("{from} answers request {call}, which it never had"));
+                        }
                         if self.calls.remove(&call).is_some() {
                             *self.ended.entry("answered").or_default() += 1;
                         }
@@ -347,25 +443,38 @@ impl Host {
     }
 
     /// Whether nothing waits, in no outbox that can be sent.
-    pub fn backlog(&self) -> Vec<(Place, usize)> {
+    pub(crate) fn backlog(&self) -> Vec<(Place, usize)> {
         self.outboxes.values().filter(|o| !o.events.is_empty()).map(|o| (o.place, o.events.len())).collect()
     }
 
-    /// The groups that are known of lives that can be reached.
-    pub fn known(&self) -> Vec<Place> {
-        self.outboxes.values().filter(|outbox| outbox.reachable).map(|outbox| outbox.place).collect()
+    /// The groups that are known of lives that can be reached, in order.
+    pub(crate) fn known(&self) -> Vec<Place> {
+        let living = self.outboxes.values().filter(|outbox| outbox.reachable && !outbox.withdrawn);
+        let mut known: Vec<Place> = living.map(|outbox| outbox.place).collect();
+        known.sort_unstable();
+        known
     }
 
-    pub fn intake(&self) -> usize {
+    /// Whether a group of that node is known.
+    pub(crate) fn knows(&self, node: usize) -> bool {
+        self.outboxes.values().any(|outbox| outbox.place.0 == node)
+    }
+
+    /// How many groups of others are remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    pub(crate) fn intake(&self) -> usize {
         self.inboxes.values().map(|inbox| inbox.intake.len()).sum()
-    }
-
-    pub fn outbox_of(&self, place: Place) -> bool {
-        self.outboxes.values().any(|outbox| outbox.place == place)
     }
 }
 
 impl Inbox {
+    fn new(name: &'static str) -> Self {
+        Self { name, queue: VecDeque::new(), intake: VecDeque::new(), withdrawn: false }
+    }
+
     fn place(&mut self, now: Duration, number: u32, engine: &mut SimEngine) {
         while let Some((from, events, bytes, _)) = self.intake.front_mut() {
             let mut placed = 0;
@@ -394,16 +503,11 @@ fn item(kind: u8, number: u64) -> Bytes {
     body.into()
 }
 
-pub fn engine_life(engine: &SimEngine) -> Incarnation {
+pub(crate) fn engine_life(engine: &SimEngine) -> Incarnation {
     engine.incarnation()
 }
 
-pub fn group_state(name: &str) -> GroupState {
-    let window = Window { events: WINDOW_EVENTS, bytes: WINDOW_BYTES };
-    GroupState { name: name.to_owned(), window, ..GroupState::default() }
-}
-
-pub fn place_of(node: &str, group: &str) -> Place {
+pub(crate) fn place_of(node: &str, group: &str) -> Place {
     let node = node.trim_start_matches('n').parse().expect("a simulated node's name");
     (node, GROUPS.into_iter().find(|name| *name == group).expect("a group of the simulation"))
 }

@@ -1,55 +1,78 @@
 //! What is true of every run: each event's way, written down by nobody who carries it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use edri_events::Incarnation;
 
 /// An event: the life that published it, and its number there. Grows with each event of a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EventNumber {
-    pub origin: u32,
-    pub number: u32,
+pub(crate) struct EventNumber {
+    pub(crate) origin: u32,
+    pub(crate) number: u32,
 }
 
 impl EventNumber {
-    pub fn pack(self) -> u64 {
+    pub(crate) fn pack(self) -> u64 {
         u64::from(self.origin) << 32 | u64::from(self.number)
     }
 
-    pub fn unpack(number: u64) -> Self {
+    pub(crate) fn unpack(number: u64) -> Self {
         Self { origin: (number >> 32) as u32, number: number as u32 }
     }
 }
 
 /// A group of a node, by the names that stay through its lives.
-pub type Place = (usize, &'static str);
+pub(crate) type Place = (usize, &'static str);
 
 /// Whether an event arrived at a group, how often, and what its origin was told.
 #[derive(Debug, Default)]
-pub struct Way {
+pub(crate) struct Way {
+    published: Duration,
     /// The lives of the destination that have it, and whether it was marked as redelivered there.
-    pub arrived: Vec<(Incarnation, bool)>,
-    pub confirmed: u32,
+    pub(crate) arrived: Vec<(Incarnation, bool)>,
+    pub(crate) confirmed: u32,
     /// Given back as lost; whether it may have arrived.
-    pub lost: Option<bool>,
+    pub(crate) lost: Option<bool>,
 }
 
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub ways: BTreeMap<(EventNumber, Place), Way>,
+pub(crate) struct Ledger {
+    pub(crate) ways: BTreeMap<(EventNumber, Place), Way>,
     /// The last event of a life that arrived at a group of a life.
     last: BTreeMap<(u32, &'static str, Incarnation), u32>,
     /// Nodes that have had more than one life.
-    pub reborn: BTreeSet<usize>,
-    pub wrong: Vec<String>,
+    pub(crate) reborn: BTreeSet<usize>,
+    /// The requests that a life of a node has executed: whose, and which.
+    executed: BTreeSet<(Incarnation, Incarnation, u64)>,
+    /// How long an event took at most until it was at a group that takes at once.
+    pub(crate) slowest: Duration,
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Ledger {
-    pub fn published(&mut self, event: EventNumber, place: Place) {
-        self.ways.insert((event, place), Way::default());
+    pub(crate) fn published(&mut self, now: Duration, event: EventNumber, place: Place) {
+        self.ways.insert((event, place), Way { published: now, ..Way::default() });
     }
 
-    pub fn arrived(&mut self, event: EventNumber, place: Place, life: Incarnation, redelivered: bool) {
+    pub(crate) fn executed(&mut self, by: Incarnation, from: Incarnation, call: u64) {
+        if !self.executed.insert((by, from, call)) {
+            self.wrong.push(format!("{by} executes request {call} of {from} a second time"));
+        }
+    }
+
+    pub(crate) fn was_executed(&self, by: Incarnation, from: Incarnation, call: u64) -> bool {
+        self.executed.contains(&(by, from, call))
+    }
+
+    pub(crate) fn arrived(
+        &mut self,
+        now: Duration,
+        event: EventNumber,
+        place: Place,
+        life: Incarnation,
+        redelivered: bool,
+    ) {
         let Some(way) = self.ways.get_mut(&(event, place)) else {
             self.wrong.push(format!("{event:?} arrived at {place:?}, which it was not published to"));
             return;
@@ -66,6 +89,12 @@ impl Ledger {
         if way.lost == Some(false) {
             self.wrong.push(format!("{event:?} arrived at {place:?} after it was said not to"));
         }
+        if way.confirmed > 0 {
+            self.wrong.push(format!("{event:?} arrived at {place:?} after it was confirmed"));
+        }
+        if place.1 == "fast" {
+            self.slowest = self.slowest.max(now - way.published);
+        }
         way.arrived.push((life, redelivered));
         let last = self.last.entry((event.origin, place.1, life)).or_default();
         if event.number <= *last {
@@ -74,7 +103,7 @@ impl Ledger {
         *last = event.number;
     }
 
-    pub fn confirmed(&mut self, event: EventNumber, place: Place) {
+    pub(crate) fn confirmed(&mut self, event: EventNumber, place: Place) {
         let Some(way) = self.ways.get_mut(&(event, place)) else { return };
         way.confirmed += 1;
         if way.confirmed > 1 || way.lost.is_some() {
@@ -86,7 +115,7 @@ impl Ledger {
         }
     }
 
-    pub fn lost(&mut self, event: EventNumber, place: Place, sent: bool) {
+    pub(crate) fn lost(&mut self, event: EventNumber, place: Place, sent: bool) {
         let Some(way) = self.ways.get_mut(&(event, place)) else { return };
         if way.confirmed > 0 || way.lost.is_some() {
             self.wrong

@@ -20,14 +20,16 @@ const DONE: u8 = 4;
 const WINDOW: u64 = 8;
 
 #[derive(Debug, Default)]
-pub struct Tunnels {
+pub(crate) struct Tunnels {
     next: u64,
     /// Those that this life has opened.
     opened: BTreeMap<u64, Opened>,
     /// Those that were opened to this life.
     accepted: BTreeMap<(Incarnation, u64), Accepted>,
-    pub completed: u32,
-    pub broken: u32,
+    pub(crate) completed: u32,
+    pub(crate) broken: u32,
+    /// Items of tunnels that are not open here: only after one was broken.
+    pub(crate) unknown: u32,
 }
 
 #[derive(Debug)]
@@ -48,13 +50,13 @@ struct Accepted {
 }
 
 impl Tunnels {
-    pub fn open(&mut self, now: Duration, engine: &mut SimEngine, to: Incarnation, count: u64) {
+    pub(crate) fn open(&mut self, now: Duration, engine: &mut SimEngine, to: Incarnation, count: u64) {
         self.next += 1;
         self.opened.insert(self.next, Opened { to, sent: 0, count, granted: WINDOW, ended: false });
         send(now, engine, to, Lane::Up(self.next), OPEN, 0);
     }
 
-    pub fn work(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
+    pub(crate) fn work(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
         for (id, tunnel) in &mut self.opened {
             let lane = Lane::Up(*id);
             while tunnel.sent < tunnel.count.min(tunnel.granted) && engine.has_room(tunnel.to, lane) {
@@ -85,7 +87,7 @@ impl Tunnels {
         }
     }
 
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         now: Duration,
         engine: &mut SimEngine,
@@ -103,7 +105,10 @@ impl Tunnels {
                 }
             }
             (Lane::Up(id), kind) => {
-                let Some(tunnel) = self.accepted.get_mut(&(from, id)) else { return };
+                let Some(tunnel) = self.accepted.get_mut(&(from, id)) else {
+                    self.unknown += 1;
+                    return;
+                };
                 if tunnel.received != number {
                     ledger.wrong.push(format!("tunnel {id} of {from}: {number} after {}", tunnel.received));
                 }
@@ -131,15 +136,20 @@ impl Tunnels {
         }
     }
 
-    pub fn peer_lost(&mut self, engine: &mut SimEngine, node: Incarnation) {
-        let before = self.opened.len() + self.accepted.len();
+    pub(crate) fn peer_lost(&mut self, now: Duration, engine: &mut SimEngine, node: Incarnation) {
+        let opened = self.opened.iter().filter(|(_, tunnel)| tunnel.to == node);
+        let accepted = self.accepted.keys().filter(|(from, _)| *from == node);
+        let opened = opened.map(|(id, _)| (Lane::Up(*id), Lane::Down(*id)));
+        for (out, back) in opened.chain(accepted.map(|(_, id)| (Lane::Down(*id), Lane::Up(*id)))) {
+            self.broken += 1;
+            engine.end_lane(node, out);
+            engine.lane_ended(now, node, back);
+        }
         self.opened.retain(|_, tunnel| tunnel.to != node);
         self.accepted.retain(|(from, _), _| *from != node);
-        self.broken += (before - self.opened.len() - self.accepted.len()) as u32;
-        let _ = engine;
     }
 
-    pub fn open_count(&self) -> usize {
+    pub(crate) fn open_count(&self) -> usize {
         self.opened.len() + self.accepted.len()
     }
 }

@@ -5,94 +5,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_connector::engine::{Engine, Options, Output};
-use edri_connector::topology::{self, LinkId};
+use edri_connector::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX};
+use edri_connector::topology::{self, LinkId, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::session::Timing;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dice::Dice;
-use crate::host::{GROUPS, Host, Keep, SimEngine};
-use crate::ledger::{Ledger, Place};
-
-/// What goes wrong in a run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub seed: u64,
-    pub nodes: usize,
-    pub edges: Vec<(usize, usize)>,
-    /// Nodes without groups.
-    pub switches: BTreeSet<usize>,
-    /// Of a thousand packets on a link, so many are lost, repeated; and how long one may take.
-    pub loss: u64,
-    pub repeat: u64,
-    pub delay_ms: u64,
-    /// Whether messages of one link may overtake one another; otherwise it is as a QUIC stream.
-    pub reorder: bool,
-    /// Of a thousand moments (10 ms), how many see an edge cut or mended, a node killed or started.
-    pub cuts: u64,
-    pub kills: u64,
-    /// Whether nodes with groups are killed too, not only switches.
-    pub kill_hosts: bool,
-    pub faulty: Duration,
-    pub expiry: Duration,
-}
-
-impl Plan {
-    /// The plan of a seed.
-    pub fn of(seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
-        let nodes = dice.between(2, 7) as usize;
-        let mut edges = BTreeSet::new();
-        match dice.below(4) {
-            // A star, a ring, a chain, and anything.
-            0 => edges.extend((1..nodes).map(|node| (0, node))),
-            1 => edges.extend((0..nodes).map(|node| (node.min((node + 1) % nodes), node.max((node + 1) % nodes)))),
-            2 => edges.extend((1..nodes).map(|node| (node - 1, node))),
-            _ => {
-                for node in 1..nodes {
-                    edges.insert((dice.below(node as u64) as usize, node));
-                }
-                for _ in 0..dice.below(nodes as u64) {
-                    let (a, b) = (dice.below(nodes as u64) as usize, dice.below(nodes as u64) as usize);
-                    if a != b {
-                        edges.insert((a.min(b), a.max(b)));
-                    }
-                }
-            }
-        }
-        let edges: Vec<_> = edges.into_iter().filter(|(a, b)| a != b).collect();
-        let switches = if nodes > 2 && dice.chance(700) { BTreeSet::from([0]) } else { BTreeSet::new() };
-        let kind = dice.below(4);
-        Self {
-            seed,
-            nodes,
-            edges,
-            switches,
-            loss: if kind == 0 { dice.below(300) } else { 0 },
-            repeat: if kind == 0 { dice.below(300) } else { 0 },
-            delay_ms: dice.between(1, if kind == 0 { 400 } else { 80 }),
-            reorder: kind == 0,
-            cuts: if kind != 3 { dice.below(30) } else { 0 },
-            kills: if kind >= 2 { dice.below(6) } else { 0 },
-            kill_hosts: dice.chance(500),
-            faulty: dice.ms(4_000, 15_000),
-            expiry: Duration::from_secs(20),
-        }
-    }
-}
+use crate::host::{GROUPS, Host, SimEngine};
+use crate::ledger::Ledger;
+use crate::plan::{Farewell, Plan};
 
 #[derive(Debug)]
-struct Node {
-    name: NodeName,
-    life: Option<Life>,
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) life: Option<Life>,
     lives: u32,
+    /// It does not begin another life.
+    pub(crate) gone: bool,
 }
 
 #[derive(Debug)]
-struct Life {
-    engine: SimEngine,
-    host: Host,
+pub(crate) struct Life {
+    pub(crate) engine: SimEngine,
+    pub(crate) host: Host,
     links: BTreeSet<LinkId>,
-    wake: u64,
+    /// When the engine is called next, and the number of that call: those before it mean nothing.
+    wake: Option<(Duration, u64)>,
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -125,10 +65,27 @@ enum End {
 enum Happening {
     Moment,
     Dial(usize),
-    Up { connection: u32, end: usize },
-    Down { connection: u32, end: usize },
-    Arrive { connection: u32, end: usize, message: Message },
-    Wake { node: usize, wake: u64 },
+    Up {
+        connection: u32,
+        end: usize,
+    },
+    Down {
+        connection: u32,
+        end: usize,
+    },
+    Arrive {
+        connection: u32,
+        end: usize,
+        message: Message,
+    },
+    Wake {
+        node: usize,
+        wake: u64,
+    },
+    /// A node is gone, having said so.
+    Exit {
+        node: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -139,38 +96,55 @@ enum Message {
 
 /// What a run came to.
 #[derive(Debug, Default)]
-pub struct Summary {
-    pub events: usize,
-    pub confirmed: usize,
-    pub lost: usize,
-    pub packets: u64,
-    pub kills: u32,
-    pub cuts: u32,
-    pub answered: u32,
-    pub tunnels: u32,
+pub(crate) struct Summary {
+    pub(crate) events: usize,
+    pub(crate) confirmed: usize,
+    pub(crate) lost: usize,
+    pub(crate) packets: u64,
+    pub(crate) kills: u32,
+    pub(crate) cuts: u32,
+    pub(crate) controls: u64,
+    pub(crate) lives: u32,
+    pub(crate) changes: u64,
+    pub(crate) replacements: u32,
+    pub(crate) ended: BTreeMap<&'static str, u32>,
+    pub(crate) tunnels: u32,
+    pub(crate) tunnels_broken: u32,
+    pub(crate) redelivered: usize,
+    pub(crate) slowest: Duration,
+    /// The longest way of a packet, in links.
+    pub(crate) hops: u8,
+    /// The node that left had given and taken everything before.
+    pub(crate) left_in_time: bool,
+    /// How long it took after the last fault until everything was at rest.
+    pub(crate) rest: Duration,
+    /// A fingerprint of everything that happened.
+    pub(crate) trace: u64,
 }
 
-pub struct World {
-    plan: Plan,
+pub(crate) struct World {
+    pub(crate) plan: Plan,
     dice: Dice,
-    now: Duration,
+    pub(crate) now: Duration,
     serial: u64,
     due: BTreeMap<(Duration, u64), Happening>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     edges: Vec<Edge>,
     connections: BTreeMap<u32, Connection>,
     next_connection: u32,
     lives: u32,
-    pub ledger: Ledger,
-    pub summary: Summary,
+    pub(crate) ledger: Ledger,
+    pub(crate) summary: Summary,
 }
 
-const MOMENT: Duration = Duration::from_millis(10);
-/// How long it takes at most until an end notices that its link is dead.
-const NOTICE_MS: u64 = 3000;
+const MOMENT: Duration = Duration::from_millis(25);
+/// After the last fault, how long a packet may still take a way that was found during it.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// How long a node that leaves waits for others at most.
+const FLUSH_MAX: Duration = Duration::from_secs(20);
 
 impl World {
-    pub fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let mut world = Self {
             dice: Dice::new(plan.seed ^ 0x00c0_ffee),
             now: Duration::ZERO,
@@ -187,7 +161,7 @@ impl World {
         };
         for node in 0..world.plan.nodes {
             let name = NodeName::new(&format!("n{node}")).expect("a name");
-            world.nodes.push(Node { name, life: None, lives: 0 });
+            world.nodes.push(Node { name, life: None, lives: 0, gone: false });
             world.start(node);
         }
         for edge in 0..world.edges.len() {
@@ -210,33 +184,33 @@ impl World {
         let options = Options {
             topology: topology::Options {
                 switch: self.plan.switches.contains(&node),
-                expiry: self.plan.expiry,
+                expiry: self.plan.expiry[node],
                 ..topology::Options::default()
             },
             timing: Timing::default(),
             return_grace: Duration::from_secs(5),
         };
         let mut engine = Engine::new(self.nodes[node].name.clone(), incarnation, options);
-        let groups: &[&'static str] = if self.plan.switches.contains(&node) { &[] } else { &GROUPS };
-        let host = Host::new(node, self.lives, groups);
+        let mut groups = if self.plan.switches.contains(&node) { Vec::new() } else { GROUPS.to_vec() };
+        if self.nodes[node].lives > 0 && self.dice.chance(self.plan.fewer) {
+            groups.retain(|_| self.dice.chance(500));
+        }
+        let window = Window { events: self.plan.window_events, bytes: self.plan.window_bytes };
+        let host = Host::new(node, self.lives, &groups, window);
         host.announce(&mut engine);
         self.nodes[node].lives += 1;
         if self.nodes[node].lives > 1 {
             self.ledger.reborn.insert(node);
         }
-        self.nodes[node].life = Some(Life { engine, host, links: BTreeSet::new(), wake: 0 });
+        self.nodes[node].life = Some(Life { engine, host, links: BTreeSet::new(), wake: None, leaving: false });
+        self.summary.lives += 1;
+        self.summary.changes += 1 + groups.len() as u64;
         self.settle(node);
     }
 
     fn kill(&mut self, node: usize) {
         self.summary.kills += 1;
-        self.nodes[node].life = None;
-        for index in 0..self.edges.len() {
-            let (a, b) = self.edges[index].ends;
-            if a == node || b == node {
-                self.break_connection(index);
-            }
-        }
+        self.end_life(node);
     }
 
     fn break_connection(&mut self, edge: usize) {
@@ -246,7 +220,7 @@ impl World {
         };
         connection.broken = true;
         for end in 0..2 {
-            let notice = self.dice.ms(0, NOTICE_MS);
+            let notice = self.dice.ms(0, self.plan.notice_ms);
             self.after(notice, Happening::Down { connection: number, end });
         }
     }
@@ -261,28 +235,38 @@ impl World {
     }
 
     /// Runs until everything that was accepted has ended, or fails to within the time that it may take.
-    pub fn run(&mut self) -> Result<(), String> {
-        let quiet_limit = self.plan.faulty + self.plan.expiry + Duration::from_secs(60);
-        while let Some(((at, _), happening)) = self.due.pop_first() {
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let patience = self.plan.expiry.iter().max().copied().unwrap_or_default();
+        let rest_until = self.plan.faulty + patience + Duration::from_secs(60);
+        let mut look_at = self.plan.faulty + Duration::from_millis(self.plan.notice_ms);
+        while let Some(((at, serial), happening)) = self.due.pop_first() {
             self.now = at;
+            self.note(&[at.as_micros() as u64, serial]);
             self.happen(happening);
             if let Some(wrong) = self.ledger.wrong.first() {
                 return Err(format!("at {:?}: {wrong}", self.now));
             }
-            if self.now > self.plan.faulty + Duration::from_secs(5) && matches!(self.serial % 64, 0) {
-                if self.unfinished().is_empty() {
-                    return self.conclude();
-                }
+            if self.now < look_at {
+                continue;
             }
-            if self.now > quiet_limit {
-                return Err(format!(
-                    "not at rest {:?} after the last fault: {:?}",
-                    self.now - self.plan.faulty,
-                    self.unfinished()
-                ));
+            look_at = self.now + Duration::from_millis(200);
+            let rest = self.unfinished();
+            if rest.is_empty() {
+                self.summary.rest = self.now.saturating_sub(self.plan.faulty);
+                return self.conclude();
+            }
+            if self.now > rest_until {
+                return Err(format!("not at rest {:?} after the last fault: {rest:#?}", self.now - self.plan.faulty));
             }
         }
         Err("nothing is due".to_owned())
+    }
+
+    /// Adds to the fingerprint of what happened (FNV-1a, of whole numbers).
+    fn note(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.summary.trace = (self.summary.trace ^ number).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -293,10 +277,13 @@ impl World {
             Happening::Down { connection, end } => self.down(connection, end),
             Happening::Arrive { connection, end, message } => self.arrive(connection, end, message),
             Happening::Wake { node, wake } => {
-                if self.nodes[node].life.as_ref().is_some_and(|life| life.wake == wake) {
+                let Some(life) = self.nodes[node].life.as_mut() else { return };
+                if life.wake.is_some_and(|(_, number)| number == wake) {
+                    life.wake = None;
                     self.settle(node);
                 }
             }
+            Happening::Exit { node } => self.end_life(node),
         }
     }
 
@@ -313,12 +300,18 @@ impl World {
                 }
             }
             if self.dice.chance(self.plan.kills) {
+                // Now and then several at once.
+                for _ in 0..[1, 1, 1, 2, 4][self.dice.below(5) as usize] {
+                    let node = self.dice.below(self.nodes.len() as u64) as usize;
+                    self.kill_or_start(node);
+                }
+            }
+            if self.dice.chance(self.plan.replacements) {
                 let node = self.dice.below(self.nodes.len() as u64) as usize;
-                let may = self.plan.kill_hosts || self.plan.switches.contains(&node);
-                match self.nodes[node].life.is_some() {
-                    true if may => self.kill(node),
-                    true => {}
-                    false => self.start(node),
+                if let Some(life) = self.nodes[node].life.as_mut() {
+                    life.host.replace_group(&mut life.engine, &mut self.dice);
+                    self.summary.replacements += 1;
+                    self.summary.changes += 2;
                 }
             }
         } else {
@@ -326,30 +319,84 @@ impl World {
                 edge.cut = false;
             }
             for node in 0..self.nodes.len() {
-                if self.nodes[node].life.is_none() {
+                if self.nodes[node].life.is_none() && !self.nodes[node].gone {
                     self.start(node);
                 }
             }
         }
+        self.say_farewell();
         let (faulty, now) = (self.is_faulty(), self.now);
         for node in 0..self.nodes.len() {
             let is_switch = self.plan.switches.contains(&node);
             let Some(life) = self.nodes[node].life.as_mut() else { continue };
-            if faulty && !is_switch {
-                if self.dice.chance(300) {
-                    for _ in 0..self.dice.between(1, 4) {
-                        life.host.publish(&mut self.ledger);
+            if faulty && !is_switch && !life.host.going {
+                if self.dice.chance(400) {
+                    for _ in 0..self.dice.between(1, 5) {
+                        life.host.publish(now, &mut self.ledger);
                     }
                 }
-                if self.dice.chance(30) {
+                if self.dice.chance(60) {
                     life.host.request(now, &mut life.engine, &mut self.dice);
                 }
-                if self.dice.chance(3) {
+                if self.dice.chance(8) {
                     life.host.open_tunnel(now, &mut life.engine, &mut self.dice);
                 }
             }
             life.host.work(now, &mut life.engine, &mut self.dice, !faulty);
             self.settle(node);
+        }
+    }
+
+    fn kill_or_start(&mut self, node: usize) {
+        let may = self.plan.kill_hosts || self.plan.switches.contains(&node);
+        let last = node + 1 == self.nodes.len() && self.plan.farewell.is_some();
+        match &self.nodes[node].life {
+            Some(_) if may && !last => self.kill(node),
+            None if !self.nodes[node].gone => self.start(node),
+            _ => {}
+        }
+    }
+
+    /// Half way through, the last node goes for good.
+    fn say_farewell(&mut self) {
+        let node = self.nodes.len() - 1;
+        let Some(how) = self.plan.farewell.filter(|_| self.now >= self.plan.faulty / 2) else { return };
+        let Some(life) = self.nodes[node].life.as_mut().filter(|life| !life.leaving) else { return };
+        if how == Farewell::Dies {
+            self.nodes[node].gone = true;
+            return self.kill(node);
+        }
+        if !life.host.going {
+            life.host.wind_up(&mut life.engine);
+            self.summary.changes += 4;
+            return;
+        }
+        let lives = self.nodes.iter().enumerate().filter_map(|(number, node)| Some((number, node.life.as_ref()?)));
+        let others = lives.clone().filter(|(number, _)| *number != node);
+        let mut flushed = others.clone().all(|(_, life)| life.host.has_flushed(Some(node)) && !life.host.knows(node));
+        let here = self.nodes[node].life.as_ref().expect("looked at above");
+        flushed &= here.host.has_flushed(None) && here.host.intake() == 0;
+        flushed &= lives.clone().all(|(_, life)| life.host.calls.is_empty() && life.host.tunnels.open_count() == 0)
+            || self.now > self.plan.faulty + Duration::from_secs(12);
+        let late = self.now > self.plan.faulty + FLUSH_MAX;
+        if flushed || late {
+            self.summary.left_in_time = flushed;
+            self.nodes[node].gone = true;
+            let life = self.nodes[node].life.as_mut().expect("looked at above");
+            life.leaving = true;
+            life.engine.set_leaving();
+            self.settle(node);
+            self.after(Duration::from_millis(500), Happening::Exit { node });
+        }
+    }
+
+    fn end_life(&mut self, node: usize) {
+        self.nodes[node].life = None;
+        for index in 0..self.edges.len() {
+            let (a, b) = self.edges[index].ends;
+            if a == node || b == node {
+                self.break_connection(index);
+            }
         }
     }
 
@@ -379,6 +426,7 @@ impl World {
         }
         let edge = connection.edge;
         connection.ends[end] = End::Up;
+        self.summary.changes += 2;
         let (node, other) = (self.node_at(edge, end), self.node_at(edge, 1 - end));
         let Some(incarnation) = self.nodes[other].life.as_ref().map(|life| life.engine.incarnation()) else { return };
         let name = self.nodes[other].name.clone();
@@ -440,15 +488,21 @@ impl World {
                 any = true;
                 match output {
                     Output::Control { links, message } => {
+                        self.summary.controls += links.len() as u64;
                         links.into_iter().for_each(|link| self.transmit(link, node, Message::Control(message.clone())));
                     }
                     Output::Packet { link, header, body, .. } => {
                         self.summary.packets += 1;
                         let (queued, _) = life.engine.link_queue(link);
-                        if queued > edri_connector::limits::FORWARD_QUEUE_BYTES_MAX + (64 << 10) {
+                        if queued > FORWARD_QUEUE_BYTES_MAX + (64 << 10) {
                             self.ledger.wrong.push(format!("{queued} bytes wait at a link"));
                         }
                         life.engine.queued(link, 0);
+                        let links = HOPS_MAX - header[if header[0] == 1 { 2 } else { 1 }] + 1;
+                        self.summary.hops = self.summary.hops.max(links);
+                        if now > self.plan.faulty + SETTLED_AFTER && usize::from(links) >= self.nodes.len() {
+                            self.ledger.wrong.push(format!("a packet crosses link {links} of its way"));
+                        }
                         let frame = [header, body].concat();
                         self.transmit(link, node, Message::Packet(frame.into()));
                     }
@@ -460,15 +514,21 @@ impl World {
             }
         }
         let Some(life) = self.nodes[node].life.as_mut() else { return };
-        if let Some(deadline) = life.engine.deadline() {
+        let Some(deadline) = life.engine.deadline() else { return life.wake = None };
+        let at = deadline.max(now + Duration::from_micros(100));
+        if life.wake.is_none_or(|(known, _)| known != at) {
             self.serial += 1;
-            life.wake = self.serial;
-            let at = deadline.max(now + Duration::from_micros(100));
+            life.wake = Some((at, self.serial));
             self.due.insert((at, self.serial), Happening::Wake { node, wake: self.serial });
         }
     }
 
     fn transmit(&mut self, link: LinkId, node: usize, message: Message) {
+        let content = match &message {
+            Message::Control(message) => xxh3_64(&message.encode()),
+            Message::Packet(frame) => xxh3_64(frame),
+        };
+        self.note(&[u64::from(link.0), node as u64, content]);
         let faulty = self.is_faulty();
         let Some(connection) = self.connections.get_mut(&link.0).filter(|connection| !connection.broken) else {
             return;
@@ -494,93 +554,4 @@ impl World {
             self.due.insert((at, self.serial), arrive);
         }
     }
-
-    // ---- the end ---------------------------------------------------------------------------------------------------
-
-    /// What has not come to rest.
-    fn unfinished(&self) -> Vec<String> {
-        let mut rest = Vec::new();
-        let hosts: Vec<usize> = (0..self.nodes.len()).filter(|node| !self.plan.switches.contains(node)).collect();
-        for node in &self.nodes {
-            let Some(life) = &node.life else {
-                rest.push(format!("{} is down", node.name));
-                continue;
-            };
-            let backlog = life.host.backlog();
-            if !backlog.is_empty() {
-                rest.push(format!("{} has a backlog for {backlog:?}", node.name));
-            }
-            if life.host.intake() > 0 {
-                rest.push(format!("{} has {} packets without a place", node.name, life.host.intake()));
-            }
-            if !life.host.calls.is_empty() || life.host.tunnels.open_count() > 0 {
-                rest.push(format!(
-                    "{} has open calls {:?} or tunnels {:?}",
-                    node.name, life.host.calls, life.host.tunnels
-                ));
-            }
-            if !life.engine.topology().is_settled() {
-                rest.push(format!("{} is not settled", node.name));
-            }
-            let known = life.host.known();
-            let wanted: Vec<Place> = hosts
-                .iter()
-                .filter(|other| self.nodes[**other].name != node.name)
-                .flat_map(|other| GROUPS.map(|group| (*other, group)))
-                .filter(|place| !known.contains(place))
-                .collect();
-            if !wanted.is_empty() {
-                rest.push(format!("{} does not know {wanted:?}", node.name));
-            }
-            for other in &self.nodes {
-                let Some(figures) =
-                    other.life.as_ref().and_then(|other| life.engine.figures(other.engine.incarnation()))
-                else {
-                    if other.name != node.name {
-                        rest.push(format!("{} does not know {}", node.name, other.name));
-                    }
-                    continue;
-                };
-                if figures.unacknowledged_packets > 0 {
-                    rest.push(format!("{} has unacknowledged packets for {}: {figures:?}", node.name, other.name));
-                }
-            }
-        }
-        rest
-    }
-
-    /// Looks at the ledger once everything is at rest.
-    fn conclude(&mut self) -> Result<(), String> {
-        let living: BTreeMap<u32, usize> =
-            (0..).zip(&self.nodes).filter_map(|(n, node)| Some((node.life.as_ref()?.host.life, n))).collect();
-        let may_lose = self.plan.kills > 0;
-        for ((event, place), way) in &self.ledger.ways {
-            self.summary.events += 1;
-            self.summary.confirmed += usize::from(way.confirmed > 0);
-            self.summary.lost += usize::from(way.lost.is_some());
-            if !living.contains_key(&event.origin) {
-                continue;
-            }
-            if way.confirmed == 0 && way.lost.is_none() {
-                return Err(format!("{event:?} for {place:?} has not ended: {way:?}"));
-            }
-            if way.lost.is_some() && !may_lose {
-                return Err(format!("{event:?} for {place:?} is lost although no node died: {way:?}"));
-            }
-        }
-        for node in &self.nodes {
-            let Some(life) = &node.life else { continue };
-            self.summary.answered += life.host.ended.get("answered").copied().unwrap_or_default();
-            self.summary.tunnels += life.host.tunnels.completed;
-            if !may_lose && life.host.ended.contains_key("peer lost") {
-                return Err(format!("{} lost a call although no node died", node.name));
-            }
-            if !may_lose && life.host.tunnels.broken > 0 {
-                return Err(format!("{} lost a tunnel although no node died", node.name));
-            }
-        }
-        Ok(())
-    }
 }
-
-const _: fn() -> Keep = Keep::default;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{ENDED_KEPT, LANES_MAX, RANGES_MAX, Timing, WINDOW_BYTES, WINDOW_PACKETS};
+use super::{ENDED_KEPT, ENDED_MAX, LANES_MAX, RANGES_MAX, Timing, WINDOW_BYTES, WINDOW_PACKETS};
 use crate::packet::{Lane, LaneAck};
 
 /// What one life of a node has received of another in one session.
@@ -71,7 +71,8 @@ impl<T> Inbound<T> {
                 // tells apart by the session.
                 return Received::Duplicate;
             }
-            if self.lanes.len() >= LANES_MAX {
+            self.forget_ended(now);
+            if self.lanes.len() - self.ended.len() >= LANES_MAX {
                 return Received::Refused;
             }
         }
@@ -112,7 +113,29 @@ impl<T> Inbound<T> {
     pub fn end_lane(&mut self, now: Duration, lane: Lane) {
         let Some(state) = self.lanes.get_mut(&lane).filter(|state| !state.ended) else { return };
         state.ended = true;
+        if self.ended.len() >= ENDED_MAX
+            && let Some((_, oldest)) = self.ended.pop_front()
+        {
+            self.lanes.remove(&oldest);
+        }
         self.ended.push_back((now + ENDED_KEPT, lane));
+    }
+
+    /// Says that nothing came for a while and that the sender may not have heard of what had come: lanes that have ended are
+    /// remembered from now on as long as if they had ended now.
+    pub fn resumed(&mut self, now: Duration) {
+        for (until, _) in &mut self.ended {
+            *until = now + ENDED_KEPT;
+        }
+        self.acknowledge_at(now);
+    }
+
+    fn forget_ended(&mut self, now: Duration) {
+        while self.ended.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, lane)) = self.ended.pop_front() {
+                self.lanes.remove(&lane);
+            }
+        }
     }
 
     /// Makes an acknowledgement due at once.
@@ -135,12 +158,11 @@ impl<T> Inbound<T> {
             state.owed = false;
             LaneAck { lane: *lane, next: state.next, held: ranges(state.held.keys().copied()) }
         });
-        let acks = acks.take(crate::limits::ACK_LANES_MAX).collect();
-        while self.ended.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, lane)) = self.ended.pop_front() {
-                self.lanes.remove(&lane);
-            }
+        let acks: Vec<_> = acks.take(crate::limits::ACK_LANES_MAX).collect();
+        if acks.len() == crate::limits::ACK_LANES_MAX {
+            self.due = Some(now).filter(|_| self.lanes.values().any(|state| state.owed));
         }
+        self.forget_ended(now);
         acks
     }
 }

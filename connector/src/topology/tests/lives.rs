@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use edri_events::{Incarnation, NodeName};
 
-use super::super::{Content, LinkId, Message, NodeView, Output, Refusal, WITHDRAWN_SLOT, Withdrawn};
-use super::net::{CALM, Weather};
+use super::super::{
+    Content, LinkId, Message, NODE_SLOT, NodeView, Options, Output, Refusal, WITHDRAWN_SLOT, Withdrawn,
+};
+use super::net::{CALM, Net, Weather};
 use super::{
-    START, add_group, chain, group, hear, life, name, of_group, others, record, take_log, topology, with_neighbour,
+    START, add_group, chain, group, hear, life, lists, name, of_group, others, record, take_log, topology,
+    with_neighbour,
 };
 use crate::limits::GONE_KEPT;
 
@@ -52,6 +55,11 @@ fn a_partition_that_heals_loses_nothing() {
     net.connect("b", "c", [1, 1]);
     net.run(Duration::from_millis(100));
     net.check_agreement();
+    assert_eq!(
+        net.sent.node_records - before.node_records,
+        6,
+        "two nodes say that they have a link, to the three others"
+    );
     let mut log = take_log(&mut net, "a");
     log.sort();
     assert_eq!(log, ["c reachable 2", "d reachable 3", "d/2 meanwhile"]);
@@ -78,6 +86,46 @@ fn who_joined_during_a_partition_hears_of_the_other_side_as_soon_as_it_heals() {
 }
 
 #[test]
+fn a_life_that_claims_its_name_back_has_only_the_groups_that_it_tells_then() {
+    for at_once in [false, true] {
+        let mut a = with_neighbour();
+        hear(&mut a, [1, 2].map(|number| record("b", 1, 20, number, 2, of_group("g"))));
+        assert_eq!(others(a.poll(START)).len(), 2);
+        hear(&mut a, [record("b", 2, 3, NODE_SLOT, 1, lists(&[]))]);
+        if !at_once {
+            assert!(matches!(others(a.poll(START))[..], [Output::NodeChanged { .. }, Output::PathsChanged { .. }]));
+        }
+        hear(&mut a, [record("b", 3, 20, 2, 8, of_group("g")), record("b", 3, 20, NODE_SLOT, 9, lists(&[("a", 10)]))]);
+        let outputs = others(a.poll(START));
+        let groups: Vec<_> = outputs.iter().filter(|output| matches!(output, Output::GroupChanged { .. })).collect();
+        assert!(matches!(groups[..], [Output::GroupChanged { number: 1, state: None, .. }]), "{outputs:?}");
+    }
+}
+
+#[test]
+fn a_node_is_never_seen_without_its_groups() {
+    for seed in 0..30 {
+        let mut net = Net::new(seed, Options::default());
+        net.complete = true;
+        net.weather = Weather { delay_ms: 100, ..CALM };
+        net.batches = seed % 2 == 0;
+        let names = ["n0", "n1", "n2", "n3", "n4", "n5"];
+        for node in names {
+            net.start(node);
+            add_group(&mut net, node, 1, "g");
+        }
+        // Two halves that join, and a node that does so in between.
+        for (a, b) in [("n0", "n1"), ("n1", "n2"), ("n3", "n4"), ("n4", "n5"), ("n2", "n3")] {
+            net.connect(a, b, [1, 1]);
+            let pause = net.random.below(400);
+            net.run(Duration::from_millis(pause));
+        }
+        net.run(Duration::from_secs(3));
+        net.check_agreement();
+    }
+}
+
+#[test]
 fn what_one_has_forgotten_and_another_not_does_not_come_back() {
     let mut net = chain(&["a", "b", "dead"]);
     net.kill(&name("dead"));
@@ -97,6 +145,9 @@ fn what_one_has_forgotten_and_another_not_does_not_come_back() {
     net.start("x");
     net.connect("x", "b", [1, 1]);
     net.run(Duration::from_secs(5));
+    let before = net.sent;
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.sent.messages - before.messages, net.sent.digests - before.digests, "it is not even spoken of");
     for node in ["a", "x"] {
         assert!(net.host(node).topology.known.get(&name("dead")).is_none(), "{node}");
     }

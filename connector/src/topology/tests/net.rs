@@ -94,6 +94,8 @@ pub(super) struct Net {
     pub(super) weather: Weather,
     /// Whether what comes at the same moment is received together.
     pub(super) batches: bool,
+    /// Whether a node has to come up with all its groups at once.
+    pub(super) complete: bool,
     pub(super) sent: Sent,
     pub(super) options: Options,
     next_wire: u64,
@@ -113,6 +115,7 @@ impl Net {
             random: Random(seed),
             weather: CALM,
             batches: true,
+            complete: false,
             sent: Sent::default(),
             options,
             next_wire: 1,
@@ -254,6 +257,14 @@ impl Net {
         assert!(due.is_none_or(|due| due > self.now), "{name} has something to do that it has not done");
         host.mirror.apply(&outputs);
         host.mirror.check(name, &host.topology);
+        let up = outputs.iter().filter_map(|output| match output {
+            Output::NodeUp { node, .. } => Some(node),
+            _ => None,
+        });
+        for node in up.filter(|_| self.complete) {
+            let groups = self.hosts[name].mirror.nodes[node].2.len();
+            assert_eq!(groups, self.hosts[node].groups.len(), "{node} comes up at {name}");
+        }
         for output in outputs {
             if let Output::Send { links, message } = output {
                 self.send(name, &links, &message);

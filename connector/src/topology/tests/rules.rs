@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{Content, LinkId, Loss, Message, NODE_SLOT, Options, Output, Refusal, Topology};
+use super::super::{Content, LinkId, LinkState, Loss, Message, NODE_SLOT, Options, Output, Refusal, Topology};
 use super::net::Net;
 use super::{
-    LINK, START, add_group, chain, group, hear, life, lists, name, of_group, others, pass, record, take_log, told,
-    topology, with_neighbour,
+    LINK, START, add_group, chain, group, hear, join, life, lists, name, of_group, others, pass, record, take_log,
+    told, topology, with_neighbour,
 };
 use crate::limits::{STATE_PAUSE_MAX, TWIN_CLAIMS};
 
@@ -32,7 +32,7 @@ fn of_two_records_the_higher_version_is_kept_whichever_comes_first() {
 fn news_goes_to_all_links_but_the_one_it_came_by() {
     let mut a = with_neighbour();
     for (link, peer) in [(LinkId(8), "c"), (LinkId(9), "d")] {
-        a.link_up(link, name(peer), life(30), 1).expect("taken");
+        join(&mut a, link, peer, 30);
     }
     a.poll(START + Duration::from_secs(1));
     let news = record("b", 1, 20, 1, 5, of_group("g"));
@@ -41,9 +41,23 @@ fn news_goes_to_all_links_but_the_one_it_came_by() {
 }
 
 #[test]
+fn a_new_neighbour_is_told_news_after_what_it_lacked_or_if_it_lacked_nothing() {
+    for agrees in [false, true] {
+        let mut a = with_neighbour();
+        a.link_up(LinkId(8), name("c"), life(30), 1).expect("taken");
+        let digest = a.digest();
+        a.receive(LinkId(8), if agrees { Message::Digest(digest) } else { Message::Synced });
+        a.poll(START);
+        let news = record("b", 1, 20, 1, 5, of_group("g"));
+        hear(&mut a, [news.clone()]);
+        assert_eq!(told(&a.poll(START)), if agrees { vec![(vec![LinkId(8)], news)] } else { vec![] });
+    }
+}
+
+#[test]
 fn what_a_later_version_of_edri_says_is_forwarded_as_it_came() {
     let mut a = with_neighbour();
-    a.link_up(LinkId(8), name("c"), life(30), 1).expect("taken");
+    join(&mut a, LinkId(8), "c", 30);
     a.poll(START);
     let known = record("b", 1, 20, 1, 5, of_group("g"));
     let mut with_a_field = known.encode().to_vec();
@@ -67,7 +81,7 @@ fn what_a_later_version_of_edri_says_is_forwarded_as_it_came() {
 #[test]
 fn the_groups_of_a_node_are_told_before_the_node() {
     let mut a = topology("a", 10);
-    a.link_up(LINK, name("b"), life(20), 1).expect("taken");
+    join(&mut a, LINK, "b", 20);
     a.set_group(1, group("g")).expect("taken");
     a.set_group(2, group("h")).expect("taken");
     let slots: Vec<u32> = told(&a.poll(START)).iter().map(|(_, record)| record.slot).collect();
@@ -283,11 +297,19 @@ fn of_several_links_to_a_neighbour_the_cheapest_is_taken_and_then_the_newest() {
         let moved = outputs.contains(&Output::PathsChanged { destinations: vec![life(20)] });
         (moved, a.next_hop(life(20)).map(|link| link.0))
     };
+    assert_eq!(moved(6, Some(3)), (false, Some(7)));
     assert_eq!(moved(8, Some(2)), (false, Some(7)));
     assert_eq!(moved(9, Some(1)), (true, Some(9)));
     assert_eq!(moved(7, None), (false, Some(9)));
     assert_eq!(moved(9, None), (true, Some(8)));
-    assert_eq!(moved(8, None), (true, None));
+    assert_eq!(moved(8, None), (true, Some(6)));
+    // Others see one link, at the least cost, whatever there is.
+    assert_eq!(moved(5, Some(2)), (true, Some(5)));
+    a.poll(START + Duration::from_secs(9));
+    let Content::Node(state) = &a.known.get(&name("a")).expect("it knows itself").records[&NODE_SLOT].content else {
+        panic!("it says what it is")
+    };
+    assert_eq!(state.links, [LinkState { node: name("b"), incarnation: life(20), cost: 2 }]);
 }
 
 #[test]
@@ -311,6 +333,8 @@ fn nodes_behind_more_links_than_a_packet_may_cross_are_not_reachable_and_not_for
 #[test]
 fn many_links_that_come_up_together_make_few_records() {
     let mut a = topology("a", 10);
+    join(&mut a, LinkId(1000), "b", 20);
+    a.poll(START - Duration::from_secs(5));
     let mut records = 0;
     let mut now = START;
     for link in 0..100 {
@@ -326,7 +350,7 @@ fn many_links_that_come_up_together_make_few_records() {
     let due = a.next_deadline().expect("it is still to say the last");
     assert!(due <= now + STATE_PAUSE_MAX);
     let last = told(&a.poll(due)).pop().expect("it says it").1;
-    assert!(matches!(last.content, Content::Node(state) if state.links.len() == 100));
+    assert!(matches!(last.content, Content::Node(state) if state.links.len() == 101));
     // After a while it says at once what is new, and that it leaves it says at once at any time.
     a.link_down(LinkId(5));
     assert_eq!(told(&a.poll(due + Duration::from_secs(2))).len(), 1);
