@@ -50,6 +50,15 @@ impl Arrival {
         placed
     }
 
+    /// Gives the delivery its place if there is one now and nobody stands in line; otherwise the arrival comes back.
+    ///
+    /// # Errors
+    ///
+    /// The arrival, which has to be awaited: there is no room, or its group has ended.
+    pub fn place_now(mut self) -> Result<(), Self> {
+        if self.stalled.place_now() { Ok(()) } else { Err(self) }
+    }
+
     /// The group it is for; the one that took over, if another did while it waited.
     #[must_use]
     pub fn group(&self) -> &GroupRef {

@@ -110,8 +110,19 @@ impl Net {
             net.now += Duration::from_millis(10);
             assert!(net.now < Duration::from_secs(60), "only {} of {hosts} are known", net.targets.len());
         }
+        // Until everybody knows the origin too.
+        net.rest();
         (0..100).for_each(|_| net.round());
+        net.rest();
         net
+    }
+
+    /// Lets a second pass in which nothing new happens.
+    fn rest(&mut self) {
+        for _ in 0..100 {
+            self.now += Duration::from_millis(10);
+            self.settle();
+        }
     }
 
     /// A packet from the origin to all, and what follows from it.
@@ -164,7 +175,10 @@ impl Net {
                 }
                 Output::Group { key, incarnation, .. } if number == 0 => {
                     let groups: Vec<GroupKey> = vec![key];
-                    self.targets.push(Target { node: incarnation, groups });
+                    // A group may be told of again.
+                    if self.targets.iter().all(|target| target.node != incarnation) {
+                        self.targets.push(Target { node: incarnation, groups });
+                    }
                 }
                 _ => {}
             }

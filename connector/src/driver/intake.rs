@@ -25,6 +25,13 @@ struct Line {
     behind: VecDeque<(Arrival, Incarnation, u64)>,
 }
 
+/// Arrivals of one origin that have their places.
+pub(super) struct Placed {
+    pub(super) from: Incarnation,
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
 impl Intake {
     /// Whether something waits for this group.
     pub(super) fn is_waiting(&self, group: u32) -> bool {
@@ -59,20 +66,30 @@ impl Intake {
         self.first.next().await
     }
 
-    /// The first of the group's line has its place: whose it was, and the bytes placed with it. The next is waited for.
-    pub(super) fn advance(&mut self, group: u32) -> Option<(Incarnation, u64)> {
-        let line = self.lines.get_mut(&group)?;
-        let placed = line.current.take();
-        match line.behind.pop_front() {
-            Some((arrival, from, bytes)) => {
+    /// The first of the group's line has its place, and so have those behind it for which there is room now: whose they
+    /// were, how many, and the bytes placed with them. The first of the rest is waited for.
+    pub(super) fn advance(&mut self, group: u32) -> Vec<Placed> {
+        let mut all: Vec<Placed> = Vec::new();
+        let Some(line) = self.lines.get_mut(&group) else { return all };
+        if let Some((from, bytes)) = line.current.take() {
+            all.push(Placed { from, events: 1, bytes });
+        }
+        while let Some((arrival, from, bytes)) = line.behind.pop_front() {
+            if let Err(arrival) = arrival.place_now() {
                 line.current = Some((from, bytes));
                 self.first.push(Box::pin(wait(arrival, group)));
+                return all;
             }
-            None => {
-                self.lines.remove(&group);
+            match all.last_mut().filter(|last| last.from == from) {
+                Some(last) => {
+                    last.events += 1;
+                    last.bytes += bytes;
+                }
+                None => all.push(Placed { from, events: 1, bytes }),
             }
         }
-        placed
+        self.lines.remove(&group);
+        all
     }
 
     /// How many wait.

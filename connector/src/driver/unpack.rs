@@ -10,6 +10,7 @@ use edri_protocol::packet::Lane;
 use edri_router::{Arrived, Delivery, ReplyTo};
 
 use super::Driver;
+use super::intake::Placed;
 
 /// The addresses that events of a life of a node come from.
 #[derive(Debug)]
@@ -126,11 +127,11 @@ impl Driver {
         }
     }
 
-    /// The first of a group's line has its place.
+    /// The first of a group's line has its place, perhaps with others.
     pub(super) fn placed(&mut self, number: u32) {
-        if let Some((from, bytes)) = self.intake.advance(number) {
-            let now = self.now();
-            self.engine.placed(now, from, number, 1, bytes);
+        let now = self.now();
+        for Placed { from, events, bytes } in self.intake.advance(number) {
+            self.engine.placed(now, from, number, events, bytes);
         }
     }
 
