@@ -198,3 +198,24 @@ fn what_nobody_acknowledges_comes_back_with_whether_it_was_sent() {
     let rest: Vec<_> = outbound.into_unacknowledged().collect();
     assert_eq!(rest, [(Lane::Normal, "sent", true), (Lane::Normal, "kept", false)]);
 }
+
+/// What ended long ago is not opened again by a sender that was out of reach meanwhile and has not heard that it arrived.
+#[test]
+fn a_lane_that_has_ended_is_remembered_until_its_sender_was_in_reach_for_a_while() {
+    let mut inbound = Inbound::new(Timing::default());
+    let at = Duration::from_secs;
+    inbound.receive(at(0), Lane::Up(1), 0, 0, 10, "open");
+    inbound.end_lane(at(0), Lane::Up(1));
+    inbound.resumed(at(100));
+    inbound.acknowledge(at(100), true);
+    assert_eq!(inbound.receive(at(101), Lane::Up(1), 0, 0, 10, "open"), Received::Duplicate);
+}
+
+#[test]
+fn lanes_that_have_ended_leave_room_for_others() {
+    let mut inbound = Inbound::new(Timing::default());
+    for tunnel in 0..2 * LANES_MAX as u64 {
+        assert_eq!(inbound.receive(Duration::ZERO, Lane::Up(tunnel), 0, 0, 1, ()), Received::Ready);
+        inbound.end_lane(Duration::ZERO, Lane::Up(tunnel));
+    }
+}
