@@ -305,10 +305,12 @@ impl Driver {
         self.closing = Some(Closing { asked, until: now + CLOSE_WAIT, done });
     }
 
-    /// Ends the closing once everybody has answered or has had the time to. When it is to be looked at again.
+    /// Ends the closing once everybody has answered and confirmed what this node had sent, or has had the time to. When it is
+    /// to be looked at again.
     fn look_at_closing(&mut self) -> Option<Duration> {
         let closing = self.closing.as_ref()?;
-        if !closing.asked.is_empty() && self.now() < closing.until {
+        let done = closing.asked.is_empty() && self.engine.is_acknowledged();
+        if !done && self.now() < closing.until {
             return Some(closing.until);
         }
         self.give_back();

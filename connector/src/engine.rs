@@ -77,8 +77,8 @@ struct Kept<K> {
     written: Duration,
     /// Whether a life of the destination may have had it that has ended since.
     redelivered: bool,
-    /// The last of those.
-    had: Option<Incarnation>,
+    /// Those lives.
+    had: Vec<Incarnation>,
 }
 
 /// What is known of a link.
@@ -86,13 +86,6 @@ struct Kept<K> {
 struct Link {
     queued: usize,
     dropped: u64,
-}
-
-/// What is remembered of lives that were given up, in case they were only out of reach.
-#[derive(Debug, Clone, Copy)]
-struct Past {
-    outbound_session: u32,
-    inbound_session: u32,
 }
 
 /// The pure part of a connector.
@@ -104,7 +97,8 @@ pub struct Engine<K> {
     peers: BTreeMap<Incarnation, Peer<K>>,
     groups: RemoteGroups<K>,
     links: BTreeMap<LinkId, Link>,
-    past: BTreeMap<Incarnation, Past>,
+    /// The last session with lives that were given up, in case they were only out of reach.
+    past: BTreeMap<Incarnation, u32>,
     past_order: VecDeque<Incarnation>,
     /// How many events and bytes each group of this node lets an origin send beyond what it has placed.
     windows: BTreeMap<u32, (u64, u64)>,
@@ -292,7 +286,7 @@ impl<K: Clone> Engine<K> {
                 keep: keep.clone(),
                 written: now,
                 redelivered: false,
-                had: None,
+                had: Vec::new(),
             };
             destinations.extend(self.number(now, lane, target.node, kept));
         }
@@ -312,7 +306,7 @@ impl<K: Clone> Engine<K> {
         kept.numbers = self.groups.numbers(&kept.groups, node);
         let groups = kept.numbers.clone();
         let (sequence, base) = peer.outbound.send(now, lane, bytes, kept);
-        peer.reachable.then_some(Destination { node, session: peer.session, sequence, base, groups })
+        peer.reachable.then_some(Destination { node, session: peer.session(), sequence, base, groups })
     }
 
     /// Says that nothing more is sent to `node` in a tunnel's lane.
@@ -324,8 +318,8 @@ impl<K: Clone> Engine<K> {
 
     /// Says that everything of `node` in a tunnel's lane has come.
     pub fn lane_ended(&mut self, now: Duration, node: Incarnation, lane: Lane) {
-        if let Some((_, inbound)) = self.peers.get_mut(&node).and_then(|peer| peer.inbound.as_mut()) {
-            inbound.end_lane(now, lane);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.lane_ended(now, lane);
         }
     }
 
@@ -346,21 +340,21 @@ impl<K: Clone> Engine<K> {
 
     /// Tells every node that can be reached what has come from it.
     pub fn acknowledge_all(&mut self, now: Duration) {
-        for peer in self.peers.values_mut() {
-            let session = peer.inbound_session();
-            peer.asked(now, session, self.options.timing);
-        }
+        self.peers.values_mut().for_each(|peer| peer.tell_all(now));
         self.tick(now);
     }
 
+    /// Whether everything that was sent to nodes that can be reached is acknowledged.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.peers.values().all(|peer| !peer.reachable || peer.outbound.packets() == 0)
+    }
+
     /// Gives back everything that was not acknowledged, because this node stops. Nothing is to be sent after this.
-    pub fn give_back(&mut self) {
-        for peer in self.peers.values_mut() {
-            for (mut kept, sent) in peer.renew(self.options.timing) {
-                kept.redelivered |= sent;
-                if !kept.groups.is_empty() {
-                    self.outputs.push_back(lost(kept, Why::Stopped));
-                }
+    pub fn give_back(&mut self, now: Duration) {
+        for life in self.peers.keys().copied().collect::<Vec<_>>() {
+            if let Some(session) = self.peers.get(&life).map(Peer::session) {
+                self.begin_session(now, life, session.saturating_add(1), Why::Stopped);
             }
         }
         for kept in self.groups.take_left_over() {
@@ -399,29 +393,16 @@ impl<K: Clone> Engine<K> {
     }
 
     fn receive_here(&mut self, now: Duration, header: &Header, destination: Destination, body: Bytes) {
-        let timing = self.options.timing;
         // Of a life that is not known yet, or not any more: its origin sends it again.
+        let Some(peer) = self.peers.get(&header.origin) else { return };
+        if let Some(next) = peer.next_session(destination.session, destination.base) {
+            self.begin_session(now, header.origin, next, Why::Forgotten);
+        }
         let Some(peer) = self.peers.get_mut(&header.origin) else { return };
-        let before = peer.inbound.as_ref().map(|(session, _)| *session);
-        if !peer.open_session(destination.session, destination.base, timing) {
-            let session = destination.session;
-            self.signal(header.origin, SignalKind::Reset { session });
-            return;
-        }
-        if before.is_some_and(|before| before < destination.session) {
-            // It begins anew only if it had given this life up, and with it what lies between the two.
-            self.outputs.push_back(Output::Forgotten { node: header.origin });
-        }
-        let Some((session, inbound)) = &mut peer.inbound else { return };
-        if *session != destination.session {
-            return;
-        }
+        let Some(inbound) = peer.inbound(destination.session, self.options.timing) else { return };
         let taken = Taken { groups: destination.groups, body, age_ms: header.age_ms, redelivered: header.redelivered };
         let bytes = taken.body.len();
         let received = inbound.receive(now, header.lane, destination.sequence, destination.base, bytes, taken);
-        if received == Received::Duplicate {
-            peer.duplicates += 1;
-        }
         while let Some((lane, Taken { groups, body, age_ms, redelivered })) = inbound.take() {
             self.outputs.push_back(Output::Deliver {
                 from: header.origin,
@@ -432,6 +413,20 @@ impl<K: Clone> Engine<K> {
                 redelivered,
             });
         }
+        peer.duplicates += u64::from(received == Received::Duplicate);
+    }
+
+    /// Begins another session with a life of a node; what is unacknowledged in the one there was is given up.
+    fn begin_session(&mut self, now: Duration, life: Incarnation, session: u32, why: Why) {
+        let Some(peer) = self.peers.get_mut(&life) else { return };
+        for (mut kept, sent) in peer.begin(now, session, self.options.timing) {
+            kept.redelivered |= sent;
+            if !kept.groups.is_empty() {
+                self.outputs.push_back(lost(kept, why));
+            }
+        }
+        self.groups.renew(life);
+        self.outputs.push_back(Output::Forgotten { node: life });
     }
 
     fn receive_signal(&mut self, now: Duration, signal: Signal) {
@@ -441,23 +436,15 @@ impl<K: Clone> Engine<K> {
             SignalKind::Alive { number } => self.outputs.push_back(Output::Alive { node: origin, number }),
             SignalKind::Ack { session, lanes, credits } => self.receive_ack(now, origin, session, &lanes, &credits),
             SignalKind::Query { session } => {
-                let Some(peer) = self.peers.get_mut(&origin) else { return };
-                let before = peer.inbound.as_ref().map(|(session, _)| *session);
-                peer.asked(now, session, self.options.timing);
-                if before.is_some_and(|before| before < session) {
-                    self.outputs.push_back(Output::Forgotten { node: origin });
+                let Some(peer) = self.peers.get(&origin) else { return };
+                if let Some(next) = peer.next_session(session, 0) {
+                    self.begin_session(now, origin, next, Why::Forgotten);
                 }
-            }
-            SignalKind::Reset { session } => {
-                let Some(peer) = self.peers.get_mut(&origin).filter(|peer| peer.session == session) else { return };
-                for (mut kept, sent) in peer.renew(self.options.timing) {
-                    kept.redelivered |= sent;
-                    if !kept.groups.is_empty() {
-                        self.outputs.push_back(lost(kept, Why::Forgotten));
-                    }
+                if let Some(peer) = self.peers.get_mut(&origin)
+                    && peer.inbound(session, self.options.timing).is_some()
+                {
+                    peer.tell_all(now);
                 }
-                self.groups.renew(origin);
-                self.outputs.push_back(Output::Forgotten { node: origin });
             }
         }
     }
@@ -470,8 +457,8 @@ impl<K: Clone> Engine<K> {
         lanes: &[LaneAck],
         credits: &[GroupCredit],
     ) {
-        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session == session) else { return };
-        peer.unannounced = false;
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session() == session) else { return };
+        peer.knows_session();
         let mut settled = Vec::new();
         if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
             tracing::warn!(node = %peer.node, %error, "an acknowledgement makes no sense and is left out");
@@ -577,12 +564,12 @@ impl<K: Clone> Engine<K> {
 
     fn end_life(&mut self, now: Duration, node: NodeName, incarnation: Incarnation, why: Why) {
         let Some(peer) = self.peers.remove(&incarnation) else { return };
-        self.remember(incarnation, Past { outbound_session: peer.session, inbound_session: peer.inbound_session() });
+        self.remember(incarnation, peer.session());
         let give_up = now + self.options.return_grace;
         let mut left_over = Vec::new();
         for (lane, mut kept, sent) in peer.outbound.into_unacknowledged() {
             kept.redelivered |= sent;
-            kept.had = sent.then_some(incarnation).or(kept.had);
+            kept.had.extend(sent.then_some(incarnation));
             match why {
                 Why::Restarted if lane == Lane::Normal => left_over.push(kept),
                 _ if kept.groups.is_empty() => {}
@@ -606,8 +593,8 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    fn remember(&mut self, incarnation: Incarnation, past: Past) {
-        if self.past.insert(incarnation, past).is_none() {
+    fn remember(&mut self, incarnation: Incarnation, session: u32) {
+        if self.past.insert(incarnation, session).is_none() {
             self.past_order.push_back(incarnation);
         }
         if self.past_order.len() > PAST_LIVES_MAX
@@ -643,14 +630,9 @@ impl<K: Clone> Engine<K> {
     fn tick_peer(&mut self, now: Duration, life: Incarnation) {
         let Some(peer) = self.peers.get_mut(&life) else { return };
         peer.outbound.tick(now);
-        let session = peer.session;
         let mut signals = Vec::new();
         if peer.query_due(now) {
-            if let Some(session) = peer.forgotten_session() {
-                // Said unasked: whoever waits in that session may have nothing more to send that would be answered so.
-                signals.push(SignalKind::Reset { session });
-            }
-            signals.push(SignalKind::Query { session });
+            signals.push(SignalKind::Query { session: peer.session() });
         }
         if peer.reachable
             && let Some(ack) = peer.acknowledgement(now, &self.windows)
@@ -671,13 +653,14 @@ impl<K: Clone> Engine<K> {
             return None;
         }
         let peer = self.peers.get_mut(&life)?;
+        let session = peer.session();
         let again = peer.outbound.next_again(now)?;
         peer.again += 1;
         let kept = again.packet;
         let age_ms = u32::try_from(now.saturating_sub(kept.written).as_millis()).unwrap_or(u32::MAX);
         let destination = Destination {
             node: life,
-            session: peer.session,
+            session,
             sequence: again.sequence,
             base: again.base,
             groups: kept.numbers.clone(),
@@ -693,7 +676,7 @@ impl<K: Clone> Engine<K> {
                     break;
                 }
                 let Some(kept) = self.groups.take_for_next_life(key) else { break };
-                if kept.had == Some(node) {
+                if kept.had.contains(&node) {
                     // What was left of an earlier life had hidden this one for a moment. It may have it already, and would
                     // not know it again in another session.
                     self.outputs.push_back(lost(kept, Why::Forgotten));

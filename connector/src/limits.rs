@@ -83,6 +83,8 @@ const _: () = assert!(LANE_FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(HANDSHAKES_UNPROVEN_MAX <= HANDSHAKES_MAX);
 /// How many bytes may wait at a link before this node sends nothing more of its own over it.
 pub const LINK_QUEUE_BYTES: usize = 1 << 20;
+/// The highest number of a session that is taken: one beyond would leave none for the next.
+pub const SESSION_MAX: u32 = u32::MAX / 2;
 /// How many bytes may wait at a link before packets of other nodes are dropped there, to be sent again by their origins.
 pub const FORWARD_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// How many lives of nodes are remembered that were given up.

@@ -123,21 +123,16 @@ pub struct Signal {
 pub enum SignalKind {
     /// How far its sender has received what the other end sends in this session, and how much more it takes.
     Ack {
-        /// The session from the receiver of this to its sender.
+        /// The session between the two.
         session: u32,
         /// How far it has come in each lane; at most [`limits::ACK_LANES_MAX`].
         lanes: Vec<LaneAck>,
         /// What its groups take; at most [`limits::ACK_CREDITS_MAX`].
         credits: Vec<GroupCredit>,
     },
-    /// Asks for an `Ack` at once.
+    /// Asks for an `Ack` at once, and tells of the session if it is a later one.
     Query {
-        /// The session from the sender of this.
-        session: u32,
-    },
-    /// Its sender does not know that session, or no longer: what is unacknowledged in it is unconfirmed.
-    Reset {
-        /// The session from the receiver of this to its sender.
+        /// The session between the two.
         session: u32,
     },
     /// Is that life still there?
@@ -180,9 +175,8 @@ mod kind {
     pub(super) const DATA: u8 = 1;
     pub(super) const ACK: u8 = 2;
     pub(super) const QUERY: u8 = 3;
-    pub(super) const RESET: u8 = 4;
-    pub(super) const PROBE: u8 = 5;
-    pub(super) const ALIVE: u8 = 6;
+    pub(super) const PROBE: u8 = 4;
+    pub(super) const ALIVE: u8 = 5;
 }
 
 /// The only flag there is.
@@ -297,7 +291,6 @@ impl Signal {
         let kind = match self.kind {
             SignalKind::Ack { .. } => kind::ACK,
             SignalKind::Query { .. } => kind::QUERY,
-            SignalKind::Reset { .. } => kind::RESET,
             SignalKind::Probe { .. } => kind::PROBE,
             SignalKind::Alive { .. } => kind::ALIVE,
         };
@@ -320,7 +313,7 @@ impl Signal {
                     put_number(out, *bytes);
                 }
             }
-            SignalKind::Query { session } | SignalKind::Reset { session } => put_number(out, u64::from(*session)),
+            SignalKind::Query { session } => put_number(out, u64::from(*session)),
             SignalKind::Probe { number } | SignalKind::Alive { number } => put_number(out, *number),
         }
     }
@@ -336,7 +329,6 @@ impl Signal {
         let kind = match kind {
             kind::ACK => SignalKind::read_ack(input)?,
             kind::QUERY => SignalKind::Query { session: input.number32()? },
-            kind::RESET => SignalKind::Reset { session: input.number32()? },
             kind::PROBE => SignalKind::Probe { number: input.number()? },
             _ => SignalKind::Alive { number: input.number()? },
         };

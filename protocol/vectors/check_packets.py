@@ -110,8 +110,8 @@ def read_packet(octets):
     kind = data.byte()
     if kind == 1:
         return read_data(data)
-    need(2 <= kind <= 6, "an unknown kind")
-    name = (None, None, "ack", "query", "reset", "probe", "alive")[kind]
+    need(2 <= kind <= 5, "an unknown kind")
+    name = (None, None, "ack", "query", "probe", "alive")[kind]
     fields = {"hops": data.byte(), "origin": data.life(), "to": data.life()}
     if name in ("probe", "alive"):
         fields["number"] = data.number()

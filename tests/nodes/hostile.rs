@@ -189,8 +189,7 @@ async fn packets_that_are_well_formed_and_wrong_harm_nobody() {
     for kind in [
         SignalKind::Ack { session: 1, lanes, credits },
         SignalKind::Query { session: u32::MAX },
-        SignalKind::Reset { session: 1 },
-        SignalKind::Reset { session: u32::MAX },
+        SignalKind::Query { session: 7 },
         SignalKind::Probe { number: 3 },
         SignalKind::Alive { number: 3 },
     ] {

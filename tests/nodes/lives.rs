@@ -192,6 +192,7 @@ async fn managers_are_added_replaced_and_drained_while_other_nodes_publish_to_th
         assert_eq!(*list, expect, "without a gap and in order");
     }
     let (sensor, centre) = pair.end().await;
+    assert_eq!(letters(pair.sensor.bus()), [], "what was handled is confirmed before its publisher's node is gone");
     assert_eq!((sensor.account.forwarded, centre.account.handled), (deliveries, deliveries));
     assert_eq!(seen.len() as u64, deliveries);
 }

@@ -95,7 +95,7 @@ impl Driver {
             self.lose_calls(life, "this node has stopped");
             self.lose_tunnels(life, "this node has stopped");
         }
-        self.engine.give_back();
+        self.engine.give_back(self.now());
         while let Some(output) = self.engine.next_output() {
             if let Output::Lost { groups, keep, sent, why } = output {
                 self.lost(&groups, &keep, sent, why);

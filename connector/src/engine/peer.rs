@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use edri_events::NodeName;
 use edri_protocol::limits::ACK_CREDITS_MAX;
-use edri_protocol::packet::{GroupCredit, SignalKind};
+use edri_protocol::packet::{GroupCredit, Lane, SignalKind};
 use edri_protocol::session::{Inbound, Outbound, Timing};
 
-use super::{Figures, GroupKey, Kept, Past};
+use super::{Figures, GroupKey, Kept};
+use crate::limits::SESSION_MAX;
 
 /// How long it takes at most until a node is asked for credit again.
 const QUERY_MAX: Duration = Duration::from_secs(5);
@@ -19,20 +20,19 @@ const QUERY_FIRST: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Peer<K> {
     pub(super) node: NodeName,
-    /// The number of the session to it.
-    pub(super) session: u32,
+    /// The number of the session, the same in both directions. Either end may begin the next; what lies between the two is
+    /// given up by both then.
+    session: u32,
     pub(super) outbound: Outbound<Kept<K>>,
     /// Its groups, by their numbers in this life.
     pub(super) groups: BTreeMap<u32, GroupKey>,
-    /// The session from it, with its number.
-    pub(super) inbound: Option<(u32, Inbound<Taken>)>,
-    /// Sessions from it up to this number were forgotten.
-    forgotten: u32,
+    /// What it has sent in this session, once it is known to have begun it.
+    inbound: Option<Inbound<Taken>>,
     placed: BTreeMap<u32, Placed>,
-    /// It had been given up, and has not shown yet that it knows of the new session. It is asked until it does: it may have
+    /// It has not shown yet that it knows of this session, which is not the first one. It is asked until it does: it may have
     /// given up nothing, and wait for what was given up here.
-    pub(super) unannounced: bool,
-    pub(super) query: Option<Query>,
+    unannounced: bool,
+    query: Option<Query>,
     pub(super) reachable: bool,
     /// Whether it asked, so that everything is told and not only what has changed.
     tell_all: bool,
@@ -70,17 +70,17 @@ pub(super) struct Query {
 }
 
 impl<K> Peer<K> {
-    pub(super) fn new(node: NodeName, past: Option<Past>, timing: Timing) -> Self {
+    /// A life that was met. `past` is the last session with it, if it had been given up before.
+    pub(super) fn new(node: NodeName, past: Option<u32>, timing: Timing) -> Self {
         let mut outbound = Outbound::new(timing);
         outbound.path(false);
         Self {
             node,
-            session: past.map_or(1, |past| past.outbound_session.saturating_add(1)),
+            session: past.map_or(1, |past| past.saturating_add(1)),
             unannounced: past.is_some(),
             outbound,
             groups: BTreeMap::new(),
             inbound: None,
-            forgotten: past.map_or(0, |past| past.inbound_session),
             placed: BTreeMap::new(),
             query: None,
             reachable: false,
@@ -92,39 +92,57 @@ impl<K> Peer<K> {
         }
     }
 
-    /// Makes sure that the session from the peer is this one, or a later one. False when it is one that was forgotten.
-    pub(super) fn open_session(&mut self, session: u32, base: u64, timing: Timing) -> bool {
-        let known = self.inbound_session();
-        if session <= self.forgotten && known == self.forgotten {
-            return false;
+    pub(super) fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// The session that has to be begun because the peer sends in this one; `base` is the lowest number that may still come.
+    pub(super) fn next_session(&self, session: u32, base: u64) -> Option<u32> {
+        if session > SESSION_MAX || session < self.session {
+            return None;
         }
-        if session > known {
-            if base > 0 {
-                return false;
-            }
-            self.inbound = Some((session, Inbound::new(timing)));
-            self.placed.clear();
+        let begins = base == 0;
+        match (&self.inbound, session == self.session) {
+            (Some(_), true) => None,
+            (None, true) if begins => None,
+            // What came before is not known here, or not any more.
+            (_, true) => Some(session + 1),
+            (_, false) => Some(if begins { session } else { session + 1 }),
         }
-        true
     }
 
-    /// The highest number of a session from the peer that was ever begun.
-    pub(super) fn inbound_session(&self) -> u32 {
-        self.inbound.as_ref().map_or(self.forgotten, |(session, _)| *session)
+    /// What the peer sends in this session, if that is the one there is.
+    pub(super) fn inbound(&mut self, session: u32, timing: Timing) -> Option<&mut Inbound<Taken>> {
+        (session == self.session).then(|| self.inbound.get_or_insert_with(|| Inbound::new(timing)))
     }
 
-    /// The session from the peer that was given up, until it has shown that it knows.
-    pub(super) fn forgotten_session(&self) -> Option<u32> {
-        (self.unannounced && self.forgotten > 0).then_some(self.forgotten)
+    /// Says that everything of the peer in a tunnel's lane has come.
+    pub(super) fn lane_ended(&mut self, now: Duration, lane: Lane) {
+        if let Some(inbound) = &mut self.inbound {
+            inbound.end_lane(now, lane);
+        }
     }
 
-    /// Begins another session to the peer; what was unacknowledged in the old one comes back,
-    /// with whether it was ever sent.
-    pub(super) fn renew(&mut self, timing: Timing) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
-        self.session = self.session.saturating_add(1);
+    /// Begins another session; what was unacknowledged in the old one comes back, with whether it was ever sent.
+    pub(super) fn begin(
+        &mut self,
+        now: Duration,
+        session: u32,
+        timing: Timing,
+    ) -> impl Iterator<Item = (Kept<K>, bool)> + use<K> {
+        self.session = session;
+        self.inbound = None;
+        self.placed.clear();
+        self.unannounced = true;
+        self.query = Some(Query { at: now, wait: QUERY_FIRST, wanted: true });
         let mut outbound = Outbound::new(timing);
         outbound.path(self.reachable);
         std::mem::replace(&mut self.outbound, outbound).into_unacknowledged().map(|(_, kept, sent)| (kept, sent))
+    }
+
+    /// It has said how far it has come in this session.
+    pub(super) fn knows_session(&mut self) {
+        self.unannounced = false;
     }
 
     pub(super) fn path(&mut self, now: Duration, reachable: bool) {
@@ -134,7 +152,7 @@ impl<K> Peer<K> {
         if reachable && self.unannounced {
             self.query = Some(Query { at: now, wait: QUERY_FIRST, wanted: true });
         }
-        if reachable && let Some((_, inbound)) = &mut self.inbound {
+        if reachable && let Some(inbound) = &mut self.inbound {
             // What was acknowledged meanwhile was not heard.
             self.tell_all = true;
             inbound.resumed(now);
@@ -157,10 +175,9 @@ impl<K> Peer<K> {
         true
     }
 
-    /// It asks what has come of this session. One that is new was begun because the one before was given up.
-    pub(super) fn asked(&mut self, now: Duration, session: u32, timing: Timing) {
-        self.open_session(session, 0, timing);
-        if let Some((_, inbound)) = self.inbound.as_mut().filter(|(known, _)| *known == session) {
+    /// It is to be told everything that has come from it.
+    pub(super) fn tell_all(&mut self, now: Duration) {
+        if let Some(inbound) = &mut self.inbound {
             self.tell_all = true;
             inbound.acknowledge_at(now);
         }
@@ -175,7 +192,7 @@ impl<K> Peer<K> {
         window: (u64, u64),
         delay: Duration,
     ) {
-        let Some((_, inbound)) = &mut self.inbound else { return };
+        let Some(inbound) = &mut self.inbound else { return };
         let placed = self.placed.entry(group).or_insert_with(|| Placed { told: window, ..Placed::default() });
         placed.events += events;
         placed.bytes += bytes;
@@ -196,7 +213,7 @@ impl<K> Peer<K> {
 
     /// What is to be told to the peer now of what it has sent.
     pub(super) fn acknowledgement(&mut self, now: Duration, windows: &BTreeMap<u32, (u64, u64)>) -> Option<SignalKind> {
-        let (session, inbound) = self.inbound.as_mut()?;
+        let inbound = self.inbound.as_mut()?;
         if inbound.deadline().is_none_or(|due| due > now) {
             return None;
         }
@@ -212,14 +229,14 @@ impl<K> Peer<K> {
             placed.told = (placed.events.saturating_add(events), placed.bytes.saturating_add(bytes));
             credits.push(GroupCredit { group: *group, events: placed.told.0, bytes: placed.told.1 });
         }
-        Some(SignalKind::Ack { session: *session, lanes, credits })
+        Some(SignalKind::Ack { session: self.session, lanes, credits })
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         if !self.reachable {
             return None;
         }
-        let inbound = self.inbound.as_ref().and_then(|(_, inbound)| inbound.deadline());
+        let inbound = self.inbound.as_ref().and_then(Inbound::deadline);
         let query = self.query.map(|query| query.at);
         [self.outbound.deadline(), inbound, query].into_iter().flatten().min()
     }

@@ -110,7 +110,7 @@ impl Hostile {
         let number = self.absurd();
         let kind = match self.dice.below(6) {
             0 => SignalKind::Query { session },
-            1 if self.dice.chance(100) => SignalKind::Reset { session },
+            1 => SignalKind::Query { session: self.absurd() as u32 },
             2 => SignalKind::Probe { number },
             3 => SignalKind::Alive { number },
             _ => {

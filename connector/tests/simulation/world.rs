@@ -374,6 +374,10 @@ impl World {
         let lives = self.nodes.iter().enumerate().filter_map(|(number, node)| Some((number, node.life.as_ref()?)));
         let others = lives.clone().filter(|(number, _)| *number != node);
         let mut flushed = others.clone().all(|(_, life)| life.host.has_flushed(Some(node)) && !life.host.knows(node));
+        // A node that has not met it yet may still hear first of the groups that it had.
+        let name = &self.nodes[node].name;
+        let has_heard = |life: &Life| life.engine.topology().nodes().iter().any(|n| n.node == *name && n.groups == 0);
+        flushed &= others.clone().all(|(_, life)| has_heard(life));
         let here = self.nodes[node].life.as_ref().expect("looked at above");
         flushed &= here.host.has_flushed(None) && here.host.intake() == 0;
         flushed &= lives.clone().all(|(_, life)| life.host.calls.is_empty() && life.host.tunnels.open_count() == 0)

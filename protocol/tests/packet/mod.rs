@@ -52,12 +52,6 @@ pub(crate) enum PacketForm {
         hops: u8,
         session: u32,
     },
-    Reset {
-        origin: String,
-        to: String,
-        hops: u8,
-        session: u32,
-    },
     Probe {
         origin: String,
         to: String,
@@ -158,7 +152,6 @@ impl PacketForm {
                 signal(&origin, &to, &hops, SignalKind::Ack { session, lanes, credits })
             }
             Self::Query { origin, to, hops, session } => signal(&origin, &to, &hops, SignalKind::Query { session }),
-            Self::Reset { origin, to, hops, session } => signal(&origin, &to, &hops, SignalKind::Reset { session }),
             Self::Probe { origin, to, hops, number } => signal(&origin, &to, &hops, SignalKind::Probe { number }),
             Self::Alive { origin, to, hops, number } => signal(&origin, &to, &hops, SignalKind::Alive { number }),
         }
@@ -188,7 +181,6 @@ impl PacketForm {
                 Self::Ack { origin, to, hops, session, lanes, credits }
             }
             SignalKind::Query { session } => Self::Query { origin, to, hops, session },
-            SignalKind::Reset { session } => Self::Reset { origin, to, hops, session },
             SignalKind::Probe { number } => Self::Probe { origin, to, hops, number },
             SignalKind::Alive { number } => Self::Alive { origin, to, hops, number },
         }
@@ -447,10 +439,9 @@ pub(crate) fn packet() -> BoxedStrategy<PacketForm> {
         |((origin, to, hops), session, lanes, credits)| PacketForm::Ack { origin, to, hops, session, lanes, credits },
     );
     let signal =
-        (ends(), number32(), number(), 0..4).prop_map(|((origin, to, hops), session, number, kind)| match kind {
+        (ends(), number32(), number(), 0..3).prop_map(|((origin, to, hops), session, number, kind)| match kind {
             0 => PacketForm::Query { origin, to, hops, session },
-            1 => PacketForm::Reset { origin, to, hops, session },
-            2 => PacketForm::Probe { origin, to, hops, number },
+            1 => PacketForm::Probe { origin, to, hops, number },
             _ => PacketForm::Alive { origin, to, hops, number },
         });
     prop_oneof![3 => data, 2 => ack, 1 => signal].boxed()
