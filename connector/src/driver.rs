@@ -42,6 +42,7 @@ use links::{Door, Neighbour};
 use local::Locals;
 use outbox::Outboxes;
 use pack::{Packer, confirmed};
+use remote::TableChange;
 use tunnels::TunnelsOf;
 pub(crate) use view::{Presence, Views};
 
@@ -107,6 +108,8 @@ pub(crate) struct Driver {
     door: Door,
     /// Events that were declared here, and are to be compared with what other nodes know.
     declared: Vec<DescriptorRef>,
+    /// What is to be changed in the route table, all at once.
+    changes: Vec<TableChange>,
     lives: BTreeMap<Incarnation, Life>,
     outboxes: Outboxes,
     packer: Packer,
@@ -142,6 +145,10 @@ struct Life {
     /// It says that its own neighbours have told what they know, or are absent.
     settled: bool,
     origins: unpack::Origins,
+    /// Events that it handles otherwise than this node knows them, and what differs: none is sent there.
+    differs: BTreeMap<String, String>,
+    /// Events of which it says the same of this node.
+    differs_there: BTreeMap<String, String>,
 }
 
 impl Driver {
@@ -162,6 +169,7 @@ impl Driver {
             links: BTreeMap::new(),
             door: Door::default(),
             declared: Vec::new(),
+            changes: Vec::new(),
             blocked_tunnels: Vec::new(),
             lives: BTreeMap::new(),
             outboxes,
@@ -195,7 +203,7 @@ impl Driver {
             self.flush_high();
             self.engine.tick(self.now());
             for descriptor in std::mem::take(&mut self.declared) {
-                self.recheck(&descriptor).await;
+                self.recheck(&descriptor);
             }
             busy |= self.settle().await;
             self.look_at_links();
@@ -257,8 +265,13 @@ impl Driver {
         let mut any = false;
         while let Some(output) = self.engine.next_output() {
             any = true;
-            self.output(output).await;
+            // What is given back may go to others, and they have to be as they are.
+            if matches!(output, Output::Lost { .. } | Output::Ended { .. } | Output::Forgotten { .. }) {
+                self.change_table().await;
+            }
+            self.output(output);
         }
+        self.change_table().await;
         any
     }
 
@@ -321,7 +334,7 @@ impl Driver {
         None
     }
 
-    async fn output(&mut self, output: Output<Keep>) {
+    fn output(&mut self, output: Output<Keep>) {
         match output {
             Output::Packet { link, origin, lane, header, body } => {
                 self.send_packet(link, origin, lane, header, &body);
@@ -336,9 +349,10 @@ impl Driver {
             Output::Reach { node, status } => self.reach(node, status),
             Output::Ended { node, incarnation, why } => self.ended(&node, incarnation, why),
             Output::Forgotten { node } => self.forgotten(node),
-            Output::Group { key, node, incarnation, state } => self.group(key, node, incarnation, state).await,
-            Output::Withdrawn { key } => self.withdrawn(key).await,
-            Output::Gone { key, why } => self.gone(key, why).await,
+            Output::Group { key, node, incarnation, state } => self.group(key, node, incarnation, state),
+            Output::Withdrawn { key, number } => self.withdrawn(key, number),
+            Output::Superseded { node, number } => self.say_left(node, number),
+            Output::Gone { key, why } => self.gone(key, why),
             Output::Synced { link } => self.synced(link),
             Output::Alive { node, number } => {
                 if !self.closing.as_mut().is_some_and(|closing| closing.asked.remove(&number)) {

@@ -554,9 +554,10 @@ impl<K: Clone> Engine<K> {
                 // A group of the same name may have come meanwhile under another number: that one stays.
                 let Some(key) = peer.groups.get(&number).copied() else { return };
                 if self.groups.number(key) == Some(number) {
-                    self.outputs.push_back(Output::Withdrawn { key });
+                    self.outputs.push_back(Output::Withdrawn { key, number });
                 } else {
                     peer.groups.remove(&number);
+                    self.outputs.push_back(Output::Superseded { node: incarnation, number });
                 }
             }
         }

@@ -70,6 +70,14 @@ pub enum Item<'a> {
         /// The group's number at the destination.
         group: u32,
     },
+    /// The origin knows an event otherwise than the destination and sends it none of these; or no longer, when it does not say
+    /// why (`Normal`).
+    Differs {
+        /// The event's name.
+        event: &'a str,
+        /// What differs, for people.
+        why: &'a str,
+    },
     /// An item that this version does not know. Its bytes were skipped.
     Unknown {
         /// What it is.
@@ -185,6 +193,7 @@ mod kind {
     pub(super) const ABORT: u8 = 9;
     pub(super) const OUTCOME: u8 = 10;
     pub(super) const LEFT: u8 = 11;
+    pub(super) const DIFFERS: u8 = 12;
     pub(super) const SIZED: u8 = 128;
 }
 

@@ -215,7 +215,7 @@ class Body:
         if kind >= 128:
             self.data.take(self.data.number())
             return {"unknown": {"kind": kind}}
-        need(1 <= kind <= 11, "an unknown item")
+        need(1 <= kind <= 12, "an unknown item")
         if kind == 1:
             return {"event": self.event()}
         if kind == 2:
@@ -236,7 +236,9 @@ class Body:
             return {"abort": self.fault()}
         if kind == 10:
             return {"outcome": self.outcome()}
-        return {"left": {"group": self.data.number(32)}}
+        if kind == 11:
+            return {"left": {"group": self.data.number(32)}}
+        return {"differs": {"event": self.data.text(), "why": self.data.text()}}
 
 
 def read_body(octets):

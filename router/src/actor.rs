@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler, Message};
+use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
 use edri_events::DescriptorRef;
 
 use crate::core::Core;
@@ -31,6 +31,22 @@ impl Message for Change {
     type Result = Result<(), DeclareError>;
 }
 
+/// Changes that have nothing to do with each other, but come together: what becomes of each.
+#[derive(Debug)]
+pub(crate) struct Changes(pub(crate) Vec<Change>);
+
+impl Message for Changes {
+    type Result = Vec<Result<(), DeclareError>>;
+}
+
+/// What a change has done to the table.
+#[derive(Debug, Default)]
+struct Done {
+    declared: Vec<DescriptorRef>,
+    came: Vec<GroupRef>,
+    left: Vec<GroupRef>,
+}
+
 impl RouterActor {
     pub(crate) fn start(core: Arc<Core>, arbiter: &actix::ArbiterHandle) -> Addr<Self> {
         Self::start_in_arbiter(arbiter, |_| Self { core, table: Table::default(), followers: Followers::default() })
@@ -54,27 +70,18 @@ impl RouterActor {
         }
         Ok(())
     }
-}
 
-impl Actor for RouterActor {
-    type Context = Context<Self>;
-}
-
-impl Handler<Change> for RouterActor {
-    type Result = Result<(), DeclareError>;
-
-    fn handle(&mut self, change: Change, _: &mut Self::Context) -> Self::Result {
+    /// Makes a change, which nobody sees yet. Refused, it changes nothing.
+    fn apply(&mut self, change: Change, done: &mut Done) -> Result<(), DeclareError> {
         self.check(&change)?;
-        let mut declared = Vec::new();
         for descriptor in change.declare {
             if self.table.declare(descriptor.clone())? {
-                declared.push(descriptor);
+                done.declared.push(descriptor);
             }
         }
-        let left: Vec<_> = change.withdraw.into_iter().filter_map(|id| self.table.withdraw(id)).collect();
-        let mut came = Vec::new();
+        done.left.extend(change.withdraw.into_iter().filter_map(|id| self.table.withdraw(id)));
         for (group, selections) in change.subscribe {
-            came.push(Arc::clone(&group));
+            done.came.push(Arc::clone(&group));
             for selection in selections {
                 self.table.subscribe(Subscription {
                     target: Arc::clone(&group),
@@ -85,9 +92,39 @@ impl Handler<Change> for RouterActor {
                 });
             }
         }
-        self.core.show(self.table.snapshot());
-        self.followers.tell(&self.table, declared, &came, &left);
         Ok(())
+    }
+
+    fn show(&mut self, Done { declared, came, left }: Done) {
+        self.core.show(self.table.snapshot());
+        came.iter().for_each(|group| group.set_joined());
+        self.followers.tell(&self.table, declared, &came, &left);
+    }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Change> for RouterActor {
+    type Result = Result<(), DeclareError>;
+
+    fn handle(&mut self, change: Change, _: &mut Self::Context) -> Self::Result {
+        let mut done = Done::default();
+        self.apply(change, &mut done)?;
+        self.show(done);
+        Ok(())
+    }
+}
+
+impl Handler<Changes> for RouterActor {
+    type Result = MessageResult<Changes>;
+
+    fn handle(&mut self, Changes(changes): Changes, _: &mut Self::Context) -> Self::Result {
+        let mut done = Done::default();
+        let each = changes.into_iter().map(|change| self.apply(change, &mut done)).collect();
+        self.show(done);
+        MessageResult(each)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a node knows of others, as far as it has a connector.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use edri_events::{Incarnation, NodeName};
@@ -48,6 +49,9 @@ pub struct NodeView {
     /// How long a packet takes to it and back, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
+    /// Events that the two nodes know differently, and what differs: they are not sent from one to the other.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub differs: BTreeMap<String, String>,
 }
 
 impl NodeView {
@@ -68,6 +72,7 @@ impl NodeView {
             unacknowledged_events: 0,
             resumed: 0,
             round_trip_ms: None,
+            differs: BTreeMap::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::actor::{Change, RouterActor};
+use crate::actor::{Change, Changes, RouterActor};
 use crate::arrive::Arriving;
 use crate::beyond::Beyond;
 use crate::bus::check_kind;
@@ -162,6 +162,16 @@ impl Core {
     pub(crate) async fn change(&self, change: Change) -> Result<(), DeclareError> {
         let router = self.router.get().ok_or(DeclareError::Stopping)?;
         router.send(change).await.map_err(|_| DeclareError::Stopping)?
+    }
+
+    /// Makes each of these changes, and shows them at once.
+    pub(crate) async fn change_each(&self, changes: Vec<Change>) -> Vec<Result<(), DeclareError>> {
+        let count = changes.len();
+        let sent = match self.router.get() {
+            Some(router) => router.send(Changes(changes)).await.ok(),
+            None => None,
+        };
+        sent.unwrap_or_else(|| (0..count).map(|_| Err(DeclareError::Stopping)).collect())
     }
 
     pub(crate) async fn follow(&self, follow: Follow) -> Result<(), DeclareError> {

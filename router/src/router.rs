@@ -144,24 +144,44 @@ impl Router {
     ///
     /// [`DeclareError`] when an event's name is taken or a limit is reached; the table is unchanged then.
     pub async fn change(&self, join: Vec<Joining>, leave: &[GroupRef]) -> Result<(), DeclareError> {
-        for joining in &join {
-            self.core.add_group(&joining.group);
-        }
-        let mut change = Change { withdraw: leave.iter().map(|group| group.id()).collect(), ..Change::default() };
-        let mut joined = Vec::new();
-        for joining in join {
-            joined.push(Arc::clone(&joining.group));
-            change.declare.extend(joining.events);
-            change.subscribe.push((joining.group, joining.selections));
-        }
-        let changed = self.core.change(change).await;
+        let joined: Vec<_> = join.iter().map(|joining| Arc::clone(&joining.group)).collect();
+        let changed = self.core.change(self.as_change(join, leave)).await;
         if changed.is_err() {
-            for group in &joined {
-                group.close(None);
-                self.core.remove_group(group, Reason::Stopped, "its manager could not join");
+            self.has_not_joined(&joined);
+        }
+        changed
+    }
+
+    /// As [`Router::change`] for each of several that have nothing to do with each other, but seen at once: what becomes of
+    /// each.
+    pub async fn change_each(&self, changes: Vec<(Vec<Joining>, Vec<GroupRef>)>) -> Vec<Result<(), DeclareError>> {
+        let joined = |join: &[Joining]| join.iter().map(|joining| Arc::clone(&joining.group)).collect::<Vec<_>>();
+        let joined: Vec<_> = changes.iter().map(|(join, _)| joined(join)).collect();
+        let changes = changes.into_iter().map(|(join, leave)| self.as_change(join, &leave)).collect();
+        let changed = self.core.change_each(changes).await;
+        for (changed, joined) in changed.iter().zip(&joined) {
+            if changed.is_err() {
+                self.has_not_joined(joined);
             }
         }
         changed
+    }
+
+    fn as_change(&self, join: Vec<Joining>, leave: &[GroupRef]) -> Change {
+        let mut change = Change { withdraw: leave.iter().map(|group| group.id()).collect(), ..Change::default() };
+        for joining in join {
+            self.core.add_group(&joining.group);
+            change.declare.extend(joining.events);
+            change.subscribe.push((joining.group, joining.selections));
+        }
+        change
+    }
+
+    fn has_not_joined(&self, groups: &[GroupRef]) {
+        for group in groups {
+            group.close(None);
+            self.core.remove_group(group, Reason::Stopped, "its manager could not join");
+        }
     }
 
     /// Ends what waits in a closed group with `reason`; returns how many those were.

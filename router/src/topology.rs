@@ -113,7 +113,7 @@ pub struct WorkerView {
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
-        for group in core.groups() {
+        for group in core.groups().into_iter().filter(|group| group.has_joined()) {
             match group.name() {
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,

@@ -245,3 +245,23 @@ async fn nodes_that_come_and_go_are_told_of_and_shown() {
     drop(changes);
     ends_well(&switch).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_subscriptions_of_a_node_are_known_at_another_and_forgotten_there() {
+    const SUBSCRIPTIONS: usize = 2000;
+    let pair = Cluster::new().pair(Way::Direct, |app| app, |app| app).await;
+    let (centre, sensor) = (pair.centre.bus(), pair.sensor.bus());
+    let mut all = Vec::new();
+    for number in 0..SUBSCRIPTIONS {
+        let subscribing = centre.subscribe::<Noted>().key(&number.to_string()).capacity(2);
+        all.push(within("a subscription", subscribing).await.expect("subscribed"));
+    }
+    until("all to be known", || pair.sensor.topology().remote.len() == SUBSCRIPTIONS).await;
+    let noted = Noted { key: "1999".to_owned(), number: 7 };
+    assert_eq!(within("room", sensor.publish(noted)).await.expect("published").deliveries, 1);
+    let last = all.last_mut().expect("there are some");
+    assert_eq!(within("the event", last.next()).await.expect("it comes").number, 7);
+    drop(all);
+    until("all to be forgotten", || pair.sensor.topology().remote.is_empty()).await;
+    pair.end().await;
+}

@@ -4,7 +4,7 @@ use edri::prelude::*;
 use futures_util::FutureExt;
 
 use super::{Cluster, Way, publish};
-use crate::support::{Noted, Seen, does, keeps, within};
+use crate::support::{Noted, Seen, does, keeps, until, within};
 
 /// What the centre knows, a version later than the sensor.
 mod centre {
@@ -98,6 +98,13 @@ async fn a_change_that_readers_bear_passes_and_one_that_they_do_not_is_refused_f
     let asking = within("an answer", bus.request(sensor::BrokenRequest { number: 4 })).await;
     let code = asking.expect_err("refused").code().to_owned();
     assert!(code == "no_handler" || (code == "invalid_payload"), "{code}");
+    // Both say so, by the event's name.
+    for (node, other) in [(&pair.sensor, "centre"), (&pair.centre, "sensor")] {
+        let differs = || super::seen_by(node, other).map(|view| view.differs).unwrap_or_default();
+        until("both to be told", || differs().keys().eq(["nodes.broken", "nodes.broken_request"])).await;
+        let differs = differs();
+        assert!(differs["nodes.broken"].contains("colour"), "{differs:?}");
+    }
     publish(&pair.sensor, 0..10).await;
     assert_eq!(noted.wait_for(10).await, (0..10).collect::<Vec<_>>());
     assert_eq!(grown.len(), 1, "{early} of the others were sent");

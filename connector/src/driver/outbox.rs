@@ -29,7 +29,7 @@ pub(super) struct Outbox {
     pub(super) life: Option<Incarnation>,
     pub(super) group: GroupRef,
     /// Nothing new is put into it; once it is empty its node is told so, under this number.
-    pub(super) withdrawn: bool,
+    pub(super) withdrawn: Option<u32>,
     pub(super) in_table: bool,
     /// Requests and tunnels that were sent and not answered.
     pub(super) unanswered: usize,
@@ -72,7 +72,7 @@ impl Outbox {
             node,
             life: None,
             group,
-            withdrawn: false,
+            withdrawn: None,
             in_table: false,
             unanswered: 0,
             state: None,

@@ -66,13 +66,13 @@ impl Driver {
         let now = self.now();
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return Taken::Nothing };
         let Some(life) = outbox.life.filter(|life| self.engine.has_room(*life, Lane::Normal)) else {
-            let rests = outbox.depth() == 0 && !outbox.withdrawn && outbox.is_armed();
+            let rests = outbox.depth() == 0 && outbox.withdrawn.is_none() && outbox.is_armed();
             return if rests { Taken::Nothing } else { Taken::Blocked };
         };
         let (events, bytes) = self.engine.credit(key);
         if events == 0 || bytes == 0 {
             // One that is not armed rings for nobody: it is looked into until it is.
-            if outbox.depth() == 0 && (outbox.withdrawn || outbox.is_armed()) {
+            if outbox.depth() == 0 && (outbox.withdrawn.is_some() || outbox.is_armed()) {
                 return self.emptied(key);
             }
             if outbox.depth() > 0 {

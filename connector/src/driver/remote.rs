@@ -1,11 +1,12 @@
 //! The groups of other nodes in this node's route table, and the lives of other nodes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use edri_events::{DescriptorRef, Incarnation, NodeName};
 use edri_router::system::NodeChanged;
 use edri_router::{
-    Delivery, Ended, Group, GroupName, GroupOptions, Joining, Overflow, Reason, ReplyTo, Selection, Spread,
+    Delivery, Ended, Group, GroupName, GroupOptions, GroupRef, Joining, Overflow, Reason, ReplyTo, Selection, Spread,
 };
 
 use super::outbox::Outbox;
@@ -16,12 +17,34 @@ use crate::topology::{GroupState, NodeStatus};
 use edri_protocol::items::Writer;
 use edri_protocol::packet::Lane;
 
+/// How many events that differ are remembered of a life of a node.
+const DIFFERENCES_MAX: usize = 1024;
+
+/// Why something is a dead letter that came too late.
+const LEFT: &str = "its group has left its node";
+
+/// A change of the route table.
+pub(super) struct TableChange {
+    join: Vec<Joining>,
+    leave: Vec<GroupRef>,
+    /// A group that is there no more after it, and why.
+    ends: Option<(GroupRef, String)>,
+}
+
+impl TableChange {
+    fn leaves(group: &GroupRef) -> Self {
+        Self { join: Vec::new(), leave: vec![Arc::clone(group)], ends: None }
+    }
+}
+
 impl Driver {
     // ---- lives -----------------------------------------------------------------------------------------------------
 
     pub(super) fn met(&mut self, node: NodeName, incarnation: Incarnation) {
         let origins = Origins::new(node.clone(), incarnation);
-        self.lives.insert(incarnation, Life { node, reachable: false, settled: false, origins });
+        let (differs, differs_there) = (BTreeMap::new(), BTreeMap::new());
+        self.lives
+            .insert(incarnation, Life { node, reachable: false, settled: false, origins, differs, differs_there });
     }
 
     pub(super) fn reach(&mut self, incarnation: Incarnation, status: NodeStatus) {
@@ -105,14 +128,19 @@ impl Driver {
 
     // ---- groups ----------------------------------------------------------------------------------------------------
 
-    pub(super) async fn group(&mut self, key: GroupKey, node: NodeName, life: Incarnation, state: Arc<GroupState>) {
+    pub(super) fn group(&mut self, key: GroupKey, node: NodeName, life: Incarnation, state: Arc<GroupState>) {
         let Ok(name) = state.name.parse::<GroupName>() else {
             tracing::warn!(%node, group = state.name, "left out: this is no name of a group");
             return;
         };
         // One that was closed because the group had left makes room for the group that has come under the same name.
-        if self.outboxes.all.get(&key).is_some_and(|outbox| outbox.is_closed()) {
-            self.drained(key);
+        if self.outboxes.all.get(&key).is_some_and(|outbox| outbox.is_closed())
+            && let Some(closed) = self.outboxes.all.remove(&key)
+        {
+            if let (Some(life), Some(number)) = (closed.life, closed.withdrawn) {
+                self.say_left(life, number);
+            }
+            self.router.remove(&closed.group, Reason::Undelivered, LEFT);
         }
         if !self.outboxes.all.contains_key(&key) {
             let options = GroupOptions {
@@ -129,42 +157,78 @@ impl Driver {
         }
         let reachable = self.lives.get(&life).is_some_and(|life| life.reachable);
         let distance = self.engine.topology().distance(life).unwrap_or(1).max(1);
-        let selections = self.acceptable(&node, &state);
+        let selections = self.acceptable(&node, life, &state);
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return };
         outbox.life = Some(life);
-        outbox.withdrawn = false;
+        let before = outbox.withdrawn.take();
         outbox.state = Some(Arc::clone(&state));
         outbox.group.set_distance(distance);
         outbox.group.set_reachable(reachable);
         let group = Arc::clone(&outbox.group);
         let leave = if outbox.in_table { vec![Arc::clone(&group)] } else { Vec::new() };
         outbox.in_table = true;
-        let joining = Joining { group, events: Vec::new(), selections };
-        if let Err(error) = self.router.change(vec![joining], &leave).await {
-            tracing::error!(%node, group = state.name, %error, "a group of another node cannot be routed to");
+        if let Some(number) = before {
+            // What there is goes to the group that has come.
+            self.say_left(life, number);
         }
+        let join = vec![Joining { group, events: Vec::new(), selections }];
+        self.changes.push(TableChange { join, leave, ends: None });
         let learn = state.events.iter().filter_map(|event| event.clone().into_descriptor().ok()).collect();
         self.router.know(learn, &[]);
         self.outboxes.ring(key);
     }
 
     /// What a group of another node may be given: not what it understands otherwise than this node.
-    fn acceptable(&self, node: &NodeName, state: &GroupState) -> Vec<Selection> {
+    fn acceptable(&mut self, node: &NodeName, life: Incarnation, state: &GroupState) -> Vec<Selection> {
         let mut selections = Vec::new();
         for selection in &state.selections {
             let event = state.events.iter().find(|event| event.name == selection.select.as_str());
-            if let Some(event) = event
-                && let Some(why) = self.incompatible(event)
-            {
-                tracing::error!(%node, group = state.name, event = event.name, why,
-                    "the two nodes know this event differently, so it is not sent there");
-                continue;
+            if let Some(event) = event {
+                let why = self.incompatible(event);
+                let differs = why.is_some();
+                self.compared(node, life, &event.name, why.unwrap_or_default());
+                if differs {
+                    continue;
+                }
             }
             let mut wanted = Selection::new(selection.select.clone());
             wanted.key = selection.key.as_deref().map(Into::into);
             selections.push(wanted);
         }
         selections
+    }
+
+    /// Takes note of whether an event differs, and says so there if that is new.
+    fn compared(&mut self, node: &NodeName, life: Incarnation, event: &str, why: String) {
+        let Some(known) = self.lives.get_mut(&life).map(|life| &mut life.differs) else { return };
+        if known.get(event).map_or("", String::as_str) == why {
+            return;
+        }
+        let mut writer = Writer::new();
+        writer.differs(event, &why);
+        if why.is_empty() {
+            known.remove(event);
+            tracing::info!(%node, event, "the two nodes know this event alike now");
+        } else {
+            tracing::error!(%node, event, why, "the two nodes know this event differently, so it is not sent there");
+            if known.len() < DIFFERENCES_MAX {
+                known.insert(event.to_owned(), why);
+            }
+        }
+        self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
+        self.views.dirty();
+    }
+
+    /// Another node says that it knows an event otherwise than this one, and does not send it; or does again.
+    pub(super) fn differs(&mut self, from: Incarnation, event: &str, why: &str) {
+        let Some(Life { node, differs_there: differs, .. }) = self.lives.get_mut(&from) else { return };
+        if why.is_empty() {
+            differs.remove(event);
+        } else if differs.len() < DIFFERENCES_MAX {
+            tracing::error!(%node, event, why, "the two nodes know this event differently, so it is not sent here");
+            differs.insert(event.to_owned(), why.to_owned());
+        }
+        self.views.dirty();
     }
 
     /// Why an event that another node declares cannot be exchanged with this one, if it cannot.
@@ -174,28 +238,27 @@ impl Driver {
     }
 
     /// An event was declared here: those who want it may understand it otherwise.
-    pub(super) async fn recheck(&mut self, descriptor: &DescriptorRef) {
+    pub(super) fn recheck(&mut self, descriptor: &DescriptorRef) {
         let name = descriptor.name().as_str();
         let wanting = self.outboxes.all.values().filter(|outbox| outbox.in_table);
         let concerned = wanting.filter_map(|outbox| {
             let state = outbox.state.as_ref()?;
-            let differs = state.events.iter().any(|event| event.name == name && self.incompatible(event).is_some());
-            Some((outbox.key, outbox.node.clone(), outbox.life?, Arc::clone(state))).filter(|_| differs)
+            let known = self.lives.get(&outbox.life?)?.differs.contains_key(name);
+            let mut same_name = state.events.iter().filter(|event| event.name == name);
+            let changed = same_name.any(|event| self.incompatible(event).is_some() != known);
+            Some((outbox.key, outbox.node.clone(), outbox.life?, Arc::clone(state))).filter(|_| changed)
         });
         let concerned: Vec<_> = concerned.collect();
         for (key, node, life, state) in concerned {
-            self.group(key, node, life, state).await;
+            self.group(key, node, life, state);
         }
     }
 
-    pub(super) async fn withdrawn(&mut self, key: GroupKey) {
+    pub(super) fn withdrawn(&mut self, key: GroupKey, number: u32) {
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return };
-        outbox.withdrawn = true;
-        let group = Arc::clone(&outbox.group);
-        if std::mem::take(&mut outbox.in_table)
-            && let Err(error) = self.router.change(Vec::new(), &[Arc::clone(&group)]).await
-        {
-            tracing::debug!(%error, "the node is ending");
+        outbox.withdrawn = Some(number);
+        if std::mem::take(&mut outbox.in_table) {
+            self.changes.push(TableChange::leaves(&outbox.group));
         }
         // What is in it is still sent, and whoever waits for room in it is still served.
         self.outboxes.ring(key);
@@ -203,34 +266,56 @@ impl Driver {
 
     /// An outbox is empty: if nothing more is to come into it, its node is told so.
     pub(super) fn drained(&mut self, key: GroupKey) {
-        let Some(outbox) = self.outboxes.all.get_mut(&key).filter(|outbox| outbox.withdrawn) else { return };
-        let Some(life) = outbox.life else { return };
+        let Some(outbox) = self.outboxes.all.get(&key) else { return };
+        let (Some(number), Some(life)) = (outbox.withdrawn, outbox.life) else { return };
         // From here on whoever comes is told that nobody is there. Somebody may have come just before.
         outbox.group.close(None);
         if outbox.depth() > 0 {
             return self.outboxes.ring(key);
         }
-        let number = self.engine.number_of(key);
         let Some(outbox) = self.outboxes.all.remove(&key) else { return };
-        if let Some(number) = number {
-            let mut writer = Writer::new();
-            writer.left(number);
-            self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
+        self.say_left(life, number);
+        // Another of its name may have come meanwhile.
+        if self.engine.number_of(key) == Some(number) {
+            self.engine.forget_group(key);
         }
-        self.engine.forget_group(key);
         // What is under way is accounted for by the group, which is kept with it.
-        self.router.remove(&outbox.group, Reason::Undelivered, "its group has left its node");
+        self.router.remove(&outbox.group, Reason::Undelivered, LEFT);
     }
 
-    pub(super) async fn gone(&mut self, key: GroupKey, why: Why) {
+    /// Tells a life of a node that nothing more is sent to the group that had this number there.
+    pub(super) fn say_left(&mut self, life: Incarnation, number: u32) {
+        let mut writer = Writer::new();
+        writer.left(number);
+        self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
+    }
+
+    pub(super) fn gone(&mut self, key: GroupKey, why: Why) {
         let Some(outbox) = self.outboxes.all.remove(&key) else { return };
-        if outbox.in_table
-            && let Err(error) = self.router.change(Vec::new(), &[Arc::clone(&outbox.group)]).await
-        {
-            tracing::debug!(%error, "the node is ending");
+        let why = why.of(outbox.node.as_str());
+        let leave = if outbox.in_table { vec![Arc::clone(&outbox.group)] } else { Vec::new() };
+        self.changes.push(TableChange { join: Vec::new(), leave, ends: Some((outbox.group, why)) });
+    }
+
+    /// Makes the changes of the route table that have come together.
+    pub(super) async fn change_table(&mut self) {
+        if self.changes.is_empty() {
+            return;
         }
-        outbox.group.close(None);
-        self.router.remove(&outbox.group, Reason::Undelivered, &why.of(outbox.node.as_str()));
+        let (mut changes, mut ends) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.changes) {
+            changes.push((change.join, change.leave));
+            ends.extend(change.ends);
+        }
+        for changed in self.router.change_each(changes).await {
+            if let Err(error) = changed {
+                tracing::error!(%error, "a group of another node cannot be routed to");
+            }
+        }
+        for (group, why) in ends {
+            group.close(None);
+            self.router.remove(&group, Reason::Undelivered, &why);
+        }
     }
 
     /// Events for groups of other nodes are lost, or nobody knows whether they have arrived.

@@ -89,6 +89,7 @@ impl Driver {
                     }
                 }
                 Ok(Item::Left { group }) => self.locals.has_left(group, from),
+                Ok(Item::Differs { event, why }) => self.differs(from, event, why),
                 Ok(other) => tracing::debug!(?other, "an item that does not belong among notifications is left out"),
                 Err(error) => {
                     let node = self.lives.get(&from).map(|life| life.node.to_string());

@@ -168,6 +168,10 @@ impl Driver {
                     .map(|outbox| outbox.group.held() as u64)
                     .sum();
                 view.resumed = figures.resumes;
+                if let Some(life) = self.lives.get(&known.incarnation) {
+                    view.differs.clone_from(&life.differs_there);
+                    view.differs.extend(life.differs.clone());
+                }
                 view.round_trip_ms = figures.round_trip.map(|time| time.as_secs_f64() * 1e3);
                 view
             })

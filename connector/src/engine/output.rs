@@ -113,6 +113,15 @@ pub enum Output<K> {
     Withdrawn {
         /// Its key.
         key: GroupKey,
+        /// The number that nothing more is to be sent to once what there is has been.
+        number: u32,
+    },
+    /// A group was withdrawn in whose place another of the same name had come: nothing more is sent to its number.
+    Superseded {
+        /// The life of its node.
+        node: Incarnation,
+        /// The number it had there.
+        number: u32,
     },
     /// A group is there no more.
     Gone {

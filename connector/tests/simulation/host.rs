@@ -310,7 +310,7 @@ impl Host {
                     outbox.reachable = status.reachable;
                 }
             }
-            Output::Withdrawn { key } => {
+            Output::Withdrawn { key, .. } => {
                 if let Some(outbox) = self.outboxes.get_mut(&key) {
                     outbox.withdrawn = true;
                 }
@@ -343,7 +343,7 @@ impl Host {
             }
             Output::Refused { why, .. } => ledger.wrong.push(format!("refused: {why}")),
             Output::Twin { other } => ledger.wrong.push(format!("a twin {other} where there is none")),
-            Output::Met { .. } | Output::Synced { .. } | Output::Alive { .. } => {}
+            Output::Met { .. } | Output::Synced { .. } | Output::Alive { .. } | Output::Superseded { .. } => {}
             Output::Control { .. } | Output::Packet { .. } => unreachable!("these are for links"),
         }
     }

@@ -192,7 +192,7 @@ impl Hostile {
                     self.keys.push((key, incarnation));
                 }
                 Output::Gone { key, .. } => self.keys.retain(|(other, _)| *other != key),
-                Output::Withdrawn { key } => {
+                Output::Withdrawn { key, .. } => {
                     self.keys.retain(|(other, _)| *other != key);
                     self.engine.forget_group(key);
                 }

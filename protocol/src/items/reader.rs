@@ -44,6 +44,10 @@ impl<'a> Reader<'a> {
             kind::ABORT => Item::Abort(self.fault()?),
             kind::OUTCOME => Item::Outcome(self.outcome()?),
             kind::LEFT => Item::Left { group: self.input.number32()? },
+            kind::DIFFERS => Item::Differs {
+                event: self.input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
+                why: self.input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
+            },
             kind @ kind::SIZED.. => {
                 self.input.sized(limits::PACKET_BYTES_MAX)?;
                 Item::Unknown { kind }

@@ -221,6 +221,19 @@ impl Writer {
         put_number(&mut self.body, group.into());
     }
 
+    /// Appends that the origin knows an event otherwise than the destination; or no longer, when `why` is empty. Of texts that are
+    /// too long it appends as much as there may be.
+    pub fn differs(&mut self, event: &str, why: &str) {
+        self.body.push(kind::DIFFERS);
+        for text in [event, why] {
+            let mut end = text.len().min(limits::EVENT_TEXTS_BYTES_MAX);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            put_text(&mut self.body, &text[..end]);
+        }
+    }
+
     /// Appends an event. Nothing can fail any more when its texts are written, so none of them ever needs to be forgotten.
     #[inline]
     fn with_event<E>(

@@ -111,6 +111,7 @@ pub(crate) fn write(writer: &mut Writer, item: &Item<'_>) {
         Item::Abort(fault) => writer.abort(fault).expect(written),
         Item::Outcome(outcome) => writer.outcome(outcome).expect(written),
         Item::Left { group } => writer.left(*group),
+        Item::Differs { event, why } => writer.differs(event, why),
         Item::Unknown { .. } => {}
     }
 }

@@ -209,6 +209,7 @@ pub(crate) enum ItemForm {
     Abort(Value),
     Outcome(OutcomeForm),
     Left { group: u32 },
+    Differs { event: String, why: String },
     Unknown { kind: u8 },
 }
 
@@ -286,6 +287,7 @@ impl ItemForm {
             Item::Abort(fault) => Self::Abort(serde_json::to_value(fault).expect("JSON")),
             Item::Outcome(outcome) => Self::Outcome(OutcomeForm::of(&outcome)),
             Item::Left { group } => Self::Left { group },
+            Item::Differs { event, why } => Self::Differs { event: event.to_owned(), why: why.to_owned() },
             Item::Unknown { kind } => Self::Unknown { kind },
         }
     }
@@ -304,6 +306,7 @@ impl ItemForm {
             Self::Abort(fault) => with_fault(fault, |fault| with(Item::Abort(fault))),
             Self::Outcome(outcome) => outcome.with(|outcome| with(Item::Outcome(outcome))),
             Self::Left { group } => with(Item::Left { group: *group }),
+            Self::Differs { event, why } => with(Item::Differs { event, why }),
             Self::Unknown { kind } => with(Item::Unknown { kind: *kind }),
         }
     }
@@ -522,6 +525,7 @@ pub(crate) fn item() -> BoxedStrategy<ItemForm> {
         1 => fault().prop_map(ItemForm::Abort),
         1 => outcome().prop_map(ItemForm::Outcome),
         1 => number32().prop_map(|group| ItemForm::Left { group }),
+        1 => (a_name(), "\\PC{0,40}").prop_map(|(event, why)| ItemForm::Differs { event, why }),
     ]
     .boxed()
 }

@@ -19,6 +19,8 @@ pub(super) struct Remote {
     node: NodeName,
     distance: AtomicU32,
     reachable: AtomicBool,
+    /// Whether publishers have been able to find it: nobody is told of it before.
+    joined: AtomicBool,
     /// Requests and tunnels that the node has taken and not answered.
     unanswered: AtomicUsize,
     /// Who hears that the node can be reached, or no longer, once the group has joined a router.
@@ -39,6 +41,7 @@ impl Group {
             node,
             distance: AtomicU32::new(1),
             reachable: AtomicBool::new(true),
+            joined: AtomicBool::new(false),
             unanswered: AtomicUsize::new(0),
             changed: OnceLock::new(),
         };
@@ -46,6 +49,18 @@ impl Group {
         let group = Self::make(options, Some(Box::new(remote)));
         group.set_state(ManagerState::Running);
         group
+    }
+
+    /// Says that the group is in the route table that publishers see.
+    pub(crate) fn set_joined(&self) {
+        if let Some(remote) = &self.remote {
+            remote.joined.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the group is one of this node, or of another node and has been in the route table.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| remote.joined.load(Ordering::Acquire))
     }
 
     /// The node that the group is on; `None` for a group of this node.
