@@ -337,7 +337,7 @@ impl Driver {
     fn output(&mut self, output: Output<Keep>) {
         match output {
             Output::Packet { link, origin, lane, header, body } => {
-                self.send_packet(link, origin, lane, header, &body);
+                self.send_packet(link, origin, lane, header, body);
             }
             Output::Control { links, message } => self.send_control(&links, &message),
             Output::Deliver { from, lane, groups, body, age, redelivered } => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
 use tokio::sync::oneshot;
@@ -274,7 +274,7 @@ impl Driver {
         origin: Incarnation,
         lane: Option<Lane>,
         header: Bytes,
-        body: &Bytes,
+        body: Bytes,
     ) {
         let now = self.now();
         let Some(neighbour) = self.links.get_mut(&link) else { return };
@@ -284,15 +284,7 @@ impl Driver {
             Some(Lane::Up(id)) => neighbour.tunnel(now, origin, id.wrapping_mul(2)),
             Some(Lane::Down(id)) => neighbour.tunnel(now, origin, id.wrapping_mul(2) + 1),
         };
-        let frame = if body.is_empty() {
-            header
-        } else {
-            let mut frame = BytesMut::with_capacity(header.len() + body.len());
-            frame.extend_from_slice(&header);
-            frame.extend_from_slice(body);
-            frame.freeze()
-        };
-        neighbour.sender.send(stream, frame);
+        neighbour.sender.send_parts(stream, header, body);
     }
 
     /// Tells the engine what waits at the links, and sees to it that it hears when less does.

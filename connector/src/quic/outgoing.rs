@@ -17,26 +17,38 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Adds a frame, and says how many bytes it is with its length.
-    pub(super) fn push(&mut self, frame: Bytes) -> usize {
-        let bytes = edri_protocol::PREFIX_BYTES + frame.len();
-        let copied = frame.len() <= COPIED_BYTES_MAX;
-        let needed = if copied { bytes } else { edri_protocol::PREFIX_BYTES };
+    /// Adds a frame that comes in two parts, and says how many bytes it is with its length.
+    pub(super) fn push(&mut self, head: Bytes, body: Bytes) -> usize {
+        let frame = head.len() + body.len();
+        let bytes = edri_protocol::PREFIX_BYTES + frame;
+        self.reserve(if frame <= COPIED_BYTES_MAX { bytes } else { edri_protocol::PREFIX_BYTES });
+        self.tail.put_u32(length(frame));
+        self.push_part(head, frame);
+        self.push_part(body, frame);
+        self.bytes += bytes;
+        bytes
+    }
+
+    /// Adds a part of a frame of so many bytes.
+    fn push_part(&mut self, part: Bytes, frame: usize) {
+        // Beside a long part a short one does not deserve a piece of its own.
+        if frame <= COPIED_BYTES_MAX || part.len() <= COPIED_BYTES_MAX / 8 {
+            self.reserve(part.len());
+            self.tail.put_slice(&part);
+        } else {
+            self.cut();
+            self.pieces.push(part);
+        }
+    }
+
+    /// Makes room for so many bytes at the end.
+    fn reserve(&mut self, needed: usize) {
         if self.tail.capacity() - self.tail.len() < needed {
             self.cut();
             // A lone small frame should not cost a whole block.
             let block = if self.pieces.is_empty() { needed } else { BLOCK_BYTES };
             self.tail = BytesMut::with_capacity(block);
         }
-        self.tail.put_u32(length(&frame));
-        if copied {
-            self.tail.put_slice(&frame);
-        } else {
-            self.cut();
-            self.pieces.push(frame);
-        }
-        self.bytes += bytes;
-        bytes
     }
 
     /// Adds bytes as they are.
@@ -57,10 +69,12 @@ impl Outgoing {
     }
 
     /// A lone frame with its length, in one piece.
-    pub(super) fn alone(frame: &Bytes) -> Bytes {
-        let mut piece = BytesMut::with_capacity(edri_protocol::PREFIX_BYTES + frame.len());
+    pub(super) fn alone(head: &Bytes, body: &Bytes) -> Bytes {
+        let frame = head.len() + body.len();
+        let mut piece = BytesMut::with_capacity(edri_protocol::PREFIX_BYTES + frame);
         piece.put_u32(length(frame));
-        piece.put_slice(frame);
+        piece.put_slice(head);
+        piece.put_slice(body);
         piece.freeze()
     }
 
@@ -71,8 +85,8 @@ impl Outgoing {
     }
 }
 
-fn length(frame: &Bytes) -> u32 {
-    u32::try_from(frame.len()).expect("no frame is longer than LANE_FRAME_BYTES_MAX")
+fn length(frame: usize) -> u32 {
+    u32::try_from(frame).expect("no frame is longer than LANE_FRAME_BYTES_MAX")
 }
 
 #[cfg(test)]
@@ -84,11 +98,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(lengths in prop::collection::vec(0_usize..3 * COPIED_BYTES_MAX, 0..40), often in 1_usize..10) {
+        fn what_is_written_is_read(
+            lengths in prop::collection::vec(0_usize..3 * COPIED_BYTES_MAX, 0..40),
+            heads in prop::collection::vec(prop_oneof![Just(0), 0_usize..3 * COPIED_BYTES_MAX], 40),
+            often in 1_usize..10,
+        ) {
             let (mut outgoing, mut deframer) = (Outgoing::default(), Deframer::new(3 * COPIED_BYTES_MAX));
             let (mut waiting, mut read) = (0, Vec::new());
             for (index, length) in lengths.iter().enumerate() {
-                waiting += outgoing.push(Bytes::from(vec![index as u8; *length]));
+                let mut body = Bytes::from(vec![index as u8; *length]);
+                let head = body.split_to(heads[index].min(*length));
+                waiting += outgoing.push(head, body);
                 if index % often == 0 {
                     let (pieces, bytes) = outgoing.take();
                     prop_assert_eq!(bytes, std::mem::take(&mut waiting));

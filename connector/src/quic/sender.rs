@@ -55,7 +55,17 @@ impl Sender {
     ///
     /// When the frame is longer than [`LANE_FRAME_BYTES_MAX`].
     pub fn send(&mut self, lane: StreamLane, frame: Bytes) {
-        assert!(frame.len() <= LANE_FRAME_BYTES_MAX, "a frame of {} bytes is too long for a lane", frame.len());
+        self.send_parts(lane, frame, Bytes::new());
+    }
+
+    /// As [`Sender::send`], for a frame that comes in two parts; a long one is not copied.
+    ///
+    /// # Panics
+    ///
+    /// When the two together are longer than [`LANE_FRAME_BYTES_MAX`].
+    pub fn send_parts(&mut self, lane: StreamLane, head: Bytes, body: Bytes) {
+        let bytes = head.len() + body.len();
+        assert!(bytes <= LANE_FRAME_BYTES_MAX, "a frame of {bytes} bytes is too long for a lane");
         let place = lane.fixed().or_else(|| match lane {
             StreamLane::Tunnel(key) if self.tunnel(key) => None,
             _ => StreamLane::Normal.fixed(),
@@ -66,7 +76,7 @@ impl Sender {
             (None, _) => None,
         };
         if let Some(lane) = lane {
-            lane.push(frame);
+            lane.push(head, body);
         }
     }
 
@@ -168,7 +178,7 @@ impl Lane {
         this
     }
 
-    fn push(&self, frame: Bytes) {
+    fn push(&self, head: Bytes, body: Bytes) {
         let mut queue = self.queue.lock();
         if queue.ended || queue.finished {
             return;
@@ -176,10 +186,10 @@ impl Lane {
         let was_empty = queue.outgoing.is_empty();
         // A small frame alone is written here and now: waking the task would cost more than that.
         if was_empty
-            && frame.len() <= COPIED_BYTES_MAX
+            && head.len() + body.len() <= COPIED_BYTES_MAX
             && let Some(stream) = &mut queue.stream
         {
-            let mut piece = [Outgoing::alone(&frame)];
+            let mut piece = [Outgoing::alone(&head, &body)];
             match stream.write_chunks(&mut piece).now_or_never() {
                 Some(Ok(written)) if written.chunks == 1 => return,
                 // The task meets the same error, and sees to it.
@@ -190,7 +200,7 @@ impl Lane {
                 }
             }
         } else {
-            self.backlog.rose(queue.outgoing.push(frame));
+            self.backlog.rose(queue.outgoing.push(head, body));
         }
         drop(queue);
         if was_empty {
