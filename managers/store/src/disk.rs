@@ -80,20 +80,21 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
     let fail = |source: redb::Error| file::failed(path, source);
     let mut model = Model::new(bounds);
     let read = database.begin_read().map_err(|error| fail(error.into()))?;
-    if let Some(table) = existing(read.open_table(file::META)).map_err(fail)?
-        && let Some(version) = table.get(&*file::version_row(namespace)).map_err(|error| fail(error.into()))?
-    {
+    let meta = read.open_table(file::META).map_err(|error| fail(error.into()))?;
+    if let Some(version) = meta.get(&*file::version_row(namespace)).map_err(|error| fail(error.into()))? {
         model.restore_version(file::read_count(version.value()).ok_or_else(|| file::damaged(path, "its version"))?);
     }
-    let name = file::entries_table(namespace);
+    let (name, mut sum) = (file::entries_table(namespace), file::Sum::default());
     if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
         for row in table.iter().map_err(|error| fail(error.into()))? {
             let (key, record) = row.map_err(|error| fail(error.into()))?;
             let what = || format!("the item `{}` of namespace `{namespace}`", key.value());
             let entry = file::read_entry(key.value(), record.value()).ok_or_else(|| file::damaged(path, &what()))?;
             model.restore(key.value().into(), entry);
+            sum.add(record.value());
         }
     }
+    file::check_sum(&meta, path, namespace, sum)?;
     let name = file::answers_table(namespace);
     let mut answers = Vec::new();
     if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
@@ -312,15 +313,23 @@ fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
             let (entries, answers) = (file::entries_table(&namespace.name), file::answers_table(&namespace.name));
             let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&entries))?;
             let mut answers = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&answers))?;
+            let (sum_row, version_row) = (file::sum_row(&namespace.name), file::version_row(&namespace.name));
+            let kept = meta.get(&*sum_row)?.map(|sum| file::Sum::read(sum.value()));
+            let damaged = || redb::Error::Corrupted(format!("the sum of namespace `{}`", namespace.name));
+            let mut sum = kept.map_or(Ok(file::Sum::default()), |kept| kept.ok_or_else(damaged))?;
             let mut version = None;
             for write in batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace)) {
                 for change in &write.effects.changes {
                     match &change.after {
                         Some(entry) => {
-                            entries.insert(&*change.key, &*file::write_entry(&change.key, entry))?;
+                            let record = file::write_entry(&change.key, entry);
+                            sum.add(&record);
+                            let old = entries.insert(&*change.key, &*record)?;
+                            old.iter().for_each(|old| sum.take(old.value()));
                         }
                         None => {
-                            entries.remove(&*change.key)?;
+                            let old = entries.remove(&*change.key)?;
+                            old.iter().for_each(|old| sum.take(old.value()));
                         }
                     }
                     version = Some(change.version);
@@ -333,10 +342,21 @@ fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
                 }
             }
             if let Some(version) = version {
-                meta.insert(&*file::version_row(&namespace.name), &version.to_le_bytes()[..])?;
+                meta.insert(&*version_row, &version.to_le_bytes()[..])?;
+                meta.insert(&*sum_row, &*sum.write())?;
             }
         }
     }
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+pub(crate) fn commit_for_tests(
+    database: &Database,
+    namespace: &Arc<Namespace>,
+    effects: Vec<Effects>,
+) -> Result<(), redb::Error> {
+    let write = |effects| Write { namespace: Arc::clone(namespace), effects, reply: None };
+    commit(database, &effects.into_iter().map(write).collect::<Vec<_>>())
 }

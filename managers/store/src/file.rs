@@ -1,14 +1,16 @@
 //! What the file of a durable store looks like, and what is done with a file as a whole.
 //!
 //! ```text
-//! table meta            "format" ─▶ 1    "version:<namespace>" ─▶ the last version
+//! table meta            "format" ─▶ 1    "version:<ns>" ─▶ the last version    "sum:<ns>" ─▶ number of entries 8, sum 8
 //! table entries:<ns>    key ─▶ version 8, expires at 8 (0: never), checksum 8, value
 //! table answers:<ns>    id of a request ─▶ answered at 8, checksum 8, answer
 //! ```
 //!
-//! Numbers are little-endian; checksums are XXH3 of the key and everything else in the record.
+//! Numbers are little-endian; checksums are XXH3 of the key and everything else in the record. The sum is that of the
+//! entries' checksums, so that an entry is missed that is lost with its page: the engine checks its own only after a crash.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -123,6 +125,43 @@ pub(crate) fn answers_table(namespace: &str) -> String {
 
 pub(crate) fn version_row(namespace: &str) -> String {
     format!("version:{namespace}")
+}
+
+pub(crate) fn sum_row(namespace: &str) -> String {
+    format!("sum:{namespace}")
+}
+
+/// How many entries there are, and the sum of their checksums.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    items: u64,
+    sum: u64,
+}
+
+impl Sum {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (items, sum) = bytes.split_at_checked(8)?;
+        Some(Self { items: read_count(items)?, sum: read_count(sum)? })
+    }
+
+    pub(crate) fn write(self) -> Vec<u8> {
+        [self.items.to_le_bytes(), self.sum.to_le_bytes()].concat()
+    }
+
+    pub(crate) fn add(&mut self, record: &[u8]) {
+        self.items = self.items.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(record_checksum(record));
+    }
+
+    pub(crate) fn take(&mut self, record: &[u8]) {
+        self.items = self.items.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(record_checksum(record));
+    }
+}
+
+/// The checksum in an entry's record.
+fn record_checksum(record: &[u8]) -> u64 {
+    record.get(16..24).and_then(read_count).unwrap_or(0)
 }
 
 pub(crate) fn read_count(bytes: &[u8]) -> Option<u64> {
@@ -306,19 +345,26 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged,
 fn salvage_from(database: &Database, from: &Path, to: &Path) -> Result<Salvaged, StoreError> {
     let read = database.begin_read().map_err(|error| failed(from, error.into()))?;
     fill(to, |target| {
-        let mut salvaged = Salvaged::default();
+        let (mut salvaged, mut sums) = (Salvaged::default(), BTreeMap::<String, Sum>::new());
         let transaction = target.begin_write().map_err(|error| failed(to, error.into()))?;
         for table in read.list_tables().map_err(|error| failed(from, error.into()))? {
             let name = table.name().to_owned();
             let mut rows = 0;
-            let copied =
-                guarded(from, || salvage_table(&read, &transaction, (from, to), &name, &mut salvaged, &mut rows));
+            let copied = guarded(from, || {
+                let namespace = name.strip_prefix("entries:").unwrap_or_default().to_owned();
+                let sum = sums.entry(namespace).or_insert_with(Sum::default);
+                salvage_table(&read, &transaction, (from, to), &name, (&mut salvaged, &mut rows, sum))
+            });
             match copied {
                 Err(error @ StoreError::Damaged { .. }) => {
                     salvaged.damaged.push(format!("what comes after the first {rows} of table `{name}`: {error}"));
                 }
                 other => other?,
             }
+        }
+        for (name, sum) in sums.iter().filter(|(name, _)| !name.is_empty()) {
+            let mut meta = transaction.open_table(META).map_err(|error| failed(to, error.into()))?;
+            meta.insert(&*sum_row(name), &*sum.write()).map_err(|error| failed(to, error.into()))?;
         }
         transaction.commit().map_err(|error| failed(to, error.into()))?;
         Ok(salvaged)
@@ -330,8 +376,7 @@ fn salvage_table(
     transaction: &redb::WriteTransaction,
     (from, to): (&Path, &Path),
     name: &str,
-    salvaged: &mut Salvaged,
-    rows: &mut u64,
+    (salvaged, rows, sum): (&mut Salvaged, &mut u64, &mut Sum),
 ) -> Result<(), StoreError> {
     let definition = TableDefinition::<&str, &[u8]>::new(name);
     let source = read.open_table(definition).map_err(|error| failed(from, error.into()))?;
@@ -342,16 +387,20 @@ fn salvage_table(
         let is_whole = match name.split_once(':') {
             Some(("entries", _)) => {
                 let whole = read_entry(key, record).is_some();
-                salvaged.items += u64::from(whole);
+                if whole {
+                    salvaged.items += 1;
+                    sum.add(record);
+                }
                 whole
             }
             Some(("answers", _)) => read_answer(key, record).is_some(),
+            // Sums are made anew.
             _ => read_count(record).is_some(),
         };
         *rows += 1;
         if is_whole {
             target.insert(key, record).map_err(|error| failed(to, error.into()))?;
-        } else if salvaged.damaged.len() < DAMAGED_TOLD_MAX {
+        } else if !key.starts_with("sum:") && salvaged.damaged.len() < DAMAGED_TOLD_MAX {
             salvaged.damaged.push(format!("`{key}` of table `{name}`"));
         }
     }
@@ -378,14 +427,20 @@ pub fn restore(backup: impl AsRef<Path>, store: impl AsRef<Path>) -> Result<(), 
 }
 
 fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
-    for table in read.list_tables().map_err(|error| failed(path, error.into()))? {
+    let fail = |error: redb::Error| failed(path, error);
+    let meta = read.open_table(META).map_err(|error| fail(error.into()))?;
+    for table in read.list_tables().map_err(|error| fail(error.into()))? {
         let name = table.name().to_owned();
         let rows =
-            read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| failed(path, error.into()))?;
-        for row in rows.iter().map_err(|error| failed(path, error.into()))? {
-            let (key, record) = row.map_err(|error| failed(path, error.into()))?;
+            read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| fail(error.into()))?;
+        let mut sum = Sum::default();
+        for row in rows.iter().map_err(|error| fail(error.into()))? {
+            let (key, record) = row.map_err(|error| fail(error.into()))?;
             let is_whole = match name.split_once(':') {
-                Some(("entries", _)) => read_entry(key.value(), record.value()).is_some(),
+                Some(("entries", _)) => {
+                    sum.add(record.value());
+                    read_entry(key.value(), record.value()).is_some()
+                }
                 Some(("answers", _)) => read_answer(key.value(), record.value()).is_some(),
                 _ => true,
             };
@@ -393,6 +448,32 @@ fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> 
                 return Err(damaged(path, &format!("`{}` of table `{name}`", key.value())));
             }
         }
+        if let Some(("entries", namespace)) = name.split_once(':') {
+            check_sum(&meta, path, namespace, sum)?;
+        }
     }
     Ok(())
 }
+
+/// Checks that as many entries are there as should be.
+pub(crate) fn check_sum(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    path: &Path,
+    namespace: &str,
+    found: Sum,
+) -> Result<(), StoreError> {
+    let kept = meta.get(&*sum_row(namespace)).map_err(|error| failed(path, error.into()))?;
+    let kept = kept.map_or(Some(Sum::default()), |kept| Sum::read(kept.value()));
+    if kept == Some(found) {
+        return Ok(());
+    }
+    let what = format!(
+        "namespace `{namespace}` has {} items, and not those {} that it should have",
+        found.items,
+        kept.map_or(0, |kept| kept.items)
+    );
+    Err(damaged(path, &what))
+}
+
+#[cfg(test)]
+mod tests;
