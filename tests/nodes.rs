@@ -49,7 +49,13 @@ impl Cluster {
     }
 
     /// Starts a node that dials, and returns once it has met all of these.
-    pub(crate) async fn dials(&self, name: &str, address: SocketAddr, meets: &[&str], more: impl FnOnce(App) -> App) -> Node {
+    pub(crate) async fn dials(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        meets: &[&str],
+        more: impl FnOnce(App) -> App,
+    ) -> Node {
         let app = more(App::new(name)).connector(self.dialling(name, address));
         started(meets.iter().fold(app, |app, node| app.expects(node))).await
     }

@@ -431,8 +431,7 @@ fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> 
     let meta = read.open_table(META).map_err(|error| fail(error.into()))?;
     for table in read.list_tables().map_err(|error| fail(error.into()))? {
         let name = table.name().to_owned();
-        let rows =
-            read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| fail(error.into()))?;
+        let rows = read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| fail(error.into()))?;
         let mut sum = Sum::default();
         for row in rows.iter().map_err(|error| fail(error.into()))? {
             let (key, record) = row.map_err(|error| fail(error.into()))?;

@@ -102,11 +102,11 @@ fn expires_in() -> impl Strategy<Value = Option<u64>> {
     proptest::option::of(1..40_u64)
 }
 
-fn simple() -> impl Strategy<Value = Command> {
+fn simple(only: impl Strategy<Value = If> + Clone) -> impl Strategy<Value = Command> {
     prop_oneof![
-        4 => (key(), value(), expires_in(), only())
+        4 => (key(), value(), expires_in(), only.clone())
             .prop_map(|(key, value, expires_in, only)| Command::Set { key, value, expires_in, only }),
-        1 => (key(), only()).prop_map(|(key, only)| Command::Delete { key, only }),
+        1 => (key(), only).prop_map(|(key, only)| Command::Delete { key, only }),
         1 => (key(), -3..3_i64, expires_in()).prop_map(|(key, by, expires_in)| Command::Increment { key, by, expires_in }),
         1 => (key(), value(), expires_in()).prop_map(|(key, value, expires_in)| Command::Append { key, value, expires_in }),
     ]
@@ -114,9 +114,11 @@ fn simple() -> impl Strategy<Value = Command> {
 
 fn command() -> impl Strategy<Value = Command> {
     let conditions = proptest::collection::vec((key(), only()), 0..2);
+    // The naive one does not know the versions that a transaction itself gives.
+    let known = || prop_oneof![4 => Just(If::Always), 1 => Just(If::Absent), 1 => value().prop_map(If::Value)];
     prop_oneof![
-        5 => simple(),
-        1 => (conditions, proptest::collection::vec(simple(), 0..5))
+        5 => simple(prop_oneof![2 => only(), 1 => known()].boxed()),
+        1 => (conditions, proptest::collection::vec(simple(known().boxed()), 0..5))
             .prop_map(|(conditions, operations)| Command::Transact { conditions, operations }),
     ]
 }
