@@ -179,7 +179,7 @@ fn engine(path: PathBuf) -> Result<mpsc::SyncSender<Put>> {
     const TABLE: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("bench");
     let database = redb::Database::builder().create_with_file_format_v3(true).create(path)?;
     let (queue, work) = mpsc::sync_channel::<Put>(BATCH_MAX);
-    let commit = move |batch: &[Put]| -> std::result::Result<(), redb::Error> {
+    let commit = move |batch: &[Put]| -> Result<()> {
         let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(TABLE)?;

@@ -10,7 +10,6 @@ use edri::store::event::Done;
 pub const WRITERS: usize = 64;
 
 /// A store in this file.
-#[must_use]
 pub fn keeper(path: &str) -> App {
     App::new("keeper").manager(Store::open(path).namespace("kept"))
 }
@@ -31,9 +30,10 @@ fn say(line: std::fmt::Arguments<'_>) -> std::io::Result<()> {
 pub fn write_until_killed(path: &str) -> edri::Result<()> {
     keeper(path).run_with(async |node: Node| {
         let kept = Namespace::<i64>::new(node.bus(), "kept");
-        let writers = (0..WRITERS).map(|writer| {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
             let kept = kept.clone();
-            tokio::spawn(async move {
+            writers.spawn(async move {
                 let [left, right, count] = keys(writer);
                 let mut number = kept.get(&count).await.expect("answers").unwrap_or(0);
                 loop {
@@ -43,12 +43,11 @@ pub fn write_until_killed(path: &str) -> edri::Result<()> {
                     assert!(matches!(done[2], Done::Incremented(now) if now.value == number));
                     say(format_args!("{writer} {number}")).expect("is heard");
                 }
-            })
-        });
-        let writers: Vec<_> = writers.collect();
-        for writer in writers {
-            writer.await.map_err(std::io::Error::other)?;
+            });
         }
+        let ended: Option<Result<(), _>> = writers.join_next().await;
+        panic!("a writer has ended: {ended:?}");
+        #[expect(unreachable_code, reason = "it says what this block gives")]
         Ok::<_, edri::Error>(())
     })?;
     Ok(())

@@ -18,8 +18,11 @@ const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long a running store waits for that.
 const COMPARE_LIMIT: Duration = Duration::from_secs(4);
 
-// Held to look and to add or take out. By node (its life) and namespace: the manager that has it.
-static HELD: Mutex<BTreeMap<(Incarnation, Box<str>), Box<str>>> = Mutex::new(BTreeMap::new());
+/// By node (its life) and namespace: the manager that has it.
+type Holders = BTreeMap<(Incarnation, Box<str>), Box<str>>;
+
+// Held to look and to add or take out.
+static HELD: Mutex<Holders> = Mutex::new(BTreeMap::new());
 
 /// What a store has claimed on its node; given up when dropped.
 #[derive(Debug)]

@@ -137,14 +137,14 @@ impl<T> Namespace<T> {
         &self.name
     }
 
-    async fn declare(&self) -> Result<(), Error> {
+    async fn declare(&self) -> Result<&(), Error> {
         let declare = async || {
             for event in descriptors(&self.name)? {
                 self.bus.declare(event).await?;
             }
             Ok::<_, Error>(())
         };
-        self.declared.get_or_try_init(declare).await.map(|()| ())
+        self.declared.get_or_try_init(declare).await
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(&self, verb: Verb, question: &Q) -> Result<A, Error> {

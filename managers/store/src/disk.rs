@@ -15,7 +15,7 @@ use edri_events::Failure;
 use redb::{Database, ReadableTable, TableDefinition, TableError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::file::{self, StoreError};
+use crate::file::{self, EngineError, StoreError};
 use crate::limits::WRITES_WAITING_MAX;
 use crate::model::{Bounds, Effects, Model};
 use crate::namespace::{Namespace, Replying};
@@ -77,7 +77,7 @@ fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Resu
 }
 
 fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -> Result<Model, StoreError> {
-    let fail = |source: redb::Error| file::failed(path, source);
+    let fail = |source: EngineError| file::failed(path, source);
     let mut model = Model::new(bounds);
     let read = database.begin_read().map_err(|error| fail(error.into()))?;
     let meta = read.open_table(file::META).map_err(|error| fail(error.into()))?;
@@ -111,7 +111,7 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
 }
 
 /// A table, if there is one.
-fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
+fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, EngineError> {
     match opened {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -299,7 +299,7 @@ fn change_bytes(change: &crate::model::Change) -> usize {
 }
 
 /// Writes a batch in one transaction. When this returns, it is on disk.
-fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
+fn commit(database: &Database, batch: &[Write]) -> Result<(), EngineError> {
     let transaction = database.begin_write()?;
     let mut names: Vec<&Arc<Namespace>> = Vec::new();
     for write in batch {
@@ -315,7 +315,7 @@ fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
             let mut answers = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&answers))?;
             let (sum_row, version_row) = (file::sum_row(&namespace.name), file::version_row(&namespace.name));
             let kept = meta.get(&*sum_row)?.map(|sum| file::Sum::read(sum.value()));
-            let damaged = || redb::Error::Corrupted(format!("the sum of namespace `{}`", namespace.name));
+            let damaged = || redb::StorageError::Corrupted(format!("the sum of namespace `{}`", namespace.name));
             let mut sum = kept.map_or(Ok(file::Sum::default()), |kept| kept.ok_or_else(damaged))?;
             let mut version = None;
             for write in batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace)) {
@@ -356,7 +356,7 @@ pub(crate) fn commit_for_tests(
     database: &Database,
     namespace: &Arc<Namespace>,
     effects: Vec<Effects>,
-) -> Result<(), redb::Error> {
+) -> Result<(), EngineError> {
     let write = |effects| Write { namespace: Arc::clone(namespace), effects, reply: None };
     commit(database, &effects.into_iter().map(write).collect::<Vec<_>>())
 }

@@ -85,9 +85,25 @@ pub(crate) fn damaged(path: &Path, what: &str) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), what: what.to_owned() }
 }
 
+/// An error of the engine, boxed because it is large.
+#[derive(Debug)]
+pub(crate) struct EngineError(Box<redb::Error>);
+
+macro_rules! engine_errors {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for EngineError {
+            fn from(error: redb::$error) -> Self {
+                Self(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+engine_errors!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+
 /// What an error of the engine means.
-pub(crate) fn failed(path: &Path, error: redb::Error) -> StoreError {
-    match error {
+pub(crate) fn failed(path: &Path, error: EngineError) -> StoreError {
+    match *error.0 {
         redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => damaged(path, &source.to_string()),
         redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
@@ -233,7 +249,7 @@ pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
 }
 
 fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
-    let fail = |error: redb::Error| failed(path, error);
+    let fail = |error: EngineError| failed(path, error);
     let read = database.begin_read().map_err(|error| fail(error.into()))?;
     let meta = read.open_table(META).map_err(|_| damaged(path, "it is no store's file"))?;
     let format = meta.get("format").map_err(|error| fail(error.into()))?;
@@ -247,7 +263,7 @@ fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
 /// Makes a file without items: under another name first, so that what has the name is whole.
 fn make(path: &Path) -> Result<(), StoreError> {
     fill(path, |database| {
-        let fail = |error: redb::Error| failed(path, error);
+        let fail = |error: EngineError| failed(path, error);
         let transaction = database.begin_write().map_err(|error| fail(error.into()))?;
         transaction
             .open_table(META)
@@ -290,7 +306,7 @@ fn fill<T>(path: &Path, fill: impl FnOnce(&Database) -> Result<T, StoreError>) -
 /// Copies all tables as they are at one moment.
 pub(crate) fn copy(read: &ReadTransaction, from: &Path, to: &Path) -> Result<(), StoreError> {
     fill(to, |database| {
-        let fail = |error: redb::Error| failed(from, error);
+        let fail = |error: EngineError| failed(from, error);
         let transaction = database.begin_write().map_err(|error| failed(to, error.into()))?;
         for table in read.list_tables().map_err(|error| fail(error.into()))? {
             let name = table.name().to_owned();
@@ -427,7 +443,7 @@ pub fn restore(backup: impl AsRef<Path>, store: impl AsRef<Path>) -> Result<(), 
 }
 
 fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
-    let fail = |error: redb::Error| failed(path, error);
+    let fail = |error: EngineError| failed(path, error);
     let meta = read.open_table(META).map_err(|error| fail(error.into()))?;
     for table in read.list_tables().map_err(|error| fail(error.into()))? {
         let name = table.name().to_owned();

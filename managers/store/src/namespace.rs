@@ -23,6 +23,9 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, crate::event::milliseconds)
 }
 
+/// A change that is to be published.
+type Announced = (What, Arc<str>, u64);
+
 /// A namespace and everybody's way to it.
 #[derive(Debug)]
 pub(crate) struct Namespace {
@@ -36,9 +39,9 @@ pub(crate) struct Namespace {
     // Held to read or set: who has the namespace instead.
     pub(crate) given_up: Mutex<Option<Failure>>,
     /// What is to be published; one task does so.
-    news: mpsc::Sender<(What, Arc<str>, u64)>,
+    news: mpsc::Sender<Announced>,
     // Taken once, by that task.
-    publishing: Mutex<Option<mpsc::Receiver<(What, Arc<str>, u64)>>>,
+    publishing: Mutex<Option<mpsc::Receiver<Announced>>>,
     /// How many changes were not published because their subscribers were too slow.
     pub(crate) unpublished: AtomicU64,
 }
@@ -262,11 +265,11 @@ impl Namespace {
 /// What is to be published; given back when the task that does so ends.
 struct Publishing<'a> {
     namespace: &'a Namespace,
-    receiver: Option<mpsc::Receiver<(What, Arc<str>, u64)>>,
+    receiver: Option<mpsc::Receiver<Announced>>,
 }
 
 impl Publishing<'_> {
-    async fn next(&mut self) -> Option<(What, Arc<str>, u64)> {
+    async fn next(&mut self) -> Option<Announced> {
         self.receiver.as_mut()?.recv().await
     }
 }

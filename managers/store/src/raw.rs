@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_nests_too_deep_is_refused() {
-        let deep = vec![0x91; VALUE_NESTING_MAX + 2];
+        let deep = [0x91; VALUE_NESTING_MAX + 2];
         assert_eq!(super::value(&mut &deep[..]), Err(Malformed::Deep));
     }
 }
