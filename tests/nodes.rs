@@ -35,7 +35,7 @@ impl Cluster {
         self.authority.issue(&name, Duration::from_secs(3600)).expect("an identity")
     }
 
-    fn listening(&self, node: &str) -> Connector {
+    pub(crate) fn listening(&self, node: &str) -> Connector {
         Connector::listen("127.0.0.1:0").with_identity(self.identity(node))
     }
 

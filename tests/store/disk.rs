@@ -14,16 +14,16 @@ use super::{code, next, text};
 use crate::support::{ends_well, started, within};
 
 /// A folder of its own, gone in the end.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("edri-{name}-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(super) fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("is text").to_owned()
     }
 }

@@ -8,6 +8,7 @@ use edri::prelude::*;
 use edri::store::event::What;
 use edri_tests::proxy::{Proxy, Weather};
 
+use super::disk::Folder;
 use super::{code, next, text};
 use crate::nodes::{Cluster, address, reaches};
 use crate::support::{LIMIT, ends_well, within};
@@ -126,4 +127,50 @@ async fn of_two_claims_that_meet_later_the_later_one_stops_answering_and_says_so
     assert_eq!(here.get("a").await.expect("answers").as_deref(), Some("first"), "the earlier goes on");
     ends_well(&sensor).await;
     ends_well(&centre).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_whose_store_dies_and_comes_back_goes_on_and_does_nothing_twice() {
+    let folder = Folder::new("back");
+    let path = folder.file("store");
+    let keeping = || Store::open(&path).namespace("things");
+    let cluster = Cluster::new();
+    let first = cluster.listens("centre", |app| app.manager(keeping())).await;
+    let proxy = Proxy::start(address(&first), Weather::default(), 63).await.expect("a proxy");
+    let sensor = cluster.dials("sensor", proxy.address(), &["centre"], |app| app).await;
+    let things = Namespace::<i64>::new(sensor.bus(), "things").time_limit(2 * LIMIT);
+    let writers = (0..8).map(|writer| {
+        let things = things.clone();
+        tokio::spawn(async move {
+            for number in 1..=200 {
+                assert_eq!(things.increment(&format!("n{writer}"), 1).await.expect("is done"), number, "once");
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let there = Namespace::<i64>::new(first.bus(), "things");
+    within("some writes", async {
+        while there.get("n0").await.expect("answers").is_none_or(|count| count < 20) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // What it had not answered by now is asked of its next life.
+    drop((first, there));
+    let second = within("the file to be closed", async {
+        loop {
+            let app = App::new("centre").manager(keeping()).connector(cluster.listening("centre"));
+            match app.start().await {
+                Ok(node) => return node,
+                Err(error) => assert!(error.to_string().contains("open already"), "{error}"),
+            }
+        }
+    })
+    .await;
+    proxy.turn_to(address(&second));
+    for writer in writers {
+        tokio::time::timeout(2 * LIMIT, writer).await.expect("in time").expect("is done");
+    }
+    ends_well(&sensor).await;
+    ends_well(&second).await;
 }

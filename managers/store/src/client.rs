@@ -151,14 +151,15 @@ impl<T> Namespace<T> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, question)?;
         let (event, limit) = (verb.event(&self.name), Instant::now() + self.time_limit);
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut lost) = (PAUSE_FIRST, false);
         loop {
             let left = limit.saturating_duration_since(Instant::now());
             let options = Options::new().time_limit(left);
             match self.bus.untyped().request_with(&event, body.clone(), &options).await {
                 Ok(answer) => return Ok(answer.decode()?),
                 // Whether it was done is not known; under the same id it is not done twice.
-                Err(RequestError::PeerLost(_) | RequestError::WorkerLost(_)) if pause < left => {
+                Err(error) if pause < left && is_lost(&error, lost) => {
+                    lost = true;
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                     pause = (pause * 2).min(PAUSE_LONGEST);
                 }
@@ -314,6 +315,15 @@ impl<T: Serialize + Sync> Namespace<T> {
     pub fn transaction(&self) -> Transaction<'_, T> {
         let transact = Transact { conditions: Vec::new(), operations: Vec::new(), request: request_id() };
         Transaction { namespace: self, transact }
+    }
+}
+
+/// Whether the store, or the way to it, is lost; after that it may not be back yet.
+fn is_lost(error: &RequestError, before: bool) -> bool {
+    match error {
+        RequestError::PeerLost(_) | RequestError::WorkerLost(_) => true,
+        RequestError::NoHandler(_) => before,
+        _ => false,
     }
 }
 

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, TableHandle};
+use redb::{Builder, Database, ReadTransaction, ReadableTable, TableDefinition, TableHandle};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ask;
@@ -233,6 +233,16 @@ pub(crate) fn read_answer(id: &str, record: &[u8]) -> Option<Remembered> {
 
 // ---- files -------------------------------------------------------------------------------------------------------------
 
+/// How much of a file the engine keeps in memory. All items are there anyway, so this is for its own pages.
+const ENGINE_CACHE_BYTES: usize = 32 << 20;
+
+/// The engine as it is used here.
+fn engine() -> Builder {
+    let mut engine = Database::builder();
+    engine.create_with_file_format_v3(true).set_cache_size(ENGINE_CACHE_BYTES);
+    engine
+}
+
 /// Opens a file, or makes one where there is none.
 pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
     match std::fs::metadata(path) {
@@ -242,7 +252,7 @@ pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
         Err(source) => return Err(io_error(path, "look at")(source)),
     }
     guarded(path, || {
-        let database = Database::open(path).map_err(|error| failed(path, error.into()))?;
+        let database = engine().open(path).map_err(|error| failed(path, error.into()))?;
         check_format(&database, path)?;
         Ok(database)
     })
@@ -282,10 +292,7 @@ fn fill<T>(path: &Path, fill: impl FnOnce(&Database) -> Result<T, StoreError>) -
     partial.push(format!(".{}-{:x}.partial", std::process::id(), fastrand::u64(..)));
     let partial = PathBuf::from(partial);
     let filled = (|| {
-        let database = Database::builder()
-            .create_with_file_format_v3(true)
-            .create(&partial)
-            .map_err(|error| failed(&partial, error.into()))?;
+        let database = engine().create(&partial).map_err(|error| failed(&partial, error.into()))?;
         let filled = fill(&database)?;
         drop(database);
         File::open(&partial).and_then(|file| file.sync_all()).map_err(io_error(&partial, "sync"))?;
@@ -349,7 +356,7 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged,
     let scratch = PathBuf::from(scratch);
     std::fs::copy(from, &scratch).map_err(io_error(from, "copy"))?;
     let salvaged = guarded(from, || {
-        let database = Database::open(&scratch).map_err(|error| failed(from, error.into()))?;
+        let database = engine().open(&scratch).map_err(|error| failed(from, error.into()))?;
         salvage_from(&database, from, to)
     });
     if let Err(error) = std::fs::remove_file(&scratch) {

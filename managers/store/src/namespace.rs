@@ -42,7 +42,7 @@ pub(crate) struct Namespace {
     news: mpsc::Sender<Announced>,
     // Taken once, by that task.
     publishing: Mutex<Option<mpsc::Receiver<Announced>>>,
-    /// How many changes were not published because their subscribers were too slow.
+    /// How many changes were not published because their subscribers were too slow, since somebody said so.
     pub(crate) unpublished: AtomicU64,
 }
 

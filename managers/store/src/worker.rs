@@ -11,7 +11,7 @@ use edri_router::system::{ManagerChanged, NodeChanged};
 use edri_router::{Bus, Health, ManagerState};
 use edri_workers::{Context, HandleAny, Worker};
 use parking_lot::Mutex;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::ask::Fields;
@@ -54,7 +54,7 @@ pub(crate) struct StoreWorker {
     shared: Arc<Shared>,
     queue: Option<tokio::sync::mpsc::Sender<Work>>,
     held: Option<Held>,
-    keeper: Option<AbortHandle>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl StoreWorker {
@@ -104,13 +104,19 @@ impl Worker for StoreWorker {
             namespaces: self.shared.namespaces.clone(),
             queue: self.queue.as_ref().map(tokio::sync::mpsc::Sender::downgrade),
         };
-        self.keeper = Some(tokio::spawn(keeper.run()).abort_handle());
+        self.keeper = Some(tokio::spawn(keeper.run()));
         Ok(())
     }
 
     async fn stopping(&mut self, _: &mut Context) {
         if let Some(keeper) = self.keeper.take() {
             keeper.abort();
+            // Its subscriptions end with it, and what they have not read is accounted for before the node is.
+            if let Err(error) = keeper.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "the keeper of a store panicked");
+            }
         }
         let because = Failure::new("stopping", "the store is stopping");
         self.shared.namespaces.iter().for_each(|namespace| namespace.end_watches(&because));
@@ -216,6 +222,7 @@ impl Keeper {
                 _ = sweep.tick() => self.sweep().await,
                 () = &mut claims => {
                     claim::compare(&self.bus, &self.namespaces).await;
+                    self.complain();
                     claims.as_mut().reset(Instant::now() + CLAIMS_EVERY);
                 }
                 Some(change) = nodes.next() => match change.state.as_str() {
@@ -242,11 +249,28 @@ impl Keeper {
         self.namespaces.iter().for_each(|namespace| namespace.end_watches(&because));
     }
 
+    /// Says how many changes were not published, as far as it was not said.
+    fn complain(&self) {
+        for namespace in &self.namespaces {
+            let missed = namespace.unpublished.swap(0, Ordering::Relaxed);
+            if missed > 0 {
+                tracing::warn!(
+                    namespace = %namespace.name, missed,
+                    "changes were not published: subscribers of its `changed` are too slow; watch it instead"
+                );
+            }
+        }
+    }
+
     async fn sweep(&self) {
         for namespace in &self.namespaces {
             while namespace.is_due() && namespace.check_owned().is_ok() {
                 match &self.queue {
-                    None => namespace.sweep(None),
+                    None => {
+                        namespace.sweep(None);
+                        // Many may expire at once, and others want this thread.
+                        tokio::task::yield_now().await;
+                    }
                     Some(queue) => {
                         let Some(queue) = queue.upgrade() else { return };
                         let Ok(place) = queue.reserve().await else { return };
