@@ -18,6 +18,7 @@ mod running;
 mod same;
 mod start;
 mod stop;
+mod store;
 mod subscriptions;
 mod supervision;
 mod support;

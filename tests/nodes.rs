@@ -21,12 +21,12 @@ use edri_tests::proxy::{Proxy, Weather};
 use crate::support::{Noted, Seen, ends_well, keeps, noted, started, until, within};
 
 /// The authority of a cluster, which lets nodes in.
-struct Cluster {
+pub(crate) struct Cluster {
     authority: Authority,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { authority: Authority::generate().expect("an authority") }
     }
 
@@ -35,7 +35,7 @@ impl Cluster {
         self.authority.issue(&name, Duration::from_secs(3600)).expect("an identity")
     }
 
-    fn listening(&self, node: &str) -> Connector {
+    pub(crate) fn listening(&self, node: &str) -> Connector {
         Connector::listen("127.0.0.1:0").with_identity(self.identity(node))
     }
 
@@ -44,12 +44,18 @@ impl Cluster {
     }
 
     /// Starts a node that listens.
-    async fn listens(&self, name: &str, more: impl FnOnce(App) -> App) -> Node {
+    pub(crate) async fn listens(&self, name: &str, more: impl FnOnce(App) -> App) -> Node {
         started(more(App::new(name)).connector(self.listening(name))).await
     }
 
     /// Starts a node that dials, and returns once it has met all of these.
-    async fn dials(&self, name: &str, address: SocketAddr, meets: &[&str], more: impl FnOnce(App) -> App) -> Node {
+    pub(crate) async fn dials(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        meets: &[&str],
+        more: impl FnOnce(App) -> App,
+    ) -> Node {
         let app = more(App::new(name)).connector(self.dialling(name, address));
         started(meets.iter().fold(app, |app, node| app.expects(node))).await
     }
@@ -72,7 +78,7 @@ impl Cluster {
     }
 
     /// Starts a centre and a sensor that has met it, with a proxy between them.
-    async fn apart(
+    pub(crate) async fn apart(
         &self,
         seed: u64,
         centre: impl FnOnce(App, Connector) -> App,
@@ -88,7 +94,7 @@ impl Cluster {
 
 /// How two nodes are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// By a link between them.
     Direct,
     /// By a third node that only forwards.
@@ -98,15 +104,15 @@ enum Way {
 const WAYS: [Way; 2] = [Way::Direct, Way::Switch];
 
 /// A sensor and a centre.
-struct Pair {
-    centre: Node,
-    sensor: Node,
+pub(crate) struct Pair {
+    pub(crate) centre: Node,
+    pub(crate) sensor: Node,
     switch: Option<Node>,
 }
 
 impl Pair {
     /// Stops all, the sensor first; none leaves anything behind. What the sensor and the centre report.
-    async fn end(&self) -> (Arc<ShutdownReport>, Arc<ShutdownReport>) {
+    pub(crate) async fn end(&self) -> (Arc<ShutdownReport>, Arc<ShutdownReport>) {
         let sensor = ends_well(&self.sensor).await;
         let centre = ends_well(&self.centre).await;
         if let Some(switch) = &self.switch {
@@ -117,7 +123,7 @@ impl Pair {
     }
 }
 
-fn address(node: &Node) -> SocketAddr {
+pub(crate) fn address(node: &Node) -> SocketAddr {
     node.link_address().expect("it has a connector")
 }
 
@@ -127,13 +133,13 @@ fn seen_by(node: &Node, other: &str) -> Option<NodeView> {
 }
 
 /// Waits until a node says that it can, or cannot, reach another.
-async fn reaches(node: &Node, other: &str, reachable: bool) {
+pub(crate) async fn reaches(node: &Node, other: &str, reachable: bool) {
     let what = format!("{} to {} {other}", node.topology().node, if reachable { "reach" } else { "lose" });
     until(&what, || seen_by(node, other).is_some_and(|view| view.reachable) == reachable).await;
 }
 
 /// Waits until a node can send to so many groups of others.
-async fn knows(node: &Node, groups: usize) {
+pub(crate) async fn knows(node: &Node, groups: usize) {
     until("the groups of other nodes", || node.topology().remote.len() == groups).await;
     // Behind the changes that brought them.
     within("the table", node.router().change(Vec::new(), &[])).await.expect("nothing to refuse");

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use edri::prelude::*;
 use edri::{Body, Encoding};
-use edri_tests::{chaos, cluster, workers};
+use edri_tests::{chaos, cluster, keeper, workers};
 
 fn main() -> edri::Result<()> {
     // The greeting is not the one that the scenarios expect: that comes from their node.
@@ -19,6 +19,8 @@ fn main() -> edri::Result<()> {
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
             cluster::run(role)
         }
+        ["keeper", "write", path] => keeper::write_until_killed(path),
+        ["keeper", "fill", path] => keeper::fill(path),
         ["chaos", seed, events, python, script, token] => {
             let number = |text: &str| text.parse().map_err(std::io::Error::other);
             let told = chaos::run(number(seed)?, number(events)?, python, script, token)?;

@@ -71,6 +71,7 @@ pub use edri_router::{
     Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
     TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
+pub use edri_store::{self as store, Namespace, Store};
 pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
 };
@@ -85,8 +86,8 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, App, Body, Bus, Connector, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
-        Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, TunnelError, Worker, data,
-        event,
+        Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Store, TunnelError,
+        Worker, data, event,
     };
 }
 

@@ -2,5 +2,6 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod keeper;
 pub mod proxy;
 pub mod workers;

@@ -1,0 +1,203 @@
+//! The store beside a bare request, and beside its engine alone.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use edri::{Bus, Definition, Encoding, IntoDefinition, Manager, Namespace, Store};
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use crate::Result;
+use crate::case::{Case, Figures};
+use crate::event::{Ask, Oracle, node, stop};
+use crate::harness::{Plan, Side, compare};
+
+/// In the order they are run. The budgets are those of the project's plan.
+pub(crate) const CASES: &[Case] = &[
+    Case::new("store.get", "requests/s", 0.8, |plan| Box::pin(get(plan))).one_in_flight(),
+    Case::new("store.get64", "requests/s", 0.8, |plan| Box::pin(get64(plan))),
+    Case::informing("store.set64", "requests/s", |plan| Box::pin(set64(plan))),
+    Case::new("store.set_durable", "requests/s", 0.8, |plan| Box::pin(set_durable(plan))),
+];
+
+/// How many ask at once.
+const REQUESTERS: u64 = 64;
+/// How many keys there are.
+const KEYS: u64 = 1000;
+/// How many writes the engine alone takes into one transaction, as the store does.
+const BATCH_MAX: usize = 4096;
+
+fn oracle() -> Definition {
+    Manager::new("oracle").worker(Oracle::default).handles::<Ask>().into()
+}
+
+/// So many keys, written once.
+fn keys() -> Vec<String> {
+    (0..KEYS).map(|number| format!("key/{number}")).collect()
+}
+
+async fn timed(work: impl Future<Output = ()>) -> Duration {
+    let began = Instant::now();
+    work.await;
+    began.elapsed()
+}
+
+/// `rounds` shared by many at once.
+async fn by_many<F: Future<Output = ()> + Send + 'static>(rounds: u64, each: impl Fn(u64, u64) -> F) {
+    let workers = (0..REQUESTERS).map(|worker| tokio::spawn(each(worker, rounds.div_ceil(REQUESTERS))));
+    join_all(workers).await.into_iter().for_each(|ended| ended.expect("no panic"));
+}
+
+async fn filled(bus: &Bus) -> Result<Namespace<[u64; 7]>> {
+    let namespace = Namespace::new(bus, "bench");
+    for key in keys() {
+        namespace.set(&key, &[u64::MAX; 7]).await?;
+    }
+    Ok(namespace)
+}
+
+async fn read(namespace: Namespace<[u64; 7]>, worker: u64, rounds: u64) {
+    let keys = keys();
+    for round in 0..rounds {
+        let key = &keys[((worker * 31 + round) % KEYS) as usize];
+        std::hint::black_box(namespace.get(key).await.expect("the node runs"));
+    }
+}
+
+async fn ask(bus: Bus, rounds: u64) {
+    for number in 0..rounds {
+        std::hint::black_box(bus.request(Ask::new(number)).await.expect("the node runs"));
+    }
+}
+
+/// One reader, and one who asks a worker that knows the answer.
+async fn get(plan: Plan) -> Result<Figures> {
+    let node = node([oracle(), Store::memory().namespace("bench").into_definition()]).await?;
+    let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
+    let ours = Side::new("edri", move |rounds| timed(read(namespace.clone(), 0, rounds)));
+    let reference = Side::new("bare request", move |rounds| timed(ask(bus.clone(), rounds)));
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+async fn get64(plan: Plan) -> Result<Figures> {
+    let node = node([oracle(), Store::memory().namespace("bench").into_definition()]).await?;
+    let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
+    let ours = Side::new("edri", move |rounds| {
+        let namespace = namespace.clone();
+        timed(by_many(rounds, move |worker, rounds| read(namespace.clone(), worker, rounds)))
+    });
+    let reference = Side::new("bare request", move |rounds| {
+        let bus = bus.clone();
+        timed(by_many(rounds, move |_, rounds| ask(bus.clone(), rounds)))
+    });
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+async fn write(namespace: Namespace<[u64; 7]>, worker: u64, rounds: u64) {
+    let keys = keys();
+    for round in 0..rounds {
+        let key = &keys[((worker * 31 + round) % KEYS) as usize];
+        namespace.set(key, &[u64::MAX; 7]).await.expect("the node runs");
+    }
+}
+
+async fn set64(plan: Plan) -> Result<Figures> {
+    let node = node([oracle(), Store::memory().namespace("bench").into_definition()]).await?;
+    let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
+    let ours = Side::new("edri", move |rounds| {
+        let namespace = namespace.clone();
+        timed(by_many(rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
+    });
+    let reference = Side::new("bare request", move |rounds| {
+        let bus = bus.clone();
+        timed(by_many(rounds, move |_, rounds| ask(bus.clone(), rounds)))
+    });
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+/// A folder beside the program, so on the disk that it was built on; gone in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let folder = program.with_file_name(format!("bench-store-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// 64 writers of about 64 bytes each, every one of which waits until its own is on disk.
+async fn set_durable(plan: Plan) -> Result<Figures> {
+    let folder = Folder::new()?;
+    let node = node([Store::open(folder.0.join("store")).namespace("bench").into_definition()]).await?;
+    let namespace = Namespace::new(node.bus(), "bench");
+    let ours = Side::new("edri", move |rounds| {
+        let namespace = namespace.clone();
+        timed(by_many(rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
+    });
+    let engine = engine(folder.0.join("engine"))?;
+    let reference = Side::new("redb, batched", move |rounds| {
+        let engine = engine.clone();
+        timed(by_many(rounds, move |worker, rounds| put(engine.clone(), worker, rounds)))
+    });
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+/// A key, a value, and whom to tell.
+type Put = (String, Vec<u8>, oneshot::Sender<()>);
+
+async fn put(engine: mpsc::SyncSender<Put>, worker: u64, rounds: u64) {
+    let keys = keys();
+    let value = Encoding::MessagePack.encode(&[u64::MAX; 7]).expect("encodes");
+    for round in 0..rounds {
+        let key = keys[((worker * 31 + round) % KEYS) as usize].clone();
+        let (done, is_done) = oneshot::channel();
+        // There are fewer writers than places.
+        engine.try_send((key, value.to_vec(), done)).expect("has room");
+        is_done.await.expect("is written");
+    }
+}
+
+/// The engine alone: one thread that takes what waits into one transaction.
+fn engine(path: PathBuf) -> Result<mpsc::SyncSender<Put>> {
+    const TABLE: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("bench");
+    let database = redb::Database::builder().create_with_file_format_v3(true).create(path)?;
+    let (queue, work) = mpsc::sync_channel::<Put>(BATCH_MAX);
+    let commit = move |batch: &[Put]| -> Result<()> {
+        let transaction = database.begin_write()?;
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            for (key, value, _) in batch {
+                table.insert(&**key, &**value)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    };
+    std::thread::spawn(move || {
+        while let Ok(first) = work.recv() {
+            let mut batch = vec![first];
+            batch.extend(work.try_iter().take(BATCH_MAX - 1));
+            commit(&batch).expect("the disk takes it");
+            for (_, _, done) in batch {
+                let _ = done.send(());
+            }
+        }
+    });
+    Ok(queue)
+}
