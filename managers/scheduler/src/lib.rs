@@ -1,0 +1,4 @@
+//! Time-defined sending.
+mod cron;
+pub mod limits;
+pub use cron::{Cron, CronError};
