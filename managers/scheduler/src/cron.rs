@@ -14,6 +14,8 @@ use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 
 use crate::limits::CRON_BYTES_MAX;
+pub(crate) use local::gap_end;
+
 use field::Field;
 
 /// A cron expression that was understood.

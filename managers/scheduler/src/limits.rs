@@ -30,6 +30,10 @@ pub const RESULT_BYTES_MAX: usize = 64 << 10;
 pub const FINISHED_MAX: usize = 1024;
 /// The most notifications that wait for room, and apart from these the most requests that wait for their response.
 pub const SENDING_MAX: usize = 4096;
+/// A run that needs a claim is not sent later than this.
+pub const CLAIM_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// So long a claim is kept.
+pub const CLAIM_KEPT: Duration = Duration::from_secs(48 * 3600);
 /// How many runs of a cron expression are looked through to count those that were missed.
 pub(crate) const MISSED_COUNTED_MAX: usize = 10_000;
 /// How often the system's clock is looked at for steps.
@@ -41,4 +45,6 @@ pub(crate) const QUEUE: usize = 1024;
 
 const _: () = assert!(FINISHED_MAX <= ENTRIES_DEFAULT && ENTRIES_DEFAULT <= ENTRIES_MAX);
 const _: () = assert!(ENTRIES_MAX < u32::MAX as usize);
+// By clocks that disagree by less than a day, no claim has expired while its run may still be sent.
+const _: () = assert!(CLAIM_KEPT.as_secs() >= 2 * CLAIM_AGE_MAX.as_secs());
 const _: () = assert!(CLOCK_LOOK.as_millis() < 1000);

@@ -37,7 +37,7 @@ pub(super) fn next_by_wall(cron: &Cron, after: DateTime<Utc>, zone: Tz) -> Optio
 }
 
 /// The end of the gap that leaves this local time out.
-fn gap_end(zone: Tz, local: NaiveDateTime) -> DateTime<Utc> {
+pub(crate) fn gap_end(zone: Tz, local: NaiveDateTime) -> DateTime<Utc> {
     let about = local.and_utc();
     change(zone, about - FAR, about + FAR)
 }
