@@ -71,6 +71,9 @@ pub use edri_router::{
     Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
     TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
+/// What is sent at times: entries, and the events of a [`Scheduler`].
+pub use edri_scheduler as scheduler;
+pub use edri_scheduler::{Entry, Scheduler};
 pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
 };
@@ -84,8 +87,8 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, App, Body, Bus, Connector, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
-        Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, TunnelError, Worker, data,
+        Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
+        Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler, TunnelError, Worker, data,
         event,
     };
 }

@@ -492,3 +492,6 @@ fn go_on(plan: &Plan, due: i64, now: Now) -> i64 {
     };
     now.steady.saturating_add(due.saturating_sub(now.wall).min(longest))
 }
+
+#[cfg(test)]
+mod tests;
