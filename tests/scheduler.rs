@@ -47,7 +47,7 @@ async fn what_the_program_schedules_is_sent_when_it_is_due() {
 
 #[tokio::test]
 async fn what_is_sent_says_which_entry_and_due_time_it_is_of() {
-    let node = started(App::new("node").manager(Scheduler::new())).await;
+    let node = started(App::new("node").manager(Scheduler::new().declares::<Noted>())).await;
     let mut sent = node.bus().untyped().subscribe("test.noted").await.expect("subscribes");
     add(node.bus(), Entry::every(SOON, noted(1)).id("mine")).await;
     let first = within("a run", sent.next()).await.expect("one comes");

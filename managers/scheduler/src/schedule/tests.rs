@@ -85,7 +85,7 @@ fn an_interval_keeps_its_rate_however_late_its_runs_are() {
 fn an_aligned_interval_is_due_at_its_multiples() {
     let mut schedule = schedule(&[("it", entry(When::AlignedMs(900_000)))], Now { wall: NOON + 1, steady: 0 });
     let due = NOON + 900 * SECOND;
-    assert_eq!(dues(&mut schedule, Now { wall: due - 1, steady: 0 }), []);
+    assert_eq!(dues(&mut schedule, Now { wall: due - 1, steady: 0 }), [0_i64; 0]);
     assert_eq!(dues(&mut schedule, Now { wall: due, steady: 0 }), [due]);
 }
 
