@@ -19,6 +19,7 @@ mod same;
 mod scheduler;
 mod start;
 mod stop;
+mod store;
 mod subscriptions;
 mod supervision;
 mod support;

@@ -74,6 +74,7 @@ pub use edri_router::{
 /// What is sent at times: entries, and the events of a [`Scheduler`].
 pub use edri_scheduler as scheduler;
 pub use edri_scheduler::{Entry, Scheduler};
+pub use edri_store::{self as store, Namespace, Store};
 pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
 };
@@ -87,9 +88,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
-        Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler, TunnelError, Worker, data,
-        event,
+        Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent,
+        Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler,
+        Store, TunnelError, Worker, data, event,
     };
 }
 

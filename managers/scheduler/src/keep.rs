@@ -8,21 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edri_router::Bus;
-use edri_store::event::{Delete, Deleted, Item, List, Page, Set, Verb, Written};
+use edri_store::{Error, Namespace};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Entry;
 use crate::schedule::Tally;
-use crate::send::{StoreError, ask_store};
 
 /// How many entries are written at a time.
 const TOGETHER: usize = 64;
 /// The pause before what could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many entries a page has when they are read.
-const PAGE: u64 = 500;
+const PAGE: usize = 500;
+/// How long it is tried to write one.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An entry as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,28 +46,29 @@ pub(crate) struct Change {
 /// Where the entries of a scheduler are kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Keeper {
-    bus: Bus,
-    namespace: Arc<str>,
+    entries: Namespace<Record>,
     prefix: Arc<str>,
 }
 
 impl Keeper {
-    pub(crate) fn new(bus: Bus, namespace: &str) -> Self {
+    pub(crate) fn new(bus: &Bus, namespace: &str) -> Self {
         let me = bus.address();
         let manager = me.manager.as_ref().map(ToString::to_string).unwrap_or_default();
         let prefix = format!("entry/{}/{manager}/", me.node).into();
-        Self { bus, namespace: namespace.into(), prefix }
+        Self { entries: Namespace::new(bus, namespace).time_limit(WRITE_LIMIT), prefix }
     }
 
     /// All entries that are kept, by their ids.
-    pub(crate) async fn load(&self) -> Result<Vec<(String, Record)>, StoreError> {
+    pub(crate) async fn load(&self) -> Result<Vec<(String, Record)>, Error> {
         let mut loaded = Vec::new();
-        let mut after = None;
+        let mut after: Option<String> = None;
         loop {
-            let list = List { prefix: self.prefix.to_string(), after, limit: Some(PAGE) };
-            let page: Page<Record> = ask_store(&self.bus, &self.namespace, Verb::List, &list).await?;
-            let id = |item: Item<Record>| (item.key[self.prefix.len().min(item.key.len())..].to_owned(), item.value);
-            loaded.extend(page.items.into_iter().map(id));
+            let page = self.entries.list(&self.prefix, after.as_deref(), PAGE).await?;
+            let entries = page.items.into_iter().filter_map(|item| {
+                let id = item.key.strip_prefix(&*self.prefix)?.to_owned();
+                Some((id, item.value))
+            });
+            loaded.extend(entries);
             match page.next {
                 Some(next) => after = Some(next),
                 None => return Ok(loaded),
@@ -108,14 +110,8 @@ impl Keeper {
     async fn write(&self, mut change: Change) -> Option<Change> {
         let key = format!("{}{}", self.prefix, change.id);
         let written = match &change.record {
-            Some(value) => {
-                let set = Set { key, value, expires_in_ms: None, if_absent: false, if_version: None, request: None };
-                ask_store::<_, Written>(&self.bus, &self.namespace, Verb::Set, &set).await.map(drop)
-            }
-            None => {
-                let delete = Delete { key, if_version: None, request: None };
-                ask_store::<_, Deleted>(&self.bus, &self.namespace, Verb::Delete, &delete).await.map(drop)
-            }
+            Some(record) => self.entries.set(&key, &**record).await.map(drop),
+            None => self.entries.delete(&key).await.map(drop),
         };
         let told = written.as_ref().map(|()| ()).map_err(ToString::to_string);
         for waiting in change.waiting.drain(..) {

@@ -32,8 +32,12 @@ pub const FINISHED_MAX: usize = 1024;
 pub const SENDING_MAX: usize = 4096;
 /// A run that needs a claim is not sent later than this.
 pub const CLAIM_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// So long a scheduler waits for a claim.
+pub const CLAIM_LIMIT: Duration = Duration::from_secs(10);
 /// So long a claim is kept.
 pub const CLAIM_KEPT: Duration = Duration::from_secs(48 * 3600);
+/// How many namespaces of claims are kept at hand.
+pub(crate) const NAMESPACES_MAX: usize = 256;
 /// How many runs of a cron expression are looked through to count those that were missed.
 pub(crate) const MISSED_COUNTED_MAX: usize = 10_000;
 /// How often the system's clock is looked at for steps.

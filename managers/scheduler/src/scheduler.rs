@@ -245,7 +245,7 @@ impl Worker for Timekeeper {
     async fn started(&mut self, cx: &mut Context) -> Result<(), Failure> {
         let clocks = Clocks::start();
         let bus = cx.bus().clone();
-        let keeper = self.made.namespace.as_deref().map(|namespace| Keeper::new(bus.clone(), namespace));
+        let keeper = self.made.namespace.as_deref().map(|namespace| Keeper::new(&bus, namespace));
         let kept = match &keeper {
             Some(keeper) => keeper.load().await?,
             None => Vec::new(),

@@ -1,17 +1,18 @@
 //! Sends what is due. Apart from the timer, because whoever publishes runs the filters of subscribers and waits for room.
 
+use std::collections::HashMap;
 use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use edri_events::{Body, Descriptor, Encoding, Kind};
-use edri_router::{Bus, DeclareError, Options, PublishError, RequestError};
-use edri_store::event::{Set, Verb, Written};
+use edri_events::{Body, Descriptor, Kind};
+use edri_router::{Bus, DeclareError, Options, PublishError};
+use edri_store::Namespace;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::limits::{CLAIM_AGE_MAX, CLAIM_KEPT, RESULT_BYTES_MAX, SENDING_MAX};
+use crate::limits::{CLAIM_AGE_MAX, CLAIM_KEPT, CLAIM_LIMIT, NAMESPACES_MAX, RESULT_BYTES_MAX, SENDING_MAX};
 use crate::schedule::{Outcome, Run};
 use crate::{Action, Ask, Claim, Payload, Publish, Response};
 
@@ -55,6 +56,7 @@ struct Sending {
     futures: FuturesUnordered<BoxFuture<'static, (Ended, bool)>>,
     publishing: isize,
     asking: isize,
+    claims: HashMap<String, Namespace<Claimed>>,
 }
 
 impl Sending {
@@ -62,9 +64,10 @@ impl Sending {
     async fn begin(&mut self, bus: &Bus, run: Run) -> Option<Ended> {
         let asks = run.entry.claim.is_some() || matches!(run.entry.send, Action::Request(_));
         let is_full = if asks { self.asking } else { self.publishing } >= SENDING_MAX as isize;
+        let claims = run.entry.claim.as_ref().map(|claim| self.claims(bus, &claim.namespace));
         let (bus, given) = (bus.clone(), run.clone());
         let mut future: BoxFuture<'static, _> = Box::pin(async move {
-            let outcome = send(&bus, &run).await;
+            let outcome = send(&bus, &run, claims).await;
             (Ended { run, outcome }, asks)
         });
         // Most notifications are where they belong at once.
@@ -83,6 +86,15 @@ impl Sending {
         }
     }
 
+    /// The namespace where claims are made; one that was used before is there already.
+    fn claims(&mut self, bus: &Bus, namespace: &str) -> Namespace<Claimed> {
+        if self.claims.len() >= NAMESPACES_MAX {
+            self.claims.clear();
+        }
+        let made = self.claims.entry(namespace.to_owned());
+        made.or_insert_with(|| Namespace::new(bus, namespace).time_limit(CLAIM_LIMIT)).clone()
+    }
+
     fn count(&mut self, asks: bool, change: isize) {
         if asks { self.asking += change } else { self.publishing += change }
     }
@@ -92,9 +104,9 @@ fn failed(code: &str, message: String) -> Outcome {
     Outcome::Failed { code: code.to_owned(), message }
 }
 
-async fn send(bus: &Bus, run: &Run) -> Outcome {
-    if let Some(claim) = run.entry.claim.as_ref().filter(|_| !run.asked)
-        && let Err(outcome) = claim_run(bus, run, claim).await
+async fn send(bus: &Bus, run: &Run, claims: Option<Namespace<Claimed>>) -> Outcome {
+    if let (Some(claim), Some(claims), false) = (&run.entry.claim, claims, run.asked)
+        && let Err(outcome) = claim_run(bus, run, claim, &claims).await
     {
         return log(run, outcome);
     }
@@ -158,13 +170,13 @@ async fn publish_response(bus: &Bus, event: &str, body: Body, options: &Options)
 }
 
 /// Who has claimed a run.
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Claimed {
     node: String,
 }
 
 /// Claims a run for this scheduler; otherwise what it comes to without being sent.
-async fn claim_run(bus: &Bus, run: &Run, claim: &Claim) -> Result<(), Outcome> {
+async fn claim_run(bus: &Bus, run: &Run, claim: &Claim, claims: &Namespace<Claimed>) -> Result<(), Outcome> {
     let age = Utc::now().timestamp_micros().saturating_sub(run.due);
     if age > CLAIM_AGE_MAX.as_micros() as i64 && !claim.at_least_once {
         // Its claim may have expired meanwhile.
@@ -173,59 +185,16 @@ async fn claim_run(bus: &Bus, run: &Run, claim: &Claim) -> Result<(), Outcome> {
     }
     let me = bus.address();
     let manager = me.manager.as_ref().map(ToString::to_string).unwrap_or_default();
-    let set = Set {
-        key: format!("claim/{manager}/{}/{}", run.id, run.due),
-        value: Claimed { node: me.node.to_string() },
-        expires_in_ms: Some(CLAIM_KEPT.as_millis() as u64),
-        if_absent: true,
-        if_version: None,
-        request: None,
-    };
-    match ask_store::<_, Written>(bus, &claim.namespace, Verb::Set, &set).await {
+    let key = format!("claim/{manager}/{}/{}", run.id, run.due);
+    match claims.set(&key, &Claimed { node: me.node.to_string() }).expires_in(CLAIM_KEPT).if_absent().await {
         Ok(_) => Ok(()),
-        Err(StoreError::Refused { code, .. }) if code == "exists" => Err(Outcome::Elsewhere),
+        Err(error) if error.code() == "exists" => Err(Outcome::Elsewhere),
         Err(error) if claim.at_least_once => {
             tracing::warn!(entry = %run.id, %error, "a run is sent without a claim, and may be sent by others too");
             Ok(())
         }
         Err(error) => Err(failed("not_claimed", format!("it was not sent, as it could not be claimed: {error}"))),
     }
-}
-
-/// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    #[error("store `{namespace}`: {code}: {message}")]
-    Refused { namespace: String, code: String, message: String },
-    #[error("store `{namespace}`: {source}")]
-    Codec { namespace: String, source: edri_events::CodecError },
-}
-
-/// Asks the owner of a namespace.
-pub(crate) async fn ask_store<T, R>(bus: &Bus, namespace: &str, verb: Verb, ask: &T) -> Result<R, StoreError>
-where
-    T: serde::Serialize,
-    R: serde::de::DeserializeOwned,
-{
-    let codec = |source| StoreError::Codec { namespace: namespace.to_owned(), source };
-    let refused = |error: RequestError| StoreError::Refused {
-        namespace: namespace.to_owned(),
-        code: error.code().to_owned(),
-        message: error.to_string(),
-    };
-    let body = Body::encode(Encoding::MessagePack, ask).map_err(codec)?;
-    let event = verb.event(namespace);
-    let answer = match bus.untyped().request(&event, body.clone()).await {
-        Err(RequestError::Declare(DeclareError::UnknownEvent(_))) => {
-            // Nobody has spoken of this namespace here yet.
-            for event in edri_store::event::descriptors(namespace).unwrap_or_default() {
-                bus.declare(event).await.map_err(|error| refused(error.into()))?;
-            }
-            bus.untyped().request(&event, body).await.map_err(refused)?
-        }
-        answer => answer.map_err(refused)?,
-    };
-    answer.decode().map_err(codec)
 }
 
 /// A time of the system's clock, in microseconds since 1970, as RFC 3339 writes it.

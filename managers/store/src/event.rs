@@ -3,7 +3,6 @@
 //! Each namespace has its own events, `store.<namespace>.<verb>`. Their payloads are maps with the fields below; a value is
 //! whatever it is, in its place in the map.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edri_events::{Declaration, Descriptor, DescriptorRef, Kind, NameError};
@@ -396,8 +395,22 @@ pub enum Operation<T> {
 /// What came of a transaction: for each operation what it alone would have been answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transacted {
-    /// The fields of [`Written`], [`Deleted`], [`Incremented`] or [`Appended`].
-    pub results: Vec<BTreeMap<String, i128>>,
+    /// One for each operation, in their order.
+    pub results: Vec<Done>,
+}
+
+/// What came of one operation of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Done {
+    /// Of an increment.
+    Incremented(Incremented),
+    /// Of an append.
+    Appended(Appended),
+    /// Of a set.
+    Written(Written),
+    /// Of a delete.
+    Deleted(Deleted),
 }
 
 /// Asks for all items and then for every change of them.
@@ -424,6 +437,21 @@ pub enum What {
     Expired,
     /// It made room for another.
     Evicted,
+}
+
+impl What {
+    /// As it travels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Is => "is",
+            Self::Ready => "ready",
+            Self::Set => "set",
+            Self::Deleted => "deleted",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+        }
+    }
 }
 
 /// What a watch tells.

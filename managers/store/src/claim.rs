@@ -1,0 +1,159 @@
+//! A namespace has one owner. Within a process stores see each other's claims; across nodes they ask each other, before
+//! they begin and while they run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use edri_events::{Address, Body, Encoding, Failure, Incarnation};
+use edri_router::{Answer, Bus, RequestError};
+use parking_lot::Mutex;
+
+use crate::event::{Claim, Verb};
+use crate::namespace::Namespace;
+
+/// How long a store that starts waits for others to say whether they have a namespace.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// How long a running store waits for that.
+const COMPARE_LIMIT: Duration = Duration::from_secs(4);
+
+// Held to look and to add or take out. By node (its life) and namespace: the manager that has it.
+static HELD: Mutex<BTreeMap<(Incarnation, Box<str>), Box<str>>> = Mutex::new(BTreeMap::new());
+
+/// What a store has claimed on its node; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    node: Incarnation,
+    namespaces: Vec<Box<str>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut held = HELD.lock();
+        for namespace in self.namespaces.drain(..) {
+            held.remove(&(self.node, namespace));
+        }
+    }
+}
+
+fn taken(namespace: &str, by: &str) -> Failure {
+    Failure::new(
+        "namespace_taken",
+        format!(
+            "namespace `{namespace}` belongs to {by}: a namespace has one owner, so take it out of one of the two stores, \
+             or give it another name"
+        ),
+    )
+}
+
+/// Claims namespaces on a node, all or none.
+pub(crate) fn hold<'a>(own: &Address, namespaces: impl Iterator<Item = &'a str>) -> Result<Held, Failure> {
+    let manager = own.manager.as_ref().map_or("store", |manager| manager.as_str());
+    let mut mine = Held { node: own.incarnation, namespaces: Vec::new() };
+    for namespace in namespaces {
+        let mut held = HELD.lock();
+        let other = held.insert((own.incarnation, namespace.into()), manager.into());
+        if let Some(other) = other {
+            let failure = taken(namespace, &format!("manager `{other}` of this node"));
+            held.insert((own.incarnation, namespace.into()), other);
+            drop(held);
+            return Err(failure);
+        }
+        mine.namespaces.push(namespace.into());
+    }
+    Ok(mine)
+}
+
+/// What a store answers that is asked whether it has a namespace.
+pub(crate) fn answer(namespace: &Namespace, own: &Address) -> Result<Body, Failure> {
+    Ok(Body::encode(Encoding::MessagePack, &claim_of(namespace, own))?)
+}
+
+fn claim_of(namespace: &Namespace, own: &Address) -> Claim {
+    Claim {
+        node: own.node.to_string(),
+        manager: own.manager.as_ref().map(ToString::to_string).unwrap_or_default(),
+        since_ms: namespace.since.load(Ordering::Relaxed),
+        given_up: namespace.given_up.lock().is_some(),
+    }
+}
+
+/// Asks whether others have one of the namespaces, before this store has any.
+///
+/// # Errors
+///
+/// Who has one.
+pub(crate) async fn ask_before(bus: &Bus, namespaces: &[Arc<Namespace>]) -> Result<(), Failure> {
+    let limit = tokio::time::Instant::now() + ASK_LIMIT;
+    for namespace in namespaces {
+        // Who does not answer in time is compared with later.
+        if let Ok(Some(other)) = tokio::time::timeout_at(limit, another(bus, namespace)).await {
+            return Err(taken(&namespace.name, &format!("manager `{}` of node `{}`", other.manager, other.node)));
+        }
+    }
+    Ok(())
+}
+
+/// Another store that has the namespace.
+async fn another(bus: &Bus, namespace: &Namespace) -> Option<Claim> {
+    let ask = Body::encode(Encoding::MessagePack, &()).ok()?;
+    let mut answers = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await.ok()?;
+    // One of them is this store's own, which comes when it has started.
+    while answers.open() > 1 {
+        if let Some(claim) = read(bus, answers.next().await?) {
+            return Some(claim);
+        }
+    }
+    None
+}
+
+/// The claim of another store, as far as it holds one.
+fn read(bus: &Bus, answer: Answer<Body>) -> Option<Claim> {
+    let own = bus.address();
+    let is_own = answer.node == own.node && own.manager.as_ref() == Some(&answer.manager);
+    let body: Result<Body, RequestError> = answer.result;
+    let claim: Claim = body.ok().filter(|_| !is_own)?.decode().ok()?;
+    (!claim.given_up).then_some(claim)
+}
+
+/// Compares with all others who have one of the namespaces: the later gives it up. Both decide by the same, which is when
+/// each began by its own clock, then the names of node and manager.
+pub(crate) async fn compare(bus: &Bus, namespaces: &[Arc<Namespace>]) {
+    for namespace in namespaces {
+        if namespace.check_owned().is_err() {
+            continue;
+        }
+        // Who does not answer now is asked again soon.
+        let _ = tokio::time::timeout(COMPARE_LIMIT, compare_one(bus, namespace)).await;
+    }
+}
+
+async fn compare_one(bus: &Bus, namespace: &Namespace) {
+    let Ok(ask) = Body::encode(Encoding::MessagePack, &()) else { return };
+    let Ok(mut answers) = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await else { return };
+    let own = claim_of(namespace, bus.address());
+    while let Some(answer) = answers.next().await {
+        let Some(other) = read(bus, answer) else { continue };
+        if rank(&own) < rank(&other) {
+            tracing::error!(
+                namespace = %namespace.name, node = other.node, manager = other.manager,
+                "another store has claimed this namespace later: it gives it up, its items stay where they are"
+            );
+            continue;
+        }
+        let by = format!("manager `{}` of node `{}`, which claimed it earlier", other.manager, other.node);
+        let failure = taken(&namespace.name, &by);
+        tracing::error!(
+            namespace = %namespace.name, node = other.node, manager = other.manager,
+            "another store has claimed this namespace earlier: this one stops answering, its items stay where they are"
+        );
+        *namespace.given_up.lock() = Some(failure.clone());
+        namespace.end_watches(&failure);
+        return;
+    }
+}
+
+fn rank(claim: &Claim) -> (u64, &str, &str) {
+    (claim.since_ms, &claim.node, &claim.manager)
+}

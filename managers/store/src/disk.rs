@@ -1,0 +1,342 @@
+//! The file of a durable store, and the one thread that writes it.
+//!
+//! ```text
+//! worker ── Work ──▶ queue ──▶ writer: all that waits ─▶ one transaction, one fsync ─▶ shown, answered
+//! ```
+//!
+//! The file is a redb database. Every record carries a checksum of its own, because everything is read when the store is
+//! opened and redb checks its pages only after a crash.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use edri_events::Failure;
+use redb::{Database, ReadableTable, TableDefinition, TableError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::file::{self, StoreError};
+use crate::limits::WRITES_WAITING_MAX;
+use crate::model::{Bounds, Effects, Model};
+use crate::namespace::{Namespace, Replying};
+
+/// How often a file that failed is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// How often the writer of a file that failed looks whether it is still wanted.
+const REOPEN_POLL: Duration = Duration::from_millis(50);
+/// The most bytes of one transaction; what is over waits for the next.
+const BATCH_BYTES_MAX: usize = 32 << 20;
+
+/// Something for the writer to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Keeps these effects, which the namespace holds, then answers.
+    Write { namespace: Arc<Namespace>, effects: Effects, reply: Option<(Replying, Result<Vec<u8>, Failure>)> },
+    /// Copies what is kept into another file.
+    Backup { to: PathBuf, done: oneshot::Sender<Result<(), StoreError>> },
+}
+
+/// Its file, and its writer at work.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) queue: mpsc::Sender<Work>,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl Disk {
+    /// Opens the file, puts what it has into the namespaces, and starts the writer. Takes as long as reading the file does.
+    pub(crate) fn open(path: &Path, namespaces: Vec<Arc<Namespace>>) -> Result<Self, StoreError> {
+        let database = file::open(path)?;
+        let models = load(&database, path, &namespaces)?;
+        for (namespace, model) in namespaces.iter().zip(models) {
+            namespace.kept.lock().load(model);
+        }
+        let (queue, work) = mpsc::channel(WRITES_WAITING_MAX);
+        let mut writer = Writer { path: path.to_owned(), database: Some(database), namespaces, work };
+        let writer = std::thread::Builder::new()
+            .name("edri-store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| StoreError::Io { path: path.to_owned(), what: "start the writer of", source })?;
+        Ok(Self { queue, writer })
+    }
+
+    /// Ends the writer once it has done what waits, and closes the file.
+    pub(crate) fn close(self) {
+        drop(self.queue);
+        if self.writer.join().is_err() {
+            tracing::error!("the writer of a store panicked");
+        }
+    }
+}
+
+/// Reads every record.
+fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Result<Vec<Model>, StoreError> {
+    let read =
+        || namespaces.iter().map(|namespace| load_one(database, path, &namespace.name, namespace.bounds)).collect();
+    file::guarded(path, read)
+}
+
+fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -> Result<Model, StoreError> {
+    let fail = |source: redb::Error| file::failed(path, source);
+    let mut model = Model::new(bounds);
+    let read = database.begin_read().map_err(|error| fail(error.into()))?;
+    if let Some(table) = existing(read.open_table(file::META)).map_err(fail)?
+        && let Some(version) = table.get(&*file::version_row(namespace)).map_err(|error| fail(error.into()))?
+    {
+        model.restore_version(file::read_count(version.value()).ok_or_else(|| file::damaged(path, "its version"))?);
+    }
+    let name = file::entries_table(namespace);
+    if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
+        for row in table.iter().map_err(|error| fail(error.into()))? {
+            let (key, record) = row.map_err(|error| fail(error.into()))?;
+            let what = || format!("the item `{}` of namespace `{namespace}`", key.value());
+            let entry = file::read_entry(key.value(), record.value()).ok_or_else(|| file::damaged(path, &what()))?;
+            model.restore(key.value().into(), entry);
+        }
+    }
+    let name = file::answers_table(namespace);
+    let mut answers = Vec::new();
+    if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
+        for row in table.iter().map_err(|error| fail(error.into()))? {
+            let (id, record) = row.map_err(|error| fail(error.into()))?;
+            let what = || format!("the answer `{}` of namespace `{namespace}`", id.value());
+            let answer = file::read_answer(id.value(), record.value());
+            answers.push(answer.ok_or_else(|| file::damaged(path, &what()))?);
+        }
+    }
+    answers.sort_by_key(|answer| answer.at);
+    answers.into_iter().for_each(|answer| model.restore_answer(answer));
+    Ok(model)
+}
+
+/// A table, if there is one.
+fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    path: PathBuf,
+    /// None after an error, until it could be opened again.
+    database: Option<Database>,
+    namespaces: Vec<Arc<Namespace>>,
+    work: mpsc::Receiver<Work>,
+}
+
+/// A write of a batch.
+struct Write {
+    namespace: Arc<Namespace>,
+    effects: Effects,
+    reply: Option<(Replying, Result<Vec<u8>, Failure>)>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        while let Some(first) = self.work.blocking_recv() {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            let mut next = Some(first);
+            while let Some(work) = next {
+                match work {
+                    Work::Write { namespace, effects, reply } => {
+                        bytes += effects.changes.iter().map(change_bytes).sum::<usize>();
+                        batch.push(Write { namespace, effects, reply });
+                    }
+                    Work::Backup { to, done } => self.back_up(to, done),
+                }
+                let full = batch.len() >= WRITES_WAITING_MAX || bytes >= BATCH_BYTES_MAX;
+                next = if full { None } else { self.work.try_recv().ok() };
+            }
+            self.write(batch);
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Write>) {
+        if batch.is_empty() {
+            return;
+        }
+        let Some(database) = &self.database else { return self.fail(batch, "its file is closed".to_owned()) };
+        match file::guarded(&self.path, || commit(database, &batch).map_err(|error| file::failed(&self.path, error))) {
+            Ok(()) => self.show(batch),
+            Err(error) => {
+                self.fail(batch, error.to_string());
+                self.reopen();
+            }
+        }
+    }
+
+    /// Shows what is on disk, in one step for each namespace, then answers.
+    fn show(&self, batch: Vec<Write>) {
+        for namespace in &self.namespaces {
+            let mut writes = batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace)).peekable();
+            if writes.peek().is_none() {
+                continue;
+            }
+            let mut kept = namespace.kept.lock();
+            for write in writes {
+                kept.release(&write.effects.changes);
+                namespace.announce(&write.effects.changes);
+            }
+        }
+        for write in batch {
+            if let Some((replying, answer)) = write.reply {
+                replying.send(answer);
+            }
+        }
+    }
+
+    /// Takes back what could not be written and all that was built on it, and takes no more.
+    fn fail(&mut self, mut batch: Vec<Write>, because: String) {
+        tracing::error!(path = %self.path.display(), because, "the store's file cannot be written");
+        let failure = Failure::new(
+            "storage_failed",
+            format!(
+                "{because}; whether this write was kept is not certain: read again, or send it again under the same \
+                 request id, once the store writes again; it tries to every second"
+            ),
+        );
+        // First, so that nothing is added to what is taken back.
+        let mut locked: Vec<_> = self.namespaces.iter().map(|namespace| namespace.kept.lock()).collect();
+        while let Ok(work) = self.work.try_recv() {
+            match work {
+                Work::Write { namespace, effects, reply } => batch.push(Write { namespace, effects, reply }),
+                Work::Backup { done, .. } => {
+                    let _ = done.send(Err(StoreError::Closed));
+                }
+            }
+        }
+        let mut replies = Vec::new();
+        let mut effects: Vec<Vec<Effects>> = self.namespaces.iter().map(|_| Vec::new()).collect();
+        for write in batch {
+            let index = self.namespaces.iter().position(|namespace| Arc::ptr_eq(namespace, &write.namespace));
+            if let Some(index) = index {
+                effects[index].push(write.effects);
+            }
+            replies.extend(write.reply.map(|(replying, _)| replying));
+        }
+        for (kept, effects) in locked.iter_mut().zip(effects) {
+            kept.take_back(effects);
+            kept.halted = Some(failure.clone());
+        }
+        drop(locked);
+        for replying in replies {
+            replying.send(Err(failure.clone()));
+        }
+    }
+
+    /// Opens the file again, as often as it takes: after an error it decides what was kept.
+    fn reopen(&mut self) {
+        self.database = None;
+        loop {
+            let opened = file::open(&self.path).and_then(|database| {
+                let models = load(&database, &self.path, &self.namespaces)?;
+                // So that a disk that is still full is known before anybody is promised anything.
+                file::guarded(&self.path, || commit(&database, &[]).map_err(|error| file::failed(&self.path, error)))?;
+                Ok((database, models))
+            });
+            match opened {
+                Ok((database, models)) => {
+                    for (namespace, model) in self.namespaces.iter().zip(models) {
+                        namespace.kept.lock().load(model);
+                    }
+                    tracing::warn!(path = %self.path.display(), "the store's file can be written again");
+                    self.database = Some(database);
+                    return;
+                }
+                Err(error) => tracing::error!(path = %self.path.display(), %error, "opening the store's file again"),
+            }
+            let mut waited = Duration::ZERO;
+            while waited < REOPEN_PAUSE {
+                std::thread::sleep(REOPEN_POLL);
+                waited += REOPEN_POLL;
+                match self.work.try_recv() {
+                    Ok(Work::Backup { done, .. }) => {
+                        let _ = done.send(Err(StoreError::Closed));
+                    }
+                    Ok(Work::Write { namespace, effects, reply }) => {
+                        let because = "its file cannot be written".to_owned();
+                        self.fail(vec![Write { namespace, effects, reply }], because);
+                    }
+                    Err(mpsc::error::TryRecvError::Empty) => {}
+                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                }
+            }
+        }
+    }
+
+    /// Copies what is on disk at this moment, on a thread of its own: writers do not wait for it.
+    fn back_up(&self, to: PathBuf, done: oneshot::Sender<Result<(), StoreError>>) {
+        let Some(database) = &self.database else {
+            let _ = done.send(Err(StoreError::Closed));
+            return;
+        };
+        let read = match database.begin_read() {
+            Ok(read) => read,
+            Err(error) => {
+                let _ = done.send(Err(file::failed(&self.path, error.into())));
+                return;
+            }
+        };
+        let path = self.path.clone();
+        let copying = move || {
+            let copied = file::guarded(&path, || file::copy(&read, &path, &to));
+            // Whoever asked may have stopped waiting; the copy is there all the same.
+            let _ = done.send(copied);
+        };
+        if let Err(error) = std::thread::Builder::new().name("edri-store-backup".to_owned()).spawn(copying) {
+            tracing::error!(%error, "starting a backup");
+        }
+    }
+}
+
+fn change_bytes(change: &crate::model::Change) -> usize {
+    change.key.len() + change.after.as_ref().map_or(0, |entry| entry.value.len())
+}
+
+/// Writes a batch in one transaction. When this returns, it is on disk.
+fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut names: Vec<&Arc<Namespace>> = Vec::new();
+    for write in batch {
+        if !names.iter().any(|namespace| Arc::ptr_eq(namespace, &write.namespace)) {
+            names.push(&write.namespace);
+        }
+    }
+    {
+        let mut meta = transaction.open_table(file::META)?;
+        for namespace in names {
+            let (entries, answers) = (file::entries_table(&namespace.name), file::answers_table(&namespace.name));
+            let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&entries))?;
+            let mut answers = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&answers))?;
+            let mut version = None;
+            for write in batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace)) {
+                for change in &write.effects.changes {
+                    match &change.after {
+                        Some(entry) => {
+                            entries.insert(&*change.key, &*file::write_entry(&change.key, entry))?;
+                        }
+                        None => {
+                            entries.remove(&*change.key)?;
+                        }
+                    }
+                    version = Some(change.version);
+                }
+                for id in &write.effects.forgotten {
+                    answers.remove(&**id)?;
+                }
+                if let Some(remembered) = &write.effects.remembered {
+                    answers.insert(&*remembered.id, &*file::write_answer(remembered))?;
+                }
+            }
+            if let Some(version) = version {
+                meta.insert(&*file::version_row(&namespace.name), &version.to_le_bytes()[..])?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! What the file of a durable store looks like, and what is done with a file as a whole.
+//!
+//! ```text
+//! table meta            "format" ─▶ 1    "version:<namespace>" ─▶ the last version
+//! table entries:<ns>    key ─▶ version 8, expires at 8 (0: never), checksum 8, value
+//! table answers:<ns>    id of a request ─▶ answered at 8, checksum 8, answer
+//! ```
+//!
+//! Numbers are little-endian; checksums are XXH3 of the key and everything else in the record.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, TableHandle};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::ask;
+use crate::model::{Entry, Remembered};
+use crate::raw;
+
+/// The format that is written here.
+const FORMAT: u64 = 1;
+
+pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Why a store's file could not be opened, written or copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system refuses.
+    #[error("could not {what} {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another store has the file open.
+    #[error("{} is open already: a file has one store; stop the other, or give this one a file of its own", .0.display())]
+    InUse(PathBuf),
+    /// The file is damaged. It is left as it is.
+    #[error(
+        "{} is damaged ({what}) and was left as it is: put a backup in its place, or save what can be read with \
+         `edri_store::salvage`", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "{} has format {found} and this version knows formats up to {FORMAT}: use the version that wrote it, or a newer one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Something is there where a new file is to be made.
+    #[error("{} is there already and is not written over: choose another name, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// The store is not open: it has not started, it has stopped, or its file cannot be written.
+    #[error("the store is not open: it has not started, it has stopped, or its file cannot be written")]
+    Closed,
+}
+
+pub(crate) fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, what, source }
+}
+
+pub(crate) fn damaged(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), what: what.to_owned() }
+}
+
+/// What an error of the engine means.
+pub(crate) fn failed(path: &Path, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => damaged(path, &source.to_string()),
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            damaged(path, &format!("it is shorter than it says: {source}"))
+        }
+        redb::Error::Io(source) => StoreError::Io { path: path.to_owned(), what: "read or write", source },
+        redb::Error::PreviousIo => StoreError::Io {
+            path: path.to_owned(),
+            what: "write",
+            source: io::Error::other("an earlier error of the disk"),
+        },
+        other => damaged(path, &other.to_string()),
+    }
+}
+
+/// Runs what reads a file that may be damaged: the engine panics over some damages.
+pub(crate) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(damaged(path, &text(&*panic))))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_owned()
+}
+
+// ---- records -----------------------------------------------------------------------------------------------------------
+
+pub(crate) fn entries_table(namespace: &str) -> String {
+    format!("entries:{namespace}")
+}
+
+pub(crate) fn answers_table(namespace: &str) -> String {
+    format!("answers:{namespace}")
+}
+
+pub(crate) fn version_row(namespace: &str) -> String {
+    format!("version:{namespace}")
+}
+
+pub(crate) fn read_count(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn checksum(parts: &[&[u8]]) -> u64 {
+    let mut hash = Xxh3::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.digest()
+}
+
+pub(crate) fn write_entry(key: &str, entry: &Entry) -> Vec<u8> {
+    let mut record = Vec::with_capacity(24 + entry.value.len());
+    record.extend(entry.version.to_le_bytes());
+    record.extend(entry.expires_at.unwrap_or(0).to_le_bytes());
+    record.extend(checksum(&[key.as_bytes(), &record, &entry.value]).to_le_bytes());
+    record.extend(&entry.value);
+    record
+}
+
+pub(crate) fn read_entry(key: &str, record: &[u8]) -> Option<Entry> {
+    let (head, rest) = record.split_at_checked(16)?;
+    let (sum, value) = rest.split_at_checked(8)?;
+    if read_count(sum)? != checksum(&[key.as_bytes(), head, value]) {
+        return None;
+    }
+    let expires_at = Some(read_count(&head[8..])?).filter(|at| *at != 0);
+    Some(Entry::new(Bytes::copy_from_slice(value), read_count(&head[..8])?, expires_at))
+}
+
+pub(crate) fn write_answer(remembered: &Remembered) -> Vec<u8> {
+    let mut answer = raw::Writer::default();
+    ask::write_answer(&mut answer, &remembered.answer);
+    let mut record = Vec::with_capacity(16 + answer.0.len());
+    record.extend(remembered.at.to_le_bytes());
+    record.extend(checksum(&[remembered.id.as_bytes(), &record, &answer.0]).to_le_bytes());
+    record.extend(answer.0);
+    record
+}
+
+pub(crate) fn read_answer(id: &str, record: &[u8]) -> Option<Remembered> {
+    let (head, rest) = record.split_at_checked(8)?;
+    let (sum, answer) = rest.split_at_checked(8)?;
+    if read_count(sum)? != checksum(&[id.as_bytes(), head, answer]) {
+        return None;
+    }
+    Some(Remembered { id: id.into(), at: read_count(head)?, answer: ask::read_answer(answer)? })
+}
+
+// ---- files -------------------------------------------------------------------------------------------------------------
+
+/// Opens a file, or makes one where there is none.
+pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.len() == 0 => return Err(damaged(path, "it is empty, and no store's file ever is")),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+        Err(source) => return Err(io_error(path, "look at")(source)),
+    }
+    guarded(path, || {
+        let database = Database::open(path).map_err(|error| failed(path, error.into()))?;
+        check_format(&database, path)?;
+        Ok(database)
+    })
+}
+
+fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let fail = |error: redb::Error| failed(path, error);
+    let read = database.begin_read().map_err(|error| fail(error.into()))?;
+    let meta = read.open_table(META).map_err(|_| damaged(path, "it is no store's file"))?;
+    let format = meta.get("format").map_err(|error| fail(error.into()))?;
+    match format.and_then(|format| read_count(format.value())) {
+        Some(FORMAT) => Ok(()),
+        Some(found) if found > FORMAT => Err(StoreError::Newer { path: path.to_owned(), found }),
+        _ => Err(damaged(path, "it does not say its format")),
+    }
+}
+
+/// Makes a file without items: under another name first, so that what has the name is whole.
+fn make(path: &Path) -> Result<(), StoreError> {
+    fill(path, |database| {
+        let fail = |error: redb::Error| failed(path, error);
+        let transaction = database.begin_write().map_err(|error| fail(error.into()))?;
+        transaction
+            .open_table(META)
+            .map_err(|error| fail(error.into()))?
+            .insert("format", &FORMAT.to_le_bytes()[..])
+            .map_err(|error| fail(error.into()))?;
+        transaction.commit().map_err(|error| fail(error.into()))
+    })
+}
+
+/// Makes a file with what `fill` puts into it, whole or not at all.
+fn fill<T>(path: &Path, fill: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(io_error(folder, "make the folder"))?;
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}-{:x}.partial", std::process::id(), fastrand::u64(..)));
+    let partial = PathBuf::from(partial);
+    let filled = (|| {
+        let database = Database::builder()
+            .create_with_file_format_v3(true)
+            .create(&partial)
+            .map_err(|error| failed(&partial, error.into()))?;
+        let filled = fill(&database)?;
+        drop(database);
+        File::open(&partial).and_then(|file| file.sync_all()).map_err(io_error(&partial, "sync"))?;
+        // A link, unlike a renaming, never takes the place of something.
+        std::fs::hard_link(&partial, path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::Exists(path.to_owned()),
+            _ => io_error(path, "make")(source),
+        })?;
+        Ok(filled)
+    })();
+    let removed = std::fs::remove_file(&partial);
+    let filled = filled?;
+    removed.map_err(io_error(&partial, "remove"))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error(folder, "sync"))?;
+    Ok(filled)
+}
+
+/// Copies all tables as they are at one moment.
+pub(crate) fn copy(read: &ReadTransaction, from: &Path, to: &Path) -> Result<(), StoreError> {
+    fill(to, |database| {
+        let fail = |error: redb::Error| failed(from, error);
+        let transaction = database.begin_write().map_err(|error| failed(to, error.into()))?;
+        for table in read.list_tables().map_err(|error| fail(error.into()))? {
+            let name = table.name().to_owned();
+            let definition = TableDefinition::<&str, &[u8]>::new(&name);
+            let source = read.open_table(definition).map_err(|error| fail(error.into()))?;
+            let mut target = transaction.open_table(definition).map_err(|error| failed(to, error.into()))?;
+            for row in source.iter().map_err(|error| fail(error.into()))? {
+                let (key, record) = row.map_err(|error| fail(error.into()))?;
+                target.insert(key.value(), record.value()).map_err(|error| failed(to, error.into()))?;
+            }
+        }
+        transaction.commit().map_err(|error| failed(to, error.into()))
+    })
+}
+
+/// What [`salvage`] has saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Salvaged {
+    /// Items that are whole and were copied.
+    pub items: u64,
+    /// What could not be read, for people.
+    pub damaged: Vec<String>,
+}
+
+/// The most damages that are told one by one.
+const DAMAGED_TOLD_MAX: usize = 1000;
+
+/// Copies what can still be read of a damaged store's file into a new one. `from` is left as it is; it must not be in use.
+/// Blocks.
+///
+/// # Errors
+///
+/// [`StoreError`] when nothing can be read of `from`, or `to` is there already or cannot be written.
+pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, StoreError> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    // Opening may repair, so that is done with a copy.
+    let mut scratch = to.as_os_str().to_owned();
+    scratch.push(format!(".{}-{:x}.salvage", std::process::id(), fastrand::u64(..)));
+    let scratch = PathBuf::from(scratch);
+    std::fs::copy(from, &scratch).map_err(io_error(from, "copy"))?;
+    let salvaged = guarded(from, || {
+        let database = Database::open(&scratch).map_err(|error| failed(from, error.into()))?;
+        salvage_from(&database, from, to)
+    });
+    if let Err(error) = std::fs::remove_file(&scratch) {
+        tracing::warn!(%error, path = %scratch.display(), "a copy was left behind");
+    }
+    salvaged
+}
+
+fn salvage_from(database: &Database, from: &Path, to: &Path) -> Result<Salvaged, StoreError> {
+    let read = database.begin_read().map_err(|error| failed(from, error.into()))?;
+    fill(to, |target| {
+        let mut salvaged = Salvaged::default();
+        let transaction = target.begin_write().map_err(|error| failed(to, error.into()))?;
+        for table in read.list_tables().map_err(|error| failed(from, error.into()))? {
+            let name = table.name().to_owned();
+            let mut rows = 0;
+            let copied =
+                guarded(from, || salvage_table(&read, &transaction, (from, to), &name, &mut salvaged, &mut rows));
+            match copied {
+                Err(error @ StoreError::Damaged { .. }) => {
+                    salvaged.damaged.push(format!("what comes after the first {rows} of table `{name}`: {error}"));
+                }
+                other => other?,
+            }
+        }
+        transaction.commit().map_err(|error| failed(to, error.into()))?;
+        Ok(salvaged)
+    })
+}
+
+fn salvage_table(
+    read: &ReadTransaction,
+    transaction: &redb::WriteTransaction,
+    (from, to): (&Path, &Path),
+    name: &str,
+    salvaged: &mut Salvaged,
+    rows: &mut u64,
+) -> Result<(), StoreError> {
+    let definition = TableDefinition::<&str, &[u8]>::new(name);
+    let source = read.open_table(definition).map_err(|error| failed(from, error.into()))?;
+    let mut target = transaction.open_table(definition).map_err(|error| failed(to, error.into()))?;
+    for row in source.iter().map_err(|error| failed(from, error.into()))? {
+        let (key, record) = row.map_err(|error| failed(from, error.into()))?;
+        let (key, record) = (key.value(), record.value());
+        let is_whole = match name.split_once(':') {
+            Some(("entries", _)) => {
+                let whole = read_entry(key, record).is_some();
+                salvaged.items += u64::from(whole);
+                whole
+            }
+            Some(("answers", _)) => read_answer(key, record).is_some(),
+            _ => read_count(record).is_some(),
+        };
+        *rows += 1;
+        if is_whole {
+            target.insert(key, record).map_err(|error| failed(to, error.into()))?;
+        } else if salvaged.damaged.len() < DAMAGED_TOLD_MAX {
+            salvaged.damaged.push(format!("`{key}` of table `{name}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Puts a backup where a store's file is to be, after having read all of it. Blocks. (A backup is a store's file itself:
+/// this only checks it and never writes over another.)
+///
+/// # Errors
+///
+/// [`StoreError`] when the backup is damaged, or something is at `store` already.
+pub fn restore(backup: impl AsRef<Path>, store: impl AsRef<Path>) -> Result<(), StoreError> {
+    let (backup, store) = (backup.as_ref(), store.as_ref());
+    let database = match std::fs::metadata(backup) {
+        Ok(_) => open(backup)?,
+        Err(source) => return Err(io_error(backup, "look at")(source)),
+    };
+    guarded(backup, || {
+        let read = database.begin_read().map_err(|error| failed(backup, error.into()))?;
+        check_records(&read, backup)?;
+        copy(&read, backup, store)
+    })
+}
+
+fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
+    for table in read.list_tables().map_err(|error| failed(path, error.into()))? {
+        let name = table.name().to_owned();
+        let rows =
+            read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| failed(path, error.into()))?;
+        for row in rows.iter().map_err(|error| failed(path, error.into()))? {
+            let (key, record) = row.map_err(|error| failed(path, error.into()))?;
+            let is_whole = match name.split_once(':') {
+                Some(("entries", _)) => read_entry(key.value(), record.value()).is_some(),
+                Some(("answers", _)) => read_answer(key.value(), record.value()).is_some(),
+                _ => true,
+            };
+            if !is_whole {
+                return Err(damaged(path, &format!("`{}` of table `{name}`", key.value())));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! The worker of a store, and its keeper: the task that expires, publishes and looks after who has a namespace.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use edri_events::{Body, Encoding, Envelope, Failure};
+use edri_router::system::{ManagerChanged, NodeChanged};
+use edri_router::{Bus, Health, ManagerState};
+use edri_workers::{Context, HandleAny, Worker};
+use parking_lot::Mutex;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::ask::Fields;
+use crate::claim::{self, Held};
+use crate::disk::{Disk, Work};
+use crate::event::Verb;
+use crate::file::StoreError;
+use crate::namespace::{DeferredReply, Namespace, Replying, body, now};
+
+/// How often it is looked for what has expired: well below the second that is promised.
+const SWEEP_EVERY: Duration = Duration::from_millis(200);
+/// How often it is asked whether another store has one of the namespaces.
+const CLAIMS_EVERY: Duration = Duration::from_secs(5);
+/// How soon it is asked after another node came into reach: what it answers comes a little after it.
+const CLAIMS_SOON: Duration = Duration::from_millis(300);
+
+/// What all parts of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) namespaces: Vec<Arc<Namespace>>,
+    // Held to set, to take or to copy the queue.
+    pub(crate) disk: Mutex<Option<Disk>>,
+    /// What was wrong with how the store was made, told when it is started.
+    pub(crate) wrong: Option<String>,
+}
+
+impl Shared {
+    fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.namespaces.iter().find(|namespace| *namespace.name == *name)
+    }
+
+    pub(crate) fn queue(&self) -> Option<tokio::sync::mpsc::Sender<Work>> {
+        self.disk.lock().as_ref().map(|disk| disk.queue.clone())
+    }
+}
+
+/// The worker. What it has is shared with whoever comes after it, should it be lost.
+pub(crate) struct StoreWorker {
+    shared: Arc<Shared>,
+    queue: Option<tokio::sync::mpsc::Sender<Work>>,
+    held: Option<Held>,
+    keeper: Option<AbortHandle>,
+}
+
+impl StoreWorker {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, queue: None, held: None, keeper: None }
+    }
+
+    fn open(&self) -> impl Future<Output = Result<(), Failure>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let Some(path) = shared.path.clone().filter(|_| shared.disk.lock().is_none()) else { return Ok(()) };
+            let opening = tokio::task::spawn_blocking(move || {
+                let disk = Disk::open(&path, shared.namespaces.clone())?;
+                *shared.disk.lock() = Some(disk);
+                Ok::<_, StoreError>(())
+            });
+            opening.await?.map_err(|error| Failure::new("storage_failed", error.to_string()))
+        }
+    }
+}
+
+impl Drop for StoreWorker {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Worker for StoreWorker {
+    async fn started(&mut self, cx: &mut Context) -> Result<(), Failure> {
+        if let Some(wrong) = &self.shared.wrong {
+            return Err(Failure::message(wrong.clone()));
+        }
+        let names = self.shared.namespaces.iter().map(|namespace| &*namespace.name);
+        self.held = Some(claim::hold(cx.address(), names)?);
+        self.open().await?;
+        self.queue = self.shared.queue();
+        claim::ask_before(cx.bus(), &self.shared.namespaces).await?;
+        let since = now();
+        for namespace in &self.shared.namespaces {
+            // After a worker that was lost it goes on as before.
+            let _ = namespace.since.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        let keeper = Keeper {
+            bus: cx.bus().clone(),
+            namespaces: self.shared.namespaces.clone(),
+            queue: self.queue.as_ref().map(tokio::sync::mpsc::Sender::downgrade),
+        };
+        self.keeper = Some(tokio::spawn(keeper.run()).abort_handle());
+        Ok(())
+    }
+
+    async fn stopping(&mut self, _: &mut Context) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+        let because = Failure::new("stopping", "the store is stopping");
+        self.shared.namespaces.iter().for_each(|namespace| namespace.end_watches(&because));
+        self.queue = None;
+        let disk = self.shared.disk.lock().take();
+        if let Some(disk) = disk
+            && let Err(error) = tokio::task::spawn_blocking(move || disk.close()).await
+        {
+            tracing::error!(%error, "closing the store's file");
+        }
+    }
+}
+
+impl HandleAny for StoreWorker {
+    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
+        let (namespace, verb) = self.which(event)?;
+        let asked = event.body(Encoding::MessagePack)?;
+        let encoding = asked.encoding;
+        if verb == Verb::Claim {
+            return Ok(Some(claim::answer(namespace, cx.address())?.transcode(encoding)?));
+        }
+        if let Err(failure) = namespace.check_owned() {
+            cx.report_health(Health::Bad(failure.text().to_owned()));
+            return Err(failure);
+        }
+        let asked = asked.transcode(Encoding::MessagePack);
+        let asked = asked.map_err(|error| Failure::new("invalid_payload", error.to_string()))?;
+        match verb {
+            Verb::Get | Verb::GetMany | Verb::List | Verb::Count => {
+                Ok(Some(body(namespace.read(verb, &asked.bytes)?, encoding)?))
+            }
+            Verb::Watch => {
+                let prefix = Fields::read(&asked.bytes)?.prefix()?.into();
+                let (tunnel, outcome) = (cx.accept_untyped()?, cx.defer_untyped()?);
+                tokio::spawn(Arc::clone(namespace).watch(prefix, tunnel, outcome));
+                Err(Failure::deferred())
+            }
+            _ => {
+                let fields = Fields::read(&asked.bytes)?;
+                let command = match verb {
+                    Verb::Set => fields.set(),
+                    Verb::Delete => fields.delete(),
+                    Verb::Increment => fields.increment(),
+                    Verb::Append => fields.append(),
+                    Verb::Swap => fields.swap(),
+                    _ => fields.transact(),
+                }?;
+                let own = event.id().to_string();
+                let id = fields.request()?.unwrap_or(&own);
+                let Some(queue) = &self.queue else {
+                    return Ok(Some(body(namespace.write(id, &command)?, encoding)?));
+                };
+                let namespace = Arc::clone(namespace);
+                // The writer lives as long as this queue.
+                let place = queue.reserve().await.map_err(|_| Failure::from(StoreError::Closed))?;
+                let reply = Replying { reply: DeferredReply(cx.defer_untyped()?), encoding };
+                namespace.write_through(id, &command, place, reply);
+                Err(Failure::deferred())
+            }
+        }
+    }
+}
+
+impl StoreWorker {
+    fn which(&self, event: &Envelope) -> Result<(&Arc<Namespace>, Verb), Failure> {
+        let mut segments = event.name().as_str().split('.').skip(1);
+        let namespace = segments.next().and_then(|name| self.shared.namespace(name));
+        let verb = segments.next().and_then(Verb::parse);
+        namespace.zip(verb).ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
+    }
+}
+
+/// What goes on beside the worker.
+struct Keeper {
+    bus: Bus,
+    namespaces: Vec<Arc<Namespace>>,
+    /// Weak, because the writer ends with its queue.
+    queue: Option<tokio::sync::mpsc::WeakSender<Work>>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        // Aborted with this task.
+        let mut publishing = JoinSet::new();
+        for namespace in &self.namespaces {
+            publishing.spawn(Arc::clone(namespace).publish(self.bus.clone()));
+        }
+        let (nodes, managers) =
+            (self.bus.subscribe::<NodeChanged>().await, self.bus.subscribe::<ManagerChanged>().await);
+        let (mut nodes, mut managers) = match (nodes, managers) {
+            (Ok(nodes), Ok(managers)) => (nodes, managers),
+            (Err(error), _) | (_, Err(error)) => {
+                // The node is stopping.
+                tracing::debug!(%error, "the keeper of a store does not hear of nodes");
+                return;
+            }
+        };
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut claims = pin!(tokio::time::sleep(CLAIMS_SOON));
+        loop {
+            tokio::select! {
+                _ = sweep.tick() => self.sweep().await,
+                () = &mut claims => {
+                    claim::compare(&self.bus, &self.namespaces).await;
+                    claims.as_mut().reset(Instant::now() + CLAIMS_EVERY);
+                }
+                Some(change) = nodes.next() => match change.state.as_str() {
+                    "stopping" if *change.node == *self.bus.address().node => self.end_watches(),
+                    "reachable" => claims.as_mut().reset(Instant::now() + CLAIMS_SOON),
+                    _ => {}
+                },
+                Some(change) = managers.next() => {
+                    let own = self.bus.address();
+                    let is_own = *change.node == *own.node
+                        && own.manager.as_ref().is_some_and(|manager| **manager == *change.manager);
+                    if is_own && change.state == ManagerState::Draining {
+                        self.end_watches();
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// A watch would go on for ever, and the node wait for it.
+    fn end_watches(&self) {
+        let because = Failure::new("stopping", "the store is stopping: open the watch again once it is back");
+        self.namespaces.iter().for_each(|namespace| namespace.end_watches(&because));
+    }
+
+    async fn sweep(&self) {
+        for namespace in &self.namespaces {
+            while namespace.is_due() && namespace.check_owned().is_ok() {
+                match &self.queue {
+                    None => namespace.sweep(None),
+                    Some(queue) => {
+                        let Some(queue) = queue.upgrade() else { return };
+                        let Ok(place) = queue.reserve().await else { return };
+                        namespace.sweep(Some(place));
+                        if namespace.kept.lock().halted.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
