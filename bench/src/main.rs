@@ -17,6 +17,7 @@ mod local;
 mod pinned;
 mod process;
 mod report;
+mod scheduler;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ enum Suite {
     Process(Options),
     /// Between two nodes in two processes, and from one node to many.
     Link(Options),
+    /// What is sent at times: a million entries beside a million sleeping tasks.
+    Scheduler(Options),
     /// One side of a case of `link`, for a profiler.
     #[command(hide = true)]
     LinkOnce(link::Once),
@@ -93,6 +96,7 @@ fn main() -> Result<ExitCode> {
         Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),
         Suite::Link(options) => suite("link", &options, link::CASES.iter()),
+        Suite::Scheduler(options) => suite("scheduler", &options, scheduler::CASES.iter()),
         Suite::LinkOnce(once) => {
             let took = runtime()?.block_on(async { tokio::spawn(link::once(once)).await })??;
             report::took(took);
