@@ -57,7 +57,7 @@ async fn what_was_due_while_the_node_was_down_is_missed_and_made_up_for_as_its_e
     // Killed, as far as its entries are concerned: nothing is drained.
     drop(node);
     until("the due time to pass", || SystemTime::now() > due + Duration::from_secs(1)).await;
-    assert_eq!(seen.list(), []);
+    assert_eq!(seen.len(), 0);
 
     let seen = Seen::default();
     let node = keeping(&path, Scheduler::new(), &seen).await;
