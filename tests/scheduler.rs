@@ -32,10 +32,8 @@ fn code<T: std::fmt::Debug>(result: Result<T, RequestError>) -> String {
 #[tokio::test]
 async fn what_the_program_schedules_is_sent_when_it_is_due() {
     let seen = Seen::default();
-    let scheduler = Scheduler::new()
-        .every(SOON, noted(1))
-        .after(SOON, Followed { number: 2 })
-        .cron("0 0 1 1 *", noted(3));
+    let scheduler =
+        Scheduler::new().every(SOON, noted(1)).after(SOON, Followed { number: 2 }).cron("0 0 1 1 *", noted(3));
     let keeps = Manager::new("keeps").worker(keeps(&seen)).handles::<Noted>().handles::<Followed>();
     let node = started(App::new("node").manager(scheduler).manager(keeps)).await;
     let numbers = seen.wait_for(10).await;
@@ -256,8 +254,12 @@ async fn a_run_that_fails_is_counted_with_its_reason() {
 async fn a_program_with_a_wrong_entry_does_not_start_and_says_why() {
     let start = App::new("node").manager(Scheduler::new().cron("* * * 13 *", noted(1))).start().await;
     let error = start.map(drop).expect_err("it does not start").to_string();
-    assert!(error.contains("entry `test.noted`: cron expression `* * * 13 *`: month: 13 is not within 1 to 12"), "{error}");
-    let twice = Scheduler::new().entry(Entry::every(LATER, noted(1)).id("a")).entry(Entry::every(LATER, noted(2)).id("a"));
+    assert!(
+        error.contains("entry `test.noted`: cron expression `* * * 13 *`: month: 13 is not within 1 to 12"),
+        "{error}"
+    );
+    let twice =
+        Scheduler::new().entry(Entry::every(LATER, noted(1)).id("a")).entry(Entry::every(LATER, noted(2)).id("a"));
     let error = App::new("node").manager(twice).start().await.map(drop).expect_err("it does not start");
     assert!(matches!(Error::from(error), Error::Start(StartError::Manager(_))));
 }

@@ -28,9 +28,7 @@ fn hears(seen: &Seen<(String, String)>) -> impl edri::IntoDefinition + use<> {
 async fn an_entry_is_added_from_another_node_and_sent_where_its_scheduler_is() {
     let cluster = Cluster::new();
     let seen = Seen::default();
-    let pair = cluster
-        .pair(Way::Direct, |app| app.manager(Scheduler::new()), |app| app.manager(hears(&seen)))
-        .await;
+    let pair = cluster.pair(Way::Direct, |app| app.manager(Scheduler::new()), |app| app.manager(hears(&seen))).await;
     let added = pair.sensor.bus().request(Add(Entry::every(OFTEN, noted(1)).id("it"))).await.expect("it is added");
     assert_eq!(added.id, "it");
     let seen = seen.wait_for(3).await;

@@ -53,7 +53,8 @@ async fn what_was_due_while_the_node_was_down_is_missed_and_made_up_for_as_its_e
     let node = keeping(&path, Scheduler::new(), &seen).await;
     let due = SystemTime::now() + Duration::from_millis(500);
     add(node.bus(), Entry::at(due, noted(1)).id("once")).await;
-    add(node.bus(), Entry::aligned(Duration::from_millis(100), noted(2)).id("all").start(due).missed(Missed::All(4))).await;
+    add(node.bus(), Entry::aligned(Duration::from_millis(100), noted(2)).id("all").start(due).missed(Missed::All(4)))
+        .await;
     // Killed, as far as its entries are concerned: nothing is drained.
     drop(node);
     until("the due time to pass", || SystemTime::now() > due + Duration::from_secs(1)).await;

@@ -143,7 +143,10 @@ impl Cron {
                 Schedule::from_str(&alone.join(" ")).is_err()
             });
             match wrong {
-                Some(index) => format!("{}: `{}` is not understood (six and seven fields count weekdays from 1 = SUN)", NAMES[index], fields[index]),
+                Some(index) => format!(
+                    "{}: `{}` is not understood (six and seven fields count weekdays from 1 = SUN)",
+                    NAMES[index], fields[index]
+                ),
                 None => error.to_string(),
             }
         })?;

@@ -441,5 +441,8 @@ fn milliseconds(time: Duration) -> u64 {
 fn time_text(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok());
     let time = since.and_then(DateTime::<Utc>::from_timestamp_micros);
-    time.map_or_else(|| "a time before 1970 or too far ahead".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    time.map_or_else(
+        || "a time before 1970 or too far ahead".to_owned(),
+        |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+    )
 }

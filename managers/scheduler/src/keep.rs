@@ -98,7 +98,10 @@ impl Keeper {
             }
             if !batch.is_empty() {
                 if changes.is_closed() && changes.is_empty() {
-                    tracing::error!(entries = batch.len(), "the scheduler ends, and the store has not got what changed last");
+                    tracing::error!(
+                        entries = batch.len(),
+                        "the scheduler ends, and the store has not got what changed last"
+                    );
                     return;
                 }
                 tokio::time::sleep(AGAIN).await;

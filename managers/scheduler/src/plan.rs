@@ -101,18 +101,24 @@ impl Plan {
         let timing = timing_of(&entry.when, zone)?;
         let is_once = matches!(timing, Timing::At(_) | Timing::After(_));
         if is_once && (entry.start.is_some() || entry.end.is_some() || entry.count.is_some()) {
-            return refuse("`start`, `end` and `count` are for what repeats: leave them out of `at` and `after_ms`".to_owned());
+            return refuse(
+                "`start`, `end` and `count` are for what repeats: leave them out of `at` and `after_ms`".to_owned(),
+            );
         }
-        let uses_zone = matches!(timing, Timing::At(_) | Timing::Cron(..)) || entry.start.is_some() || entry.end.is_some();
+        let uses_zone =
+            matches!(timing, Timing::At(_) | Timing::Cron(..)) || entry.start.is_some() || entry.end.is_some();
         if entry.zone.is_some() && !uses_zone {
-            return refuse("`zone` says nothing of intervals and delays: leave it out, or use a cron expression".to_owned());
+            return refuse(
+                "`zone` says nothing of intervals and delays: leave it out, or use a cron expression".to_owned(),
+            );
         }
         if entry.claim.is_some() && matches!(timing, Timing::After(_) | Timing::Every(_)) {
             let wrong = "`claim` needs due times that all nodes agree on: use `cron`, `aligned_ms` or `at`";
             return refuse(wrong.to_owned());
         }
         if let Some(claim) = &entry.claim {
-            edri_store::event::check_namespace(&claim.namespace).map_err(|error| EntryError::Wrong(format!("claim: {error}")))?;
+            edri_store::event::check_namespace(&claim.namespace)
+                .map_err(|error| EntryError::Wrong(format!("claim: {error}")))?;
         }
         if entry.count == Some(0) {
             return refuse("`count` is 0: an entry that is never sent is none".to_owned());

@@ -90,7 +90,10 @@ pub(crate) enum Outcome {
     Kept(crate::Payload),
     /// Another scheduler had claimed it.
     Elsewhere,
-    Failed { code: String, message: String },
+    Failed {
+        code: String,
+        message: String,
+    },
 }
 
 /// A run to be sent now.
@@ -347,7 +350,11 @@ impl Schedule {
         // The one that is later goes first.
         let slot = match (wall, steady) {
             (Some((wall, slot)), Some((steady, other))) => {
-                if now.wall - wall >= now.steady - steady { slot } else { other }
+                if now.wall - wall >= now.steady - steady {
+                    slot
+                } else {
+                    other
+                }
             }
             (Some((_, slot)), None) | (None, Some((_, slot))) => slot,
             (None, None) => return None,

@@ -267,7 +267,11 @@ impl Worker for Timekeeper {
             commands: commands_in,
             ended: ended_in,
             runs,
-            changed: if changes.is_some() { changed.into_iter().map(|id| (id, Vec::new())).collect() } else { HashMap::new() },
+            changed: if changes.is_some() {
+                changed.into_iter().map(|id| (id, Vec::new())).collect()
+            } else {
+                HashMap::new()
+            },
             changes,
             outgoing: VecDeque::new(),
             stopped: false,

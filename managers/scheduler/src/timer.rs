@@ -27,13 +27,38 @@ pub(crate) type Kept = Option<oneshot::Receiver<Result<(), String>>>;
 /// What the timer is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Add { id: String, entry: Box<Entry>, plan: Box<Plan>, reply: Reply<(Added, Kept)> },
-    Cancel { id: String, reply: Reply<(Cancelled, Kept)> },
-    Pause { id: String, reply: Reply<(Status, Kept)> },
-    Resume { id: String, reply: Reply<(Status, Kept)> },
-    RunNow { id: String, reply: Reply<RunningNow> },
-    Get { id: String, reply: Reply<Status> },
-    List { prefix: String, after: Option<String>, limit: usize, reply: Reply<Page> },
+    Add {
+        id: String,
+        entry: Box<Entry>,
+        plan: Box<Plan>,
+        reply: Reply<(Added, Kept)>,
+    },
+    Cancel {
+        id: String,
+        reply: Reply<(Cancelled, Kept)>,
+    },
+    Pause {
+        id: String,
+        reply: Reply<(Status, Kept)>,
+    },
+    Resume {
+        id: String,
+        reply: Reply<(Status, Kept)>,
+    },
+    RunNow {
+        id: String,
+        reply: Reply<RunningNow>,
+    },
+    Get {
+        id: String,
+        reply: Reply<Status>,
+    },
+    List {
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        reply: Reply<Page>,
+    },
     /// Sends nothing more by itself.
     Stop,
 }
@@ -182,7 +207,8 @@ impl Timer {
     }
 
     fn add(&mut self, id: &str, entry: Entry, plan: Plan, now: Now) -> Result<(Added, Kept), Failure> {
-        let replaced = self.schedule.add(id, Arc::new(entry), plan, None, now).map_err(|refused| refusal(id, refused))?;
+        let replaced =
+            self.schedule.add(id, Arc::new(entry), plan, None, now).map_err(|refused| refusal(id, refused))?;
         let next = self.schedule.get(id).and_then(|state| state.next_due(now)).map(time_text);
         Ok((Added { id: id.to_owned(), replaced, next }, self.keep(id)))
     }
@@ -283,13 +309,18 @@ fn look_for_a_step(offset: &mut Option<i64>, now: Now) {
         && (new - old).unsigned_abs() > CLOCK_STEP_MIN.as_micros() as u64
     {
         let by = (new - old) as f64 / 1e6;
-        tracing::warn!(by, "the system's clock was set: what goes by it follows, and nothing is sent twice for one due time");
+        tracing::warn!(
+            by,
+            "the system's clock was set: what goes by it follows, and nothing is sent twice for one due time"
+        );
     }
 }
 
 pub(crate) fn refusal(id: &str, refused: Refused) -> Failure {
     match refused {
-        Refused::Full => Failure::new("too_many", "the scheduler has as many entries as it may: cancel some, or raise `entries_max`"),
+        Refused::Full => {
+            Failure::new("too_many", "the scheduler has as many entries as it may: cancel some, or raise `entries_max`")
+        }
         Refused::Never => Failure::new("never_due", format!("entry `{id}` has no due time that is still to come")),
     }
 }

@@ -86,7 +86,8 @@ impl Fields {
 
     fn times(&self, date: NaiveDate) -> impl Iterator<Item = NaiveDateTime> {
         let on = self.has_day(date);
-        let minutes = (0..24 * 60).filter(move |minute| on && holds(&self.hour, minute / 60) && holds(&self.minute, minute % 60));
+        let minutes =
+            (0..24 * 60).filter(move |minute| on && holds(&self.hour, minute / 60) && holds(&self.minute, minute % 60));
         minutes.filter_map(move |minute| date.and_hms_opt(minute / 60, minute % 60, 0))
     }
 
@@ -109,7 +110,8 @@ impl Fields {
                 }
                 (false, None) => {
                     // The moment at which the clocks jumped over it.
-                    let gap = spans.windows(2).find(|pair| pair[1].from + pair[1].offset > time.and_utc()).expect("a gap");
+                    let gap =
+                        spans.windows(2).find(|pair| pair[1].from + pair[1].offset > time.and_utc()).expect("a gap");
                     runs.insert(gap[1].from);
                 }
             }
@@ -240,7 +242,8 @@ fn ten_years_are_those_of_another_implementation() {
         "0 0 1-7 * 1",
         "1-3,7,50-58/4 0 * * *",
     ];
-    for zone in ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca"] {
+    for zone in ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca"]
+    {
         let zone = Tz::from_str(zone).expect("a zone");
         let changes = spans(zone);
         // What is done about gaps and overlaps is each implementation's own; the days beside them are not.
@@ -331,7 +334,10 @@ fn an_expression_that_is_none_is_refused_with_what_is_wrong_and_what_may_stand_t
         ("60 * * * *", "minute: 60 is not within 0 to 59"),
         ("* 24 * * *", "hour: 24 is not within 0 to 23"),
         ("* * 0 * *", "day of the month: 0 is not within 1 to 31"),
-        ("* * * JANUARY *", "month: `JANUARY` is neither a number from 1 to 12, a name from JAN to DEC, a range, a list, nor `*`"),
+        (
+            "* * * JANUARY *",
+            "month: `JANUARY` is neither a number from 1 to 12, a name from JAN to DEC, a range, a list, nor `*`",
+        ),
         ("* * * * 8", "day of the week: 8 is not within 0 to 7"),
         ("* * * * FRI-MON", "day of the week: `FRI-MON` runs backwards: write `FRI-6,0-MON`"),
         ("5/15 * * * *", "minute: `5/15` has a step without a range: write `5-59/15`"),

@@ -42,7 +42,10 @@ impl Field {
             None => {
                 let number = self.number(range)?;
                 if let Some(step) = step {
-                    return Err(format!("`{part}` has a step without a range: write `{number}-{}/{step}`", self.last()));
+                    return Err(format!(
+                        "`{part}` has a step without a range: write `{number}-{}/{step}`",
+                        self.last()
+                    ));
                 }
                 number..=number
             }

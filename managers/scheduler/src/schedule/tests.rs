@@ -205,7 +205,8 @@ fn what_overlaps_is_skipped_queued_or_runs_beside() {
     let skipped = |id: &str| schedule.get(id).expect("it is there").tally.skipped;
     assert_eq!((skipped("skip"), skipped("queue"), skipped("beside")), (3, 2, 2));
     let first = running.iter().find(|run| &*run.id == "queue").expect("it runs").clone();
-    let next = schedule.ended(first.slot, first.generation, first.due, Outcome::Done, now(4 * SECOND)).expect("it waited");
+    let next =
+        schedule.ended(first.slot, first.generation, first.due, Outcome::Done, now(4 * SECOND)).expect("it waited");
     assert_eq!(next.due, NOON + 2 * SECOND);
     assert!(schedule.ended(next.slot, next.generation, next.due, Outcome::Done, now(4 * SECOND)).is_none());
 }
@@ -242,7 +243,9 @@ fn an_entry_that_was_kept_goes_on_where_it_was_with_what_it_missed() {
     let later = Now { wall: NOON + DAY + 1800 * SECOND, steady: 0 };
     let before = |due: i64| Some(Before { due: Some(due), ..Before::default() });
     let plan = |entry: &Entry| Plan::of(entry).expect("an entry");
-    schedule.add("hourly", Arc::new(hourly.clone()), plan(&hourly), before(NOON + 3600 * SECOND), later).expect("added");
+    schedule
+        .add("hourly", Arc::new(hourly.clone()), plan(&hourly), before(NOON + 3600 * SECOND), later)
+        .expect("added");
     schedule.add("every", Arc::new(every.clone()), plan(&every), before(NOON + 30 * SECOND), later).expect("added");
     let mut runs = take(&mut schedule, later);
     runs.sort();
@@ -287,7 +290,13 @@ fn results_of_entries_that_have_ended_are_kept_for_some_and_not_for_ever() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Add { id: usize, kind: u8, span: i64, missed: Missed, count: Option<u64> },
+    Add {
+        id: usize,
+        kind: u8,
+        span: i64,
+        missed: Missed,
+        count: Option<u64>,
+    },
     Cancel(usize),
     /// Both clocks go on.
     Pass(i64),
