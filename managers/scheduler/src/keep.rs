@@ -116,7 +116,7 @@ impl Keeper {
             Some(record) => self.entries.set(&key, &**record).await.map(drop),
             None => self.entries.delete(&key).await.map(drop),
         };
-        let told = written.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let told = written.as_ref().copied().map_err(ToString::to_string);
         for waiting in change.waiting.drain(..) {
             // Who does not wait any more need not know.
             let _ = waiting.send(told.clone());

@@ -31,23 +31,23 @@ pub(crate) async fn send_all(bus: Bus, mut runs: mpsc::Receiver<Run>, ended: mps
         tokio::select! {
             run = runs.recv(), if open => match run {
                 Some(run) => {
-                    if let Some(end) = sending.begin(&bus, run).await
-                        && ended.send(end).await.is_err()
-                    {
-                        return;
+                    if let Some(end) = sending.begin(&bus, run).await {
+                        tell(&ended, end).await;
                     }
                 }
                 None => open = false,
             },
             Some((end, asks)) = sending.futures.next(), if !sending.futures.is_empty() => {
                 sending.count(asks, -1);
-                if ended.send(end).await.is_err() {
-                    // The timer is gone, and with it those who want to know.
-                    return;
-                }
+                tell(&ended, end).await;
             }
         }
     }
+}
+
+async fn tell(ended: &mpsc::Sender<Ended>, end: Ended) {
+    // When the timer is gone nobody wants to know; what was begun is ended all the same.
+    let _ = ended.send(end).await;
 }
 
 /// What is being sent.
