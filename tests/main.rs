@@ -16,6 +16,7 @@ mod remote;
 mod requests;
 mod running;
 mod same;
+mod scheduler;
 mod start;
 mod stop;
 mod store;

@@ -5,6 +5,7 @@ mod cuts;
 mod hostile;
 mod lives;
 mod overload;
+mod schedules;
 mod tunnels;
 mod verbs;
 mod versions;

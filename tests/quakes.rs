@@ -256,6 +256,20 @@ fn all_but_the_report_works_without_python() {
 }
 
 #[test]
+fn a_summary_is_published_every_six_hours_of_the_replay() {
+    // A week in three seconds, so six hours in a tenth of one.
+    let found = json(&["--no-python", "--speed", "200000"]);
+    check_findings(&found, 1);
+    let summaries = found["summaries"].as_array().unwrap();
+    // A busy machine may have missed some of the 28.
+    assert!((10..=30).contains(&summaries.len()), "{summaries:?}");
+    let alerts: Vec<_> = summaries.iter().map(|summary| summary["alerts"].as_u64().unwrap()).collect();
+    assert!(alerts.is_sorted() && alerts.first() < alerts.last() && alerts.last() <= Some(&85), "{alerts:?}");
+    let account = &found["account"];
+    assert_eq!((&account["balanced"], &account["handled"]), (&true.into(), &account["deliveries"]), "{account}");
+}
+
+#[test]
 fn a_killed_worker_is_replaced_and_the_run_goes_on() {
     // A week in three seconds.
     let mut run = Run::start(&["--json", "--speed", "200000"]);

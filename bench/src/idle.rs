@@ -77,7 +77,7 @@ pub(crate) async fn probe(what: Probe) -> Result<()> {
 }
 
 /// What of this process is in memory.
-fn resident_bytes() -> Result<f64> {
+pub(crate) fn resident_bytes() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the kernel does not say")?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;

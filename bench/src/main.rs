@@ -17,6 +17,7 @@ mod local;
 mod pinned;
 mod process;
 mod report;
+mod scheduler;
 mod store;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Suite {
     Link(Options),
     /// The store, in memory and on disk.
     Store(Options),
+    /// What is sent at times: a million entries beside a million sleeping tasks.
+    Scheduler(Options),
     /// One side of a case of `link`, for a profiler.
     #[command(hide = true)]
     LinkOnce(link::Once),
@@ -97,6 +100,7 @@ fn main() -> Result<ExitCode> {
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),
         Suite::Link(options) => suite("link", &options, link::CASES.iter()),
         Suite::Store(options) => suite("store", &options, store::CASES.iter()),
+        Suite::Scheduler(options) => suite("scheduler", &options, scheduler::CASES.iter()),
         Suite::LinkOnce(once) => {
             let took = runtime()?.block_on(async { tokio::spawn(link::once(once)).await })??;
             report::took(took);

@@ -71,6 +71,9 @@ pub use edri_router::{
     Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
     TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
+/// What is sent at times: entries, and the events of a [`Scheduler`].
+pub use edri_scheduler as scheduler;
+pub use edri_scheduler::{Entry, Scheduler};
 pub use edri_store::{self as store, Namespace, Store};
 pub use edri_workers::{
     Backoff, Context, Demand, Handle, HandleAny, HandleConcurrent, Placement, Process, Retry, Worker,
@@ -85,9 +88,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, App, Body, Bus, Connector, Context, Envelope, Failure, Handle, HandleAny, HandleConcurrent, Manager,
-        Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Store, TunnelError,
-        Worker, data, event,
+        Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent,
+        Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler,
+        Store, TunnelError, Worker, data, event,
     };
 }
 

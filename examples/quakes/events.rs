@@ -1,4 +1,4 @@
-//! What is said in this program: a tunnel, three notifications and four requests, with what they carry.
+//! What is said in this program: a tunnel, four notifications and four requests, with what they carry.
 
 use std::collections::BTreeSet;
 
@@ -107,6 +107,13 @@ pub(crate) struct ListAlerts {}
 pub(crate) struct Alerts {
     pub(crate) count: u64,
     pub(crate) strongest: Vec<QuakeAlert>,
+}
+
+/// How many alerts there were by now: what [`ListAlerts`] was answered, published by a scheduler.
+#[event(notification, name = "alerts.summarised")]
+#[derive(Debug, Clone)]
+pub(crate) struct AlertsSummarised {
+    pub(crate) count: u64,
 }
 
 /// How are the magnitudes distributed?

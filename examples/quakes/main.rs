@@ -12,6 +12,7 @@ mod progress;
 mod python;
 mod report;
 mod statistics;
+mod summaries;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::arguments::{Arguments, Part};
 use crate::events::*;
 use crate::progress::ProgressLine;
 use crate::report::{Findings, Page};
+use crate::summaries::Summaries;
 use crate::workers::{Alarm, Analyst, Bulletin, Counter, Reader};
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -117,11 +119,18 @@ fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// Has the catalogue replayed, then asks the workers what they found.
 async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn Error>> {
     let has_report = !arguments.no_python && start_report(node).await;
+    let summaries = Summaries::begin(node, arguments.speed).await?;
     let began = Instant::now();
-    let replayed = upload(node, arguments, Part::WHOLE).await?;
+    let upload = upload(node, arguments, Part::WHOLE);
+    let (replayed, summaries) = match summaries {
+        Some(summaries) => summaries.during(node.bus(), upload).await,
+        None => (upload.await, Vec::new()),
+    };
+    let replayed = replayed?;
     // Every quake counted, every alert that followed from one too.
     node.at_rest().await;
-    gather(node, replayed, has_report, began.elapsed().as_secs_f64()).await
+    let findings = gather(node, replayed, has_report, began.elapsed().as_secs_f64()).await?;
+    Ok(Findings { summaries, ..findings })
 }
 
 /// Asks the workers what they found in what was replayed, which took so many seconds.
@@ -147,6 +156,7 @@ async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64)
         networks,
         alerts,
         strongest,
+        summaries: Vec::new(),
         regions,
         study,
         account,

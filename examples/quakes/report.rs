@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::events::{NetworkSummary, QuakeAlert, Region};
 use crate::statistics::{GutenbergRichter, Study};
+use crate::summaries::Summary;
 use crate::workers::ALERT_MAGNITUDE;
 
 /// Everything that the program found out. Its JSON has the same shape.
@@ -21,6 +22,8 @@ pub(crate) struct Findings {
     /// How many there were.
     pub(crate) alerts: u64,
     pub(crate) strongest: Vec<QuakeAlert>,
+    /// One every six hours of the replay, where it has a speed.
+    pub(crate) summaries: Vec<Summary>,
     /// That of the strongest quake first; nothing without Python.
     pub(crate) regions: Option<Vec<Region>>,
     #[serde(flatten)]
@@ -116,6 +119,10 @@ impl<W: Write> Page<W> {
         for QuakeAlert { magnitude, place, time_ms, .. } in &findings.strongest {
             let magnitude = self.paint(RED, &format!("{magnitude:.1}"));
             writeln!(self.out, "  {magnitude}  {} UTC  {place}", date(*time_ms))?;
+        }
+        if !findings.summaries.is_empty() {
+            let counts: Vec<_> = findings.summaries.iter().map(|summary| summary.alerts.to_string()).collect();
+            self.line(DIM, &format!("  by every six hours: {}", counts.join(", ")))?;
         }
         Ok(())
     }

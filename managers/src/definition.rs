@@ -337,6 +337,13 @@ impl<W> Manager<W> {
         self
     }
 
+    /// A manager that cannot be, as what it was to be made with is wrong: it is refused with these words when it is started. For
+    /// those who make managers for others.
+    pub fn invalid(mut self, wrong: impl Into<String>) -> Self {
+        self.settings.refuse(wrong.into());
+        self
+    }
+
     /// How many events one instance may have in its concurrent handlers at once. 64 by default.
     pub fn concurrency(mut self, most: usize) -> Self {
         if most == 0 {

@@ -12,13 +12,14 @@ enum May {
 }
 
 /// Every crate has its line here: a new one has to find its place first.
-const LAYERS: [(&str, May); 13] = [
+const LAYERS: [(&str, May); 14] = [
     ("events/macros", May::Use(&[])),
     ("events", May::Use(&["events/macros"])),
     ("protocol", May::Use(&["events"])),
     ("router", May::Use(&["events"])),
     ("workers", May::Use(&["events", "protocol", "router"])),
     ("managers", May::Use(&["events", "router", "workers"])),
+    ("managers/scheduler", May::Use(&["events", "router", "workers", "managers", "managers/store"])),
     ("managers/store", May::Use(&["events", "router", "workers", "managers"])),
     ("connector", May::Use(&["events", "protocol", "router"])),
     ("edri", May::UseAll),
