@@ -286,6 +286,27 @@ fn results_of_entries_that_have_ended_are_kept_for_some_and_not_for_ever() {
     assert!(schedule.get("00000").is_none() && schedule.get("00010").is_some());
 }
 
+#[test]
+fn a_million_entries_come_and_go_in_any_order() {
+    const ENTRIES: u64 = 1_000_000;
+    let mut schedule = Schedule::new(ENTRIES as usize, 7);
+    let (entry, mut dice) = (Arc::new(entry(When::EveryMs(1_000_000))), fastrand::Rng::with_seed(7));
+    let plan = Plan::of(&entry).expect("an entry");
+    let mut ids: Vec<_> = (0..ENTRIES).collect();
+    for id in &ids {
+        // One is due in each millisecond.
+        let at = now(*id as i64 * MS);
+        schedule.add(&id.to_string(), Arc::clone(&entry), plan.clone(), None, at).expect("it is added");
+    }
+    for step in 0..1000 {
+        let due = take(&mut schedule, now((1_000_000 + step) * MS));
+        assert_eq!(due, [(step.to_string(), NOON + (1_000_000 + step) * MS)]);
+    }
+    dice.shuffle(&mut ids);
+    assert!(ids.iter().all(|id| schedule.cancel(&id.to_string())));
+    assert_eq!((schedule.len(), schedule.wait(now(0))), (0, None));
+}
+
 // ---- the model -------------------------------------------------------------------------------------------------------------
 
 #[derive(Debug, Clone)]
