@@ -767,6 +767,8 @@ impl<K: Clone> Engine<K> {
 /// What a session with a life of another node looks like at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
+    /// Its number: how often the two have begun anew, and one.
+    pub session: u32,
     /// Packets that are not acknowledged.
     pub unacknowledged_packets: usize,
     /// Their bytes.

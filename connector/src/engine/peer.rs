@@ -243,6 +243,7 @@ impl<K> Peer<K> {
 
     pub(super) fn figures(&self) -> Figures {
         Figures {
+            session: self.session,
             unacknowledged_packets: self.outbound.packets(),
             unacknowledged_bytes: self.outbound.bytes(),
             confirmed: self.confirmed,

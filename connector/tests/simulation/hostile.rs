@@ -80,21 +80,29 @@ impl Hostile {
         [Lane::High, Lane::Normal, Lane::Up(tunnel), Lane::Down(tunnel)][self.dice.below(4) as usize]
     }
 
-    fn session(&mut self) -> u32 {
-        [0, 1, 1, 1, 2, u32::MAX][self.dice.below(6) as usize]
+    /// Mostly the session that there is with that life: others say little.
+    fn session(&mut self, life: Incarnation) -> u32 {
+        let known = self.engine.figures(life).map_or(1, |figures| figures.session);
+        match self.dice.below(100) {
+            0 => self.absurd() as u32,
+            1..4 => known.saturating_add(1),
+            4..8 => known - 1,
+            _ => known,
+        }
     }
 
     fn packet(&mut self) -> Packet {
+        let origin = self.life();
         let count = if self.dice.chance(5) { 4096 } else { self.dice.below(4) };
         let destinations = (0..count).map(|_| {
             let sequence = self.absurd();
             let base = self.absurd().min(sequence);
             let groups = (0..self.dice.below(3)).map(|_| self.absurd() as u32).collect();
-            Destination { node: self.life(), session: self.session(), sequence, base, groups }
+            Destination { node: self.life(), session: self.session(origin), sequence, base, groups }
         });
         let destinations = destinations.collect();
         let header = Header {
-            origin: self.life(),
+            origin,
             lane: self.lane(),
             hops: self.absurd() as u8,
             age_ms: self.absurd() as u32,
@@ -106,11 +114,11 @@ impl Hostile {
     }
 
     fn signal(&mut self) -> Packet {
-        let session = self.session();
+        let origin = self.life();
+        let session = self.session(origin);
         let number = self.absurd();
         let kind = match self.dice.below(6) {
             0 => SignalKind::Query { session },
-            1 => SignalKind::Query { session: self.absurd() as u32 },
             2 => SignalKind::Probe { number },
             3 => SignalKind::Alive { number },
             _ => {
@@ -134,7 +142,7 @@ impl Hostile {
                 SignalKind::Ack { session, lanes, credits }
             }
         };
-        Packet::Signal(Signal { origin: self.life(), to: self.life(), hops: self.absurd() as u8, kind })
+        Packet::Signal(Signal { origin, to: self.life(), hops: self.absurd() as u8, kind })
     }
 
     fn control(&mut self) -> Message {
