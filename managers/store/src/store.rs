@@ -129,22 +129,21 @@ impl NamespaceOptions {
 
 impl IntoDefinition for Store {
     fn into_definition(self) -> Definition {
-        let (events, wrong) = match self.check() {
-            Ok(events) => (events, None),
-            Err(wrong) => (Vec::new(), Some(wrong)),
-        };
+        let checked = self.check();
         let namespaces = self.namespaces.iter().map(|options| Arc::new(Namespace::new(&options.name, options.bounds)));
-        let shared =
-            Arc::new(Shared { path: self.path, namespaces: namespaces.collect(), disk: Mutex::new(None), wrong });
+        let shared = Arc::new(Shared { path: self.path, namespaces: namespaces.collect(), disk: Mutex::new(None) });
         *self.handle.shared.lock() = Arc::downgrade(&shared);
         let mut manager = Manager::new(&self.name)
             .worker(move || StoreWorker::new(Arc::clone(&shared)))
             // What keeps a store from starting does not soon go away by itself.
             .restart(Restart::at_most(RESTARTS_MAX, RESTARTS_WITHIN));
-        if events.is_empty() {
-            // A manager handles something; this one's worker says what is wrong when it is started.
-            manager = manager.handles_any("store.refused");
-        }
+        let events = match checked {
+            Ok(events) => events,
+            Err(wrong) => {
+                manager = manager.invalid(wrong);
+                Vec::new()
+            }
+        };
         for event in events {
             if event.name().as_str().ends_with(Verb::Changed.as_str()) {
                 manager = manager.declares(event);

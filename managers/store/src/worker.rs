@@ -35,8 +35,6 @@ pub(crate) struct Shared {
     pub(crate) namespaces: Vec<Arc<Namespace>>,
     // Held to set, to take or to copy the queue.
     pub(crate) disk: Mutex<Option<Disk>>,
-    /// What was wrong with how the store was made, told when it is started.
-    pub(crate) wrong: Option<String>,
 }
 
 impl Shared {
@@ -86,9 +84,6 @@ impl Drop for StoreWorker {
 
 impl Worker for StoreWorker {
     async fn started(&mut self, cx: &mut Context) -> Result<(), Failure> {
-        if let Some(wrong) = &self.shared.wrong {
-            return Err(Failure::message(wrong.clone()));
-        }
         let names = self.shared.namespaces.iter().map(|namespace| &*namespace.name);
         self.held = Some(claim::hold(cx.address(), names)?);
         self.open().await?;
