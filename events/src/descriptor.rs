@@ -9,7 +9,10 @@ use std::time::Duration;
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Data, Event, EventName, NameError, Notification, Request, Tunnel, key_hash};
+use crate::{
+    Data, Event, EventName, Exposure, FieldSource, HttpRoute, NameError, Notification, Request, Source, Tunnel,
+    key_hash,
+};
 
 /// How long a request may take when its event does not say.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -63,6 +66,7 @@ pub struct Descriptor {
     time_limit: Option<Duration>,
     idempotent: bool,
     description: Box<str>,
+    exposure: Option<Exposure>,
     rust_type: Option<(TypeId, &'static str)>,
     schemas: OnceLock<Schemas>,
     make_schemas: fn() -> Schemas,
@@ -77,6 +81,31 @@ pub struct TypedDeclaration {
     pub time_limit: Option<Duration>,
     pub idempotent: bool,
     pub description: &'static str,
+    pub exposure: Option<TypedExposure>,
+}
+
+/// What the macro [`event`](crate::event) says of how a typed event may be reached.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct TypedExposure {
+    pub routes: &'static [&'static str],
+    /// Field and header.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// Field and cookie.
+    pub cookies: &'static [(&'static str, &'static str)],
+}
+
+impl TypedExposure {
+    fn exposure(&self) -> Exposure {
+        let route = |route: &&str| HttpRoute::new(route).expect("the macro checked the route");
+        let source = |(field, from): (&str, Source)| FieldSource { field: field.into(), from };
+        let headers = self.headers.iter().map(|(field, name)| (*field, Source::Header((*name).into())));
+        let cookies = self.cookies.iter().map(|(field, name)| (*field, Source::Cookie((*name).into())));
+        Exposure {
+            routes: self.routes.iter().map(route).collect(),
+            sources: headers.chain(cookies).map(source).collect(),
+        }
+    }
 }
 
 impl Descriptor {
@@ -102,6 +131,7 @@ impl Descriptor {
             time_limit: None,
             idempotent: false,
             description: "".into(),
+            exposure: None,
             rust_type: None,
             schemas: OnceLock::new(),
             make_schemas: Schemas::default,
@@ -147,6 +177,7 @@ impl Descriptor {
             time_limit: declaration.time_limit,
             idempotent: declaration.idempotent,
             description: declaration.description.into(),
+            exposure: declaration.exposure.as_ref().map(TypedExposure::exposure),
             rust_type: Some((TypeId::of::<E>(), std::any::type_name::<E>())),
             schemas: OnceLock::new(),
             make_schemas,
@@ -194,6 +225,12 @@ impl Descriptor {
     #[must_use]
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    /// How the event may be reached from outside; `None` when it may not.
+    #[must_use]
+    pub fn exposure(&self) -> Option<&Exposure> {
+        self.exposure.as_ref()
     }
 
     /// The event's Rust type in this process, if it has one.
@@ -258,6 +295,8 @@ impl Serialize for Descriptor {
             idempotent: bool,
             #[serde(skip_serializing_if = "str::is_empty")]
             description: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            http: Option<&'a [HttpRoute]>,
             schemas: &'a Schemas,
         }
         Listing {
@@ -267,6 +306,7 @@ impl Serialize for Descriptor {
             time_limit_ms: self.time_limit.map(|limit| limit.as_millis()),
             idempotent: self.idempotent,
             description: &self.description,
+            http: self.exposure.as_ref().map(|exposure| &*exposure.routes),
             schemas: self.schemas(),
         }
         .serialize(serializer)
@@ -314,6 +354,12 @@ impl Declaration {
     /// Says for people what the event means.
     pub fn description(mut self, text: &str) -> Self {
         self.0.description = text.into();
+        self
+    }
+
+    /// Lets the event be reached from outside.
+    pub fn expose(mut self, exposure: Exposure) -> Self {
+        self.0.exposure = Some(exposure);
         self
     }
 

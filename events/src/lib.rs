@@ -15,6 +15,7 @@ mod codec;
 mod descriptor;
 mod envelope;
 mod event;
+mod exposure;
 mod failure;
 mod id;
 mod key;
@@ -29,6 +30,7 @@ pub use descriptor::{Declaration, Descriptor, DescriptorRef, Incompatible, Kind,
 pub use edri_macros::{data, event};
 pub use envelope::{Envelope, Head, Headers, HeadersError, Parts, Payload};
 pub use event::{Data, Event, Item, KeyField, Notification, Request, Tunnel};
+pub use exposure::{Exposure, FieldSource, HttpRoute, ROUTE_BYTES_MAX, ROUTES_MAX, RouteError, Source};
 pub use failure::Failure;
 pub use id::{EventId, Incarnation};
 pub use key::key_hash;
@@ -38,7 +40,7 @@ pub use trace::{TraceContext, TraceParseError};
 /// What the code made by [`event`] and [`data`] refers to. Not part of the public interface: use the names above.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::descriptor::{Descriptor, Kind, TypedDeclaration};
+    pub use crate::descriptor::{Descriptor, Kind, TypedDeclaration, TypedExposure};
     pub use crate::event::{Event, Item, KeyField, Notification, Request, Tunnel, weigh};
     pub use schemars;
     pub use serde;

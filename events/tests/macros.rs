@@ -6,7 +6,7 @@ extern crate edri_events as edri;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_events::{Body, Data, Encoding, Event, Item, Kind, Notification, Request, Tunnel, data, event};
+use edri_events::{Body, Data, Encoding, Event, Item, Kind, Notification, Request, Source, Tunnel, data, event};
 use serde::{Deserialize, Serialize};
 
 /// A quake was measured.
@@ -268,4 +268,27 @@ fn the_smallest_types_are_data() {
     struct Wrapper(Vec<u16>);
     assert_eq!(Unit.weight() + Empty {}.weight(), 0);
     assert_eq!(Wrapper(vec![1, 2]).weight(), size_of::<Wrapper>() + 4);
+}
+
+#[event(request, name = "order.show", response = String, http = "GET /orders/{orderId}", http = "POST /orders", crate = edri_events)]
+#[serde(rename_all = "camelCase")]
+struct ShowOrder {
+    order_id: u32,
+    #[http(header = "X-Tenant")]
+    tenant: String,
+    #[http(cookie = "Session")]
+    session_id: Option<String>,
+}
+
+#[test]
+fn an_exposed_event_says_where_its_fields_come_from() {
+    let exposure = ShowOrder::descriptor().exposure().expect("it has routes");
+    let routes: Vec<_> = exposure.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(routes, ["GET /orders/{orderId}", "POST /orders"]);
+    let sources: Vec<_> = exposure.sources.iter().map(|source| (&*source.field, source.from.clone())).collect();
+    // Headers have no case, cookies do.
+    assert_eq!(sources[0], ("tenant", Source::Header("x-tenant".into())));
+    assert_eq!(sources[1], ("sessionId", Source::Cookie("Session".into())));
+    assert_eq!(QuakeRecorded::descriptor().exposure(), None, "nothing is exposed that does not say so");
+    let _fields = |event: ShowOrder| (event.order_id, event.tenant, event.session_id);
 }

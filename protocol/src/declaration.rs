@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edri_events::{Descriptor, DescriptorRef, Kind, NameError, Schemas};
+use edri_events::{Descriptor, DescriptorRef, Exposure, FieldSource, HttpRoute, Kind, NameError, Schemas, Source};
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,9 +27,51 @@ pub struct EventDeclaration {
     /// What its author says of it.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "reading::or_default")]
     pub description: String,
+    /// How it may be reached from outside, when it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose: Option<DeclaredExposure>,
     /// The JSON Schemas, when the peer has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schemas: Option<DeclaredSchemas>,
+}
+
+/// How an event may be reached from outside.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeclaredExposure {
+    /// Where HTTP requests for it go: `GET /risk/{region}`. What this process does not know as a route is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::routes")]
+    pub routes: Vec<String>,
+    /// The fields that come from a header.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "reading::sources")]
+    pub headers: BTreeMap<String, String>,
+    /// The fields that come from a cookie.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "reading::sources")]
+    pub cookies: BTreeMap<String, String>,
+}
+
+impl DeclaredExposure {
+    fn of(exposure: &Exposure) -> Self {
+        let mut declared =
+            Self { routes: exposure.routes.iter().map(ToString::to_string).collect(), ..Self::default() };
+        for FieldSource { field, from } in &exposure.sources {
+            let (sources, name) = match from {
+                Source::Header(name) => (&mut declared.headers, name),
+                Source::Cookie(name) => (&mut declared.cookies, name),
+            };
+            sources.insert(field.to_string(), name.to_string());
+        }
+        declared
+    }
+
+    fn into_exposure(self) -> Exposure {
+        let source = |field: String, from| FieldSource { field: field.into(), from };
+        let headers = self.headers.into_iter().map(|(field, name)| source(field, Source::Header(name.into())));
+        let cookies = self.cookies.into_iter().map(|(field, name)| source(field, Source::Cookie(name.into())));
+        Exposure {
+            routes: self.routes.iter().filter_map(|route| HttpRoute::new(route).ok()).collect(),
+            sources: headers.chain(cookies).collect(),
+        }
+    }
 }
 
 /// The JSON Schemas of an event and of what belongs to it.
@@ -78,6 +121,7 @@ impl EventDeclaration {
             time_limit_ms: descriptor.time_limit().map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             idempotent: descriptor.is_idempotent(),
             description: descriptor.description().to_owned(),
+            expose: descriptor.exposure().map(DeclaredExposure::of),
             schemas: Some(DeclaredSchemas { event: Some(event), output, up, down }),
         }
     }
@@ -97,6 +141,9 @@ impl EventDeclaration {
         }
         if self.idempotent {
             declaration = declaration.idempotent();
+        }
+        if let Some(exposure) = self.expose {
+            declaration = declaration.expose(exposure.into_exposure());
         }
         if let Some(DeclaredSchemas { event, output, up, down }) = self.schemas {
             declaration = declaration.schemas(Schemas { event: event.unwrap_or_default(), output, up, down });

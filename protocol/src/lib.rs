@@ -26,7 +26,7 @@ mod stream;
 mod text;
 
 pub use codec::FrameError;
-pub use declaration::{DeclaredSchemas, EventDeclaration};
+pub use declaration::{DeclaredExposure, DeclaredSchemas, EventDeclaration};
 pub use frame::{
     Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, End, Fault, Frame, Grant, Handler, Health, Hello, Level, Log,
     Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,

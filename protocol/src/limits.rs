@@ -14,6 +14,8 @@ pub const SCHEMAS_VALUES_MAX: usize = 1 << 17;
 pub const HANDLERS_MAX: usize = 4096;
 /// The most headers a call may have.
 pub const HEADERS_MAX: usize = edri_events::Headers::COUNT_MAX;
+/// The most fields of an event that come from a header, or from a cookie.
+pub const SOURCES_MAX: usize = 64;
 /// The most calls one `ack` may settle.
 pub const ACKS_MAX: usize = 65_536;
 /// The most figures one `report` may hold.

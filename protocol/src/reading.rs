@@ -238,6 +238,14 @@ pub(crate) fn handlers<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Re
     list(deserializer, limits::HANDLERS_MAX, "handlers")
 }
 
+pub(crate) fn routes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    list(deserializer, edri_events::ROUTES_MAX, "routes")
+}
+
+pub(crate) fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    deserializer.deserialize_any(Map { max: limits::SOURCES_MAX, what: "fields", of: PhantomData })
+}
+
 pub(crate) fn acks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     list(deserializer, limits::ACKS_MAX, "numbers")
 }

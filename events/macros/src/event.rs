@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::item::Item;
 use crate::options::{Kind, Options};
 use crate::suggest::{did_you_mean, list};
-use crate::{duration, name, wire};
+use crate::{duration, exposure, name, wire};
 
 pub(crate) fn expand(arguments: TokenStream, tokens: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
@@ -42,6 +42,7 @@ struct Event<'a> {
     time_limit_ms: Option<u64>,
     idempotent: bool,
     description: String,
+    exposure: Option<exposure::Exposure>,
     shape: Shape<'a>,
 }
 
@@ -79,13 +80,14 @@ impl<'a> Event<'a> {
         let description =
             options.description.as_ref().map_or_else(|| item.doc(), |text| text.value().trim().to_owned());
         let shape = Shape::check(options, errors)?;
+        let exposure = exposure::check(options, item, errors);
         let idempotent = options.idempotent;
-        (!generic).then_some(Self { ident, name, key, time_limit_ms, idempotent, description, shape })
+        (!generic).then_some(Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape })
     }
 
     /// `impl Event` and the trait of the kind.
     fn implementation(&self, root: &Path) -> TokenStream {
-        let Self { ident, name, key, time_limit_ms, idempotent, description, shape } = self;
+        let Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape } = self;
         let private = quote!(#root::__private);
         let unit: Type = parse_quote!(());
         let (constructor, output, kind) = match shape {
@@ -104,6 +106,7 @@ impl<'a> Event<'a> {
         };
         let wire_name = option(key.as_ref().map(|key| &key.wire_name));
         let time_limit = option(time_limit_ms.map(|ms| quote!(#private::Duration::from_millis(#ms))));
+        let exposure = option(exposure.as_ref().map(|exposure| exposure.tokens(&private)));
         let visit_key = key.as_ref().map(|Key { field, ty, .. }| {
             // A type that cannot be a key is shown where the field has it. The span keeps the marks of generated code,
             // or the lints of the user's crate would look into it.
@@ -130,6 +133,7 @@ impl<'a> Event<'a> {
                             time_limit: #time_limit,
                             idempotent: #idempotent,
                             description: #description,
+                            exposure: #exposure,
                         })
                     });
                     &DESCRIPTOR
@@ -295,12 +299,12 @@ mod tests {
         check_arguments(
             quote!(request, name = "a", response = u8, time_out = "2s"),
             &["unknown option `time_out` (did you mean `timeout`?); the options of a request are `name`, `key`, \
-               `timeout`, `response`, `idempotent`, `description` and `crate`"],
+               `timeout`, `response`, `idempotent`, `http`, `expose`, `description` and `crate`"],
         );
         check_arguments(
-            quote!(notification, name = "a", http = path(x, y)),
-            &["unknown option `http`; the options of a notification are `name`, `key`, `ttl`, `description` \
-                 and `crate`"],
+            quote!(notification, name = "a", route = path(x, y)),
+            &["unknown option `route`; the options of a notification are `name`, `key`, `ttl`, `http`, `expose`, \
+               `description` and `crate`"],
         );
     }
 
@@ -317,8 +321,86 @@ mod tests {
         check_arguments(
             quote!(notification, name = "a", idempotent),
             &["`idempotent` is an option of a request; the options of a notification are `name`, `key`, `ttl`, \
-               `description` and `crate`"],
+               `http`, `expose`, `description` and `crate`"],
         );
+    }
+
+    #[test]
+    fn a_route_is_checked_with_the_fields_it_names() {
+        let route = |route: &str, expect: &[&str]| {
+            check_arguments(quote!(request, name = "a", response = u8, http = #route), expect);
+        };
+        route("GET /quakes/{region}", &[]);
+        check_arguments(quote!(request, name = "a", response = u8, http = "GET /a", http = "POST /b", expose), &[]);
+        route(
+            "GET /quakes/{regoin}",
+            &[
+                "`QuakeRecorded` has no field `regoin` for the place in \"GET /quakes/{regoin}\" (did you mean `region`?); \
+               it has `region` and `magnitude`",
+            ],
+        );
+        route(
+            "FETCH /a",
+            &["\"FETCH /a\" is no route: the method is GET, POST, PUT, PATCH or DELETE; write it like \
+               \"GET /risk/{region}\""],
+        );
+        check_arguments(
+            quote!(notification, name = "a", http = "GET /a"),
+            &[
+                "\"GET /a\" is no route: a GET changes nothing, and a notification is there to: use POST; write it like \
+               \"GET /risk/{region}\"",
+            ],
+        );
+        check_arguments(
+            quote!(notification, name = "a", expose = true),
+            &["`expose` takes no value: it stands alone, or is left away"],
+        );
+    }
+
+    #[test]
+    fn a_field_comes_from_a_header_or_a_cookie_of_an_exposed_event() {
+        let of_field = |arguments: TokenStream, place: TokenStream, expect: &[&str]| {
+            check(
+                arguments,
+                quote!(
+                    struct Ask {
+                        #[http(#place)]
+                        tenant: String,
+                    }
+                ),
+                expect,
+            );
+        };
+        let exposed = || quote!(notification, name = "a", expose);
+        of_field(exposed(), quote!(header = "x-tenant"), &[]);
+        of_field(exposed(), quote!(cookie = "tenant"), &[]);
+        of_field(
+            exposed(),
+            quote!(query = "tenant"),
+            &["a field comes from `header = \"x-tenant\"` or `cookie = \"session\"`"],
+        );
+        of_field(
+            exposed(),
+            quote!(header = "x tenant"),
+            &["the name of a header or a cookie is letters, digits and `-`"],
+        );
+        of_field(
+            quote!(notification, name = "a"),
+            quote!(header = "x-tenant"),
+            &["the event cannot be reached by HTTP: say `expose` or `http = \"...\"` in its `#[event(..)]`"],
+        );
+        let output = expand(
+            exposed(),
+            quote!(
+                struct Ask {
+                    #[http(header = "x-tenant")]
+                    #[serde(default)]
+                    tenant: String,
+                }
+            ),
+        );
+        let text = output.to_string();
+        assert!(!text.contains("[http") && text.contains("[serde (default)]"), "{text}");
     }
 
     #[test]
@@ -368,8 +450,8 @@ mod tests {
         check(quote!(crate = "edri"), "`crate` takes a path, without quotes: `crate = edri`");
         check(
             quote!("2s"),
-            "an option begins with its name; the options are `name`, `key`, `timeout`, `response`, `idempotent`, \
-             `description` and `crate`",
+            "an option begins with its name; the options are `name`, `key`, `timeout`, `response`, `idempotent`, `http`, \
+             `expose`, `description` and `crate`",
         );
     }
 

@@ -5,13 +5,14 @@ use quote::{ToTokens as _, quote};
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Attribute, DeriveInput, LitStr, Meta, Path, Token};
 
+use crate::exposure;
 use crate::options::path_text;
 use crate::wire::{metas, text};
 
 /// A struct or enum, understood and as it was written.
 pub(crate) struct Item {
     pub(crate) input: DeriveInput,
-    /// Everything behind the attributes, untouched.
+    /// Everything behind the attributes, but for the `#[http(..)]` of fields, which nobody else would know.
     rest: TokenStream,
 }
 
@@ -32,7 +33,7 @@ impl Item {
                 union.union_token.span,
                 "a union does not say which of its fields holds, so it cannot be sent: use an enum",
             )),
-            _ => Ok(Self { input, rest }),
+            _ => Ok(Self { input, rest: exposure::without_attributes(rest) }),
         }
     }
 

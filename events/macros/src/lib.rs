@@ -10,6 +10,7 @@ mod data;
 mod duration;
 mod errors;
 mod event;
+mod exposure;
 mod item;
 mod name;
 mod options;
@@ -34,8 +35,13 @@ use proc_macro::TokenStream;
 /// | `up = Chunk` | tunnel, required | what the opener sends |
 /// | `down = Progress` | tunnel, required | what the worker sends |
 /// | `result = Summary` | tunnel | the final result; `()` when left away |
+/// | `expose` | all | the event may be reached from outside, through a gateway: nothing else may |
+/// | `http = "GET /risk/{region}"` | all | where HTTP requests for it go, with places for fields; may be given again; exposes the event |
 /// | `description = "..."` | all | what the event means, for people; the doc comment when left away |
 /// | `crate = path` | all | where edri is, when it is not `::edri` |
+///
+/// A field with `#[http(header = "x-tenant")]` or `#[http(cookie = "session")]` is taken from there in an HTTP request, and from
+/// nowhere else.
 ///
 /// Durations are a number and a unit, `ms`, `s`, `m` or `h`: `"500ms"`, `"1.5s"`.
 ///

@@ -104,6 +104,8 @@ const EVENT_SPECS: &[Spec] = &[
     spec("up", &[Tunnel], TYPE, "up = Chunk"),
     spec("down", &[Tunnel], TYPE, "down = Progress"),
     spec("result", &[Tunnel], TYPE, "result = Summary"),
+    spec("http", ALL, TEXT, "http = \"GET /risk/{region}\""),
+    spec("expose", ALL, FLAG, "expose"),
     spec("description", ALL, TEXT, "description = \"A quake was measured.\""),
     CRATE,
 ];
@@ -122,6 +124,9 @@ pub(crate) struct Options {
     pub(crate) down: Option<Type>,
     pub(crate) result: Option<Type>,
     pub(crate) description: Option<LitStr>,
+    /// Where HTTP requests for it go.
+    pub(crate) routes: Vec<LitStr>,
+    pub(crate) expose: bool,
     pub(crate) root: Option<Path>,
     given: Vec<&'static str>,
 }
@@ -235,7 +240,7 @@ impl Options {
         {
             return fail(wrong_kind(spec, kind, &known()));
         }
-        if self.is_given(spec.name) {
+        if self.is_given(spec.name) && spec.name != "http" {
             return fail(format!("`{word}` is given twice: keep one of them"));
         }
         self.given.push(spec.name);
@@ -254,11 +259,14 @@ impl Options {
             "result" => self.result = Some(value(spec, word, input)?),
             "description" => self.description = Some(value(spec, word, input)?),
             "crate" => self.root = Some(value::<ModPath>(spec, word, input)?.0),
+            "http" => self.routes.push(value(spec, word, input)?),
             "idempotent" => {
-                if !input.is_empty() && !input.peek(Token![,]) {
-                    return Err(input.error("`idempotent` takes no value: it stands alone, or is left away"));
-                }
+                flag(word, input)?;
                 self.idempotent = true;
+            }
+            "expose" => {
+                flag(word, input)?;
+                self.expose = true;
             }
             other => unreachable!("the table has an option `{other}` that is not read"),
         }
@@ -295,6 +303,14 @@ fn value<T: Parse>(spec: &Spec, word: &Ident, input: ParseStream<'_>) -> syn::Re
         return Err(syn::Error::new(word.span(), format!("`{word}` needs {value}: `{example}`")));
     }
     input.parse().map_err(wrong)
+}
+
+/// Checks that an option without a value stands alone.
+fn flag(word: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(());
+    }
+    Err(input.error(format!("`{word}` takes no value: it stands alone, or is left away")))
 }
 
 /// Reads the comma behind the kind or an option. When there is none, goes on with the next option there is.

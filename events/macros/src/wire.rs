@@ -20,7 +20,7 @@ pub(crate) fn name(item: &[Attribute], field: &Field, ident: &Ident, span: Span)
             "rename" => both(&meta, &mut written, &mut read),
             "skip" | "skip_serializing" | "skip_deserializing" | "flatten" => {
                 let message =
-                    format!("the key `{plain}` is lost on the wire by `#[serde({word})]`: choose another field");
+                    format!("the field `{plain}` is lost on the wire by `#[serde({word})]`: choose another field");
                 return Err(syn::Error::new(span, message));
             }
             _ => {}
@@ -37,7 +37,7 @@ pub(crate) fn name(item: &[Attribute], field: &Field, ident: &Ident, span: Span)
         return Ok(written);
     }
     let message = format!(
-        "the key `{plain}` is written as `{written}` but read as `{read}`: give it one name on the wire, by which \
+        "the field `{plain}` is written as `{written}` but read as `{read}`: give it one name on the wire, by which \
          every node finds it"
     );
     Err(syn::Error::new(span, message))
@@ -219,7 +219,7 @@ mod tests {
         );
         assert_eq!(
             name_of(&lost),
-            Err("the key `region` is lost on the wire by `#[serde(skip)]`: choose another field".to_owned())
+            Err("the field `region` is lost on the wire by `#[serde(skip)]`: choose another field".to_owned())
         );
         let renamed = parse_quote!(
             struct A {
@@ -229,7 +229,7 @@ mod tests {
         );
         assert_eq!(
             name_of(&renamed),
-            Err("the key `region` is written as `r` but read as `region`: give it one name on the wire, by which every \
+            Err("the field `region` is written as `r` but read as `region`: give it one name on the wire, by which every \
                  node finds it"
                 .to_owned())
         );

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use edri_events::{Encoding, EventId, Kind, TraceContext};
 use edri_protocol::{
-    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredSchemas, End, EventDeclaration, Fault, Frame, Grant,
-    Handler, Health, Hello, Level, Log, Notice, Payload, Ping, Pong, Ready, Report, Response, Role, Subscribe, Text,
-    Unsubscribe, Wait, Welcome, Window,
+    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredExposure, DeclaredSchemas, End, EventDeclaration,
+    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Notice, Payload, Ping, Pong, Ready, Report, Response,
+    Role, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -156,14 +156,17 @@ fn declaration() -> BoxedStrategy<EventDeclaration> {
     let kind = prop_oneof![Just(Kind::Notification), Just(Kind::Request), Just(Kind::Tunnel)];
     let schemas = (of(schema()), of(schema()), of(schema()), of(schema()))
         .prop_map(|(event, output, up, down)| DeclaredSchemas { event, output, up, down });
-    (string(), kind, of(string()), of(any::<u64>()), any::<bool>(), string(), of(schemas))
-        .prop_map(|(name, kind, key, time_limit_ms, idempotent, description, schemas)| EventDeclaration {
+    let expose = (vec(string(), 0..4), btree_map(string(), string(), 0..4), btree_map(string(), string(), 0..4))
+        .prop_map(|(routes, headers, cookies)| DeclaredExposure { routes, headers, cookies });
+    (string(), kind, of(string()), of(any::<u64>()), any::<bool>(), string(), of(expose), of(schemas))
+        .prop_map(|(name, kind, key, time_limit_ms, idempotent, description, expose, schemas)| EventDeclaration {
             name,
             kind,
             key,
             time_limit_ms,
             idempotent,
             description,
+            expose,
             schemas,
         })
         .boxed()
