@@ -1,5 +1,6 @@
 //! Scenarios that cross crates: each module holds promises of `docs/SEMANTICS.md`, each test is named after its own.
 
+mod api;
 mod arrivals;
 mod chaos;
 mod cluster;

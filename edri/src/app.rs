@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use edri_api::Api;
 use edri_connector::Connector;
 use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, IntoDefinition, Prepared};
@@ -22,6 +23,7 @@ pub struct App {
     name: String,
     managers: Vec<Definition>,
     connector: Option<Connector>,
+    api: Option<Api>,
     expects: Vec<String>,
     limits: Limits,
     start_timeout: Duration,
@@ -35,6 +37,7 @@ impl App {
             name: name.to_owned(),
             managers: Vec::new(),
             connector: None,
+            api: None,
             expects: Vec::new(),
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
@@ -51,6 +54,12 @@ impl App {
     /// Joins the node to others.
     pub fn connector(mut self, connector: Connector) -> Self {
         self.connector = Some(connector);
+        self
+    }
+
+    /// Opens the node to browsers and services, over HTTP and WebSocket.
+    pub fn api(mut self, api: Api) -> Self {
+        self.api = Some(api);
         self
     }
 
@@ -133,7 +142,7 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, connector, &expects).await {
+        match node.begin(prepared, connector, &expects, self.api).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

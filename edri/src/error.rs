@@ -1,3 +1,4 @@
+use edri_api::ApiError;
 use edri_connector::ConnectorError;
 use edri_managers::ManagerError;
 use edri_router::{DeclareError, PublishError, RequestError, TunnelError};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The node cannot be joined to others.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
+    /// The gateway cannot be opened.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// Nodes that are expected were not met in time.
     #[error("nodes that are expected did not come within {waited:?}: {}", nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", "))]
     Expected {

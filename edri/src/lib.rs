@@ -58,11 +58,13 @@ mod hosted;
 mod node;
 
 pub use app::App;
+pub use edri_api::{Api, ApiError, ApiLimits, Caller, Permissions, Verb};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
-    EventName, Failure, Headers, Incarnation, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification,
-    Parts, Pattern, Request, Schemas, TraceContext, Tunnel, data, event, key_hash,
+    EventName, Exposure, Failure, FieldSource, Headers, HttpRoute, Incarnation, Item, KeyField, Kind, ManagerName,
+    NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext, Tunnel,
+    data, event, key_hash,
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
@@ -88,9 +90,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent,
-        Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler,
-        Store, TunnelError, Worker, data, event,
+        Accepted, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
+        HandleConcurrent, Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart,
+        Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

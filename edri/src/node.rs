@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edri_api::{Api, Gateway};
 use edri_connector::{Connector, Links};
 use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
@@ -34,6 +35,8 @@ struct Inner {
     changing: AsyncMutex<()>,
     // Held to set it or to take it: whoever stops the node ends them.
     links: Mutex<Option<Arc<Links>>>,
+    // Held to set it or to take it, likewise.
+    gateway: Mutex<Option<Arc<Gateway>>>,
     // Held to take it: whoever stops the node ends it.
     control: Mutex<Option<Control>>,
     report: watch::Sender<Option<Arc<ShutdownReport>>>,
@@ -76,6 +79,7 @@ impl Node {
                 managers: Mutex::default(),
                 changing: AsyncMutex::new(()),
                 links: Mutex::new(None),
+                gateway: Mutex::new(None),
                 control: Mutex::new(Some(control)),
                 report: watch::Sender::new(None),
                 start_timeout,
@@ -90,6 +94,7 @@ impl Node {
         prepared: Vec<Prepared>,
         connector: Option<Connector>,
         expects: &[NodeName],
+        api: Option<Api>,
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
@@ -97,6 +102,11 @@ impl Node {
         match connector {
             Some(connector) => self.join(connector, expects).await?,
             None => router.settle(),
+        }
+        // Open before the workers have started, so that somebody can ask whether the node is ready, and remote workers can come.
+        if let Some(api) = api {
+            let gateway = Arc::new(api.start(router).await?);
+            *self.inner.gateway.lock() = Some(gateway);
         }
         let handles: Vec<_> =
             prepared.into_iter().map(|prepared| self.launch(prepared)).collect::<Result<_, ManagerError>>()?;
@@ -106,6 +116,9 @@ impl Node {
         let limit = self.inner.start_timeout;
         try_join_all(handles.iter().map(|handle| handle.started(limit))).await?;
         router.set_phase(Phase::Running);
+        if let Some(gateway) = &*self.inner.gateway.lock() {
+            gateway.set_ready();
+        }
         Ok(())
     }
 
@@ -133,6 +146,12 @@ impl Node {
     #[must_use]
     pub fn link_address(&self) -> Option<std::net::SocketAddr> {
         self.inner.links.lock().as_ref().map(|links| links.local_address())
+    }
+
+    /// Where the node's gateway listens, when it has one.
+    #[must_use]
+    pub fn api_address(&self) -> Option<std::net::SocketAddr> {
+        self.inner.gateway.lock().as_ref().map(|gateway| gateway.local_address())
     }
 
     fn launch(&self, prepared: Prepared) -> Result<ManagerHandle, ManagerError> {
@@ -356,6 +375,11 @@ impl Node {
         }
         let managers = inner.managers.lock().clone();
         let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
+        let gateway = inner.gateway.lock().take();
+        if let Some(gateway) = gateway {
+            // While the workers are there to answer what clients wait for.
+            gateway.shutdown(limit.saturating_duration_since(Instant::now())).await;
+        }
         let links = inner.links.lock().clone();
         if let Some(links) = &links {
             // Others are told first, and what they had sent by then still comes.

@@ -99,15 +99,48 @@ impl Encoding {
             Self::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
                 reader.set_max_depth(NESTING_MAX);
-                let value = T::deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
+                let value = T::deserialize(&mut reader).map_err(|e| fail(in_field::<T>(self, bytes, e)))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
                     _ => Err(fail(Box::<dyn Error + Send + Sync>::from("bytes after the value").into())),
                 }
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Arc::new(e))),
+            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(in_field::<T>(self, bytes, e))),
         }
+    }
+}
+
+/// What the codec says, and in which field: the bytes are read again, for only the slow reader knows where it is.
+fn in_field<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    error: impl Error + Send + Sync + 'static,
+) -> Arc<dyn Error + Send + Sync> {
+    let path = match encoding {
+        Encoding::MessagePack => {
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(NESTING_MAX);
+            serde_path_to_error::deserialize::<_, T>(&mut reader).err().map(|error| error.path().to_string())
+        }
+        Encoding::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(bytes);
+            serde_path_to_error::deserialize::<_, T>(&mut reader).err().map(|error| error.path().to_string())
+        }
+    };
+    let text = error.to_string();
+    let path = path.filter(|path| path != ".").unwrap_or_default();
+    // A field that is not there has no place; serde names it in its text.
+    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')).map(|(name, _)| name);
+    let field = match missing {
+        Some(name) if path.is_empty() => name.to_owned(),
+        Some(name) => format!("{path}.{name}"),
+        None => path,
+    };
+    if field.is_empty() {
+        Arc::new(error)
+    } else {
+        Box::<dyn Error + Send + Sync>::from(format!("in `{field}`: {text}")).into()
     }
 }
 

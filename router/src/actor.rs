@@ -97,6 +97,9 @@ impl RouterActor {
 
     fn show(&mut self, Done { declared, came, left }: Done) {
         self.core.show(self.table.snapshot());
+        if !declared.is_empty() {
+            self.core.raise_events_version();
+        }
         came.iter().for_each(|group| group.set_joined());
         self.followers.tell(&self.table, declared, &came, &left);
     }

@@ -64,6 +64,8 @@ pub(crate) struct Core {
     settled: watch::Sender<bool>,
     /// Raised when the table, or the way to a group in it, has changed.
     pub(crate) changed: Signal,
+    /// Grows whenever an event has become known or another has taken its place.
+    events_version: AtomicU64,
     pub(crate) unrouted: AtomicU64,
     announced: AtomicU64,
     pub(crate) arriving: Arriving,
@@ -118,6 +120,7 @@ impl Core {
             phase: AtomicU8::new(Phase::Running as u8),
             settled: watch::Sender::new(false),
             changed: Signal::new(),
+            events_version: AtomicU64::new(0),
             unrouted: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             arriving: Arriving::default(),
@@ -153,6 +156,15 @@ impl Core {
     pub(crate) fn show(&self, snapshot: Snapshot<GroupRef>) {
         self.table.store(Arc::new(snapshot));
         self.changed.raise();
+    }
+
+    /// Says that the events that are known have changed: after they can be seen.
+    pub(crate) fn raise_events_version(&self) {
+        self.events_version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn events_version(&self) -> u64 {
+        self.events_version.load(Ordering::Acquire)
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot<GroupRef>>> {

@@ -49,6 +49,7 @@ impl Router {
     /// [`EVENT_NAMES_MAX`](crate::EVENT_NAMES_MAX).
     pub fn know(&self, learn: Vec<DescriptorRef>, forget: &[EventName]) -> usize {
         let left_out = self.core.known.change(learn, forget);
+        self.core.raise_events_version();
         self.core.changed.raise();
         left_out
     }

@@ -15,7 +15,7 @@ use crate::tunnel::Opened;
 use crate::{PublishError, Receipt, RequestError, Router};
 
 /// Sends what a worker outside this process wants sent, as if it were inside: events come from its manager, and what it
-/// waits for is known when waits form a circle.
+/// waits for is known when waits form a circle. Or for somebody who is no worker: then events come from the node.
 #[derive(Debug, Clone)]
 pub struct Relay {
     bus: Bus,
@@ -47,6 +47,14 @@ impl Router {
     #[must_use]
     pub fn relay(&self, manager: &ManagerName, worker: Arc<WorkerStatus>) -> Relay {
         Relay { bus: self.bus().within(manager, worker) }
+    }
+}
+
+impl Bus {
+    /// Sends for somebody outside who is no worker: a client of a gateway.
+    #[must_use]
+    pub fn relay(&self) -> Relay {
+        Relay { bus: self.clone() }
     }
 }
 

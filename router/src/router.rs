@@ -250,6 +250,13 @@ impl Router {
         self.core.declared(name)
     }
 
+    /// A number that grows whenever an event has become known, here or by another node, or another description has taken
+    /// its place: as long as it is the same, [`Bus::events`] lists the same.
+    #[must_use]
+    pub fn events_version(&self) -> u64 {
+        self.core.events_version()
+    }
+
     /// Publishes an event of edri itself; it never waits.
     pub fn announce<E: Notification>(&self, event: E) {
         self.core.announce(event);

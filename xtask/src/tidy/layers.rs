@@ -12,7 +12,7 @@ enum May {
 }
 
 /// Every crate has its line here: a new one has to find its place first.
-const LAYERS: [(&str, May); 14] = [
+const LAYERS: [(&str, May); 15] = [
     ("events/macros", May::Use(&[])),
     ("events", May::Use(&["events/macros"])),
     ("protocol", May::Use(&["events"])),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, May); 14] = [
     ("managers/scheduler", May::Use(&["events", "router", "workers", "managers", "managers/store"])),
     ("managers/store", May::Use(&["events", "router", "workers", "managers"])),
     ("connector", May::Use(&["events", "protocol", "router"])),
+    ("api", May::Use(&["events", "protocol", "router", "workers", "managers"])),
     ("edri", May::UseAll),
     ("examples", May::UseAll),
     ("tests", May::UseAll),

@@ -1,0 +1,36 @@
+use std::net::SocketAddr;
+
+use edri_events::{NameError, RouteError};
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The address is none.
+    #[error("`{0}` is no address to listen on: write it like `127.0.0.1:8080`")]
+    Address(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A pattern of exposed events is none.
+    #[error(transparent)]
+    Pattern(#[from] NameError),
+    /// A route is none.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Two routes would take the same requests.
+    #[error("the route `{route}` of `{event}` cannot be: {why}")]
+    Taken {
+        /// The route.
+        route: String,
+        /// Whose it is.
+        event: String,
+        /// What is in the way.
+        why: String,
+    },
+}

@@ -1,0 +1,140 @@
+//! What can be reached from outside, and where.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use edri_events::{DescriptorRef, Exposure, HttpRoute, Pattern, Source};
+use edri_router::{Bus, Router};
+use matchit::Router as Paths;
+use parking_lot::Mutex;
+
+/// The most events that a gateway shows.
+const EXPOSED_MAX: usize = 10_000;
+
+/// What the builder adds to what events say of themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Additions {
+    /// Events that are exposed though they do not say so.
+    pub(crate) patterns: Vec<Pattern>,
+    /// Routes of events that do not have them.
+    pub(crate) routes: Vec<(HttpRoute, String)>,
+}
+
+/// An event that can be reached.
+#[derive(Debug)]
+pub(crate) struct Reachable {
+    pub(crate) descriptor: DescriptorRef,
+    /// All its routes.
+    pub(crate) routes: Vec<HttpRoute>,
+    /// The fields that come from a header or a cookie.
+    pub(crate) sources: Vec<(Box<str>, Source)>,
+}
+
+/// What can be reached at some moment.
+#[derive(Default)]
+pub(crate) struct Table {
+    version: u64,
+    events: HashMap<Box<str>, Arc<Reachable>>,
+    /// One for each method, so that their paths may name fields differently.
+    paths: HashMap<&'static str, Paths<Arc<Reachable>>>,
+}
+
+/// Where a path leads.
+pub(crate) enum Found<'t, 'p> {
+    /// To this event, with these fields.
+    Event(&'t Arc<Reachable>, matchit::Params<'t, 'p>),
+    /// The path is there, for these methods.
+    OtherMethods(Vec<&'static str>),
+    /// Nowhere.
+    Nothing,
+}
+
+impl Table {
+    /// The event of this name, if it can be reached.
+    pub(crate) fn event(&self, name: &str) -> Option<&Arc<Reachable>> {
+        self.events.get(name)
+    }
+
+    /// Finds the event for a method and a path, still percent-encoded.
+    pub(crate) fn find<'t, 'p>(&'t self, method: &str, path: &'p str) -> Found<'t, 'p> {
+        // HEAD asks for what GET answers, without the body.
+        let wanted = if method == "HEAD" { "GET" } else { method };
+        if let Some(found) = self.paths.get(wanted).and_then(|paths| paths.at(path).ok()) {
+            return Found::Event(found.value, found.params);
+        }
+        let others: Vec<_> =
+            self.paths.iter().filter(|(_, paths)| paths.at(path).is_ok()).map(|(method, _)| *method).collect();
+        if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+    }
+
+    fn build(version: u64, bus: &Bus, additions: &Additions) -> Self {
+        let mut table = Self { version, ..Self::default() };
+        for descriptor in bus.events() {
+            let Some(event) = reachable(descriptor, additions) else { continue };
+            if table.events.len() >= EXPOSED_MAX {
+                tracing::warn!(event = %event.descriptor.name(), "not reachable: {EXPOSED_MAX} events are already");
+                continue;
+            }
+            let event = Arc::new(event);
+            for route in &event.routes {
+                let paths = table.paths.entry(route.method()).or_default();
+                if let Err(error) = paths.insert(route.path(), Arc::clone(&event)) {
+                    tracing::warn!(%route, event = %event.descriptor.name(), %error, "a route is left out");
+                }
+            }
+            table.events.insert(event.descriptor.name().as_str().into(), event);
+        }
+        table
+    }
+}
+
+/// The event as it can be reached; `None` when it cannot.
+fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachable> {
+    let name = descriptor.name();
+    let added = additions.routes.iter().filter(|(_, event)| **event == **name).map(|(route, _)| route.clone());
+    let Exposure { routes, sources } = descriptor.exposure().cloned().unwrap_or_default();
+    let routes: Vec<_> = routes.into_iter().chain(added).collect();
+    let exposed = descriptor.exposure().is_some()
+        || !routes.is_empty()
+        || additions.patterns.iter().any(|pattern| pattern.matches(name));
+    let sources = sources.into_iter().map(|source| (source.field, source.from)).collect();
+    exposed.then_some(Reachable { descriptor, routes, sources })
+}
+
+/// What can be reached, as the events that the node knows come and go.
+pub(crate) struct Exposed {
+    router: Router,
+    bus: Bus,
+    additions: Additions,
+    table: ArcSwap<Table>,
+    // Held to make the table anew.
+    making: Mutex<()>,
+}
+
+impl Exposed {
+    pub(crate) fn new(router: &Router, additions: Additions) -> Self {
+        let (version, bus) = (router.events_version(), router.bus());
+        let table = Table::build(version, &bus, &additions);
+        Self { router: router.clone(), bus, additions, table: ArcSwap::from_pointee(table), making: Mutex::new(()) }
+    }
+
+    /// What can be reached now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        let table = self.table.load_full();
+        let version = self.router.events_version();
+        if table.version == version {
+            return table;
+        }
+        let _making = self.making.lock();
+        let table = self.table.load_full();
+        let version = self.router.events_version();
+        if table.version == version {
+            return table;
+        }
+        // An event that comes meanwhile raises the version again.
+        let table = Arc::new(Table::build(version, &self.bus, &self.additions));
+        self.table.store(Arc::clone(&table));
+        table
+    }
+}

@@ -1,0 +1,23 @@
+//! The gateway of a node: browsers and services come in over HTTP, WebSocket and server-sent events.
+//!
+//! Everything is made from the event declarations: an event that says `expose` or `http = "..."`, or that the builder names,
+//! can be reached; nothing else can. [`Api`] is the builder, [`Gateway`] what runs. Requests, notifications and tunnels go
+//! through the same bus as those of workers, so they reach workers on any node.
+//!
+//! This crate promises that nothing from outside can panic the node, that every queue, body and count has a limit, and that
+//! what a client waits for ends when the client does. It knows nothing of links between nodes.
+
+mod access;
+mod builder;
+mod error;
+mod exposed;
+mod gateway;
+mod http;
+mod limits;
+mod problem;
+
+pub use access::{Caller, Permissions, Verb};
+pub use builder::Api;
+pub use error::ApiError;
+pub use gateway::Gateway;
+pub use limits::ApiLimits;

@@ -1,0 +1,182 @@
+//! Errors as clients see them: problem details (RFC 9457) with edri's stable codes.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use edri_events::EventName;
+use edri_router::{PublishError, RequestError, Told};
+use serde::Serialize;
+
+use crate::Verb;
+
+/// What went wrong, for the client.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    /// `urn:edri:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    title: Cow<'static, str>,
+    status: u16,
+    code: Cow<'static, str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+    /// What is wrong in the input, field by field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// The way to the field: `lines[2].amount`; empty for the whole.
+    pub(crate) field: String,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        let code = code.into();
+        Self {
+            kind: format!("urn:edri:{code}"),
+            title: status.canonical_reason().unwrap_or("Error").into(),
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// The input is wrong in these fields.
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match &*errors {
+            [FieldError { field, message }] if field.is_empty() => message.clone(),
+            [FieldError { field, message }] => format!("`{field}`: {message}"),
+            _ => format!("{} fields are wrong", errors.len()),
+        };
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "invalid_payload", detail) }
+    }
+
+    /// Nobody knows an event or a path of this name.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// The caller may not do this. `known` tells whether it has said who it is.
+    pub(crate) fn forbidden(verb: Verb, event: &EventName, known: bool) -> Self {
+        let verb = match verb {
+            Verb::Publish => "publish",
+            Verb::Request => "request",
+            Verb::Subscribe => "subscribe to",
+            Verb::Serve => "serve",
+        };
+        if known {
+            return Self::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                format!("your token does not let you {verb} `{event}`"),
+            );
+        }
+        Self::unauthorized(format!("a token is needed to {verb} `{event}`: send it as `Authorization: Bearer ...`"))
+    }
+
+    /// The caller has to say who it is.
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    pub(crate) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What was told of an error, by its code. A failure's code is the handler's own: those that HTTP has a status for
+    /// get it, `failed` is the server's fault, and with any other the handler says that it will not do what was asked.
+    pub(crate) fn of(told: Told) -> Self {
+        let status = if told.failure { status_of_failure(&told.code) } else { status_of_error(&told.code) };
+        let mut problem = Self::new(status, told.code, told.message);
+        if problem.code == "invalid_payload" {
+            problem.errors.extend(field_of(&problem.detail));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            problem = problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        problem
+    }
+}
+
+/// The field that is wrong, from a codec's words: "in `lines[2].amount`: ...".
+fn field_of(detail: &str) -> Option<FieldError> {
+    let (_, rest) = detail.split_once("in `")?;
+    let (field, message) = rest.split_once("`: ")?;
+    Some(FieldError { field: field.to_owned(), message: message.to_owned() })
+}
+
+fn status_of_error(code: &str) -> StatusCode {
+    match code {
+        "no_handler" | "overloaded" | "stopping" => StatusCode::SERVICE_UNAVAILABLE,
+        "timed_out" => StatusCode::GATEWAY_TIMEOUT,
+        "worker_lost" | "peer_lost" => StatusCode::BAD_GATEWAY,
+        "unknown_event" => StatusCode::NOT_FOUND,
+        "invalid_payload" | "invalid_headers" | "invalid_name" | "wrong_kind" => StatusCode::BAD_REQUEST,
+        "frame_too_long" => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn status_of_failure(code: &str) -> StatusCode {
+    match code {
+        "invalid" | "invalid_payload" => StatusCode::BAD_REQUEST,
+        "unauthorized" => StatusCode::UNAUTHORIZED,
+        "forbidden" => StatusCode::FORBIDDEN,
+        "not_found" => StatusCode::NOT_FOUND,
+        "conflict" => StatusCode::CONFLICT,
+        "gone" => StatusCode::GONE,
+        "precondition_failed" => StatusCode::PRECONDITION_FAILED,
+        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "too_many_requests" => StatusCode::TOO_MANY_REQUESTS,
+        "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "not_implemented" => StatusCode::NOT_IMPLEMENTED,
+        "failed" => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        Self::of(Told::from(&error))
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        Self::of(Told::from(&error))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.headers);
+        response
+    }
+}
