@@ -1,7 +1,10 @@
 //! The gateway, as a client sees it that knows nothing of edri.
 
+mod answers;
 mod calls;
 mod client;
+mod documents;
+mod streams;
 
 use edri::Node;
 use edri::prelude::*;

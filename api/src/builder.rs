@@ -1,8 +1,11 @@
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use edri_events::{HttpRoute, Pattern};
 use edri_router::Router;
+
+use tower_http::services::ServeDir;
 
 use crate::access::Access;
 use crate::exposed::{Additions, Exposed};
@@ -16,13 +19,20 @@ pub struct Api {
     address: String,
     exposes: Vec<String>,
     routes: Vec<(String, String)>,
+    files: Option<PathBuf>,
     limits: ApiLimits,
 }
 
 impl Api {
     /// A gateway that listens on this address, like `127.0.0.1:8080`; port 0 is one that is free.
     pub fn bind(address: impl Into<String>) -> Self {
-        Self { address: address.into(), exposes: Vec::new(), routes: Vec::new(), limits: ApiLimits::default() }
+        Self {
+            address: address.into(),
+            exposes: Vec::new(),
+            routes: Vec::new(),
+            files: None,
+            limits: ApiLimits::default(),
+        }
     }
 
     /// Exposes the events whose names this pattern selects, though they do not say so themselves: `sensor.read`,
@@ -35,6 +45,12 @@ impl Api {
     /// Gives an event a route beside its own, which exposes it: `route("GET /risk/{region}", "risk.assess")`.
     pub fn route(mut self, route: &str, event: &str) -> Self {
         self.routes.push((route.to_owned(), event.to_owned()));
+        self
+    }
+
+    /// Serves the files of this folder where no event has a route; `index.html` for a folder within.
+    pub fn files(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.files = Some(folder.into());
         self
     }
 
@@ -55,12 +71,16 @@ impl Api {
         let routes = self.routes.into_iter();
         let routes =
             routes.map(|(route, event)| Ok((HttpRoute::new(&route)?, event))).collect::<Result<_, ApiError>>()?;
+        if let Some(folder) = self.files.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(ApiError::Files(folder.clone()));
+        }
         let exposed = Exposed::new(router, Additions { patterns, routes });
         let shared = Shared {
             relay: router.bus().relay(),
             router: router.clone(),
             exposed,
             access: Access::default(),
+            files: self.files.map(ServeDir::new),
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

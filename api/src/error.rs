@@ -23,14 +23,7 @@ pub enum ApiError {
     /// A route is none.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// Two routes would take the same requests.
-    #[error("the route `{route}` of `{event}` cannot be: {why}")]
-    Taken {
-        /// The route.
-        route: String,
-        /// Whose it is.
-        event: String,
-        /// What is in the way.
-        why: String,
-    },
+    /// The folder of files is none.
+    #[error("there is no folder `{}` to serve files from", .0.display())]
+    Files(std::path::PathBuf),
 }

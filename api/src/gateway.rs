@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tower_http::services::ServeDir;
 
 use crate::access::Access;
 use crate::exposed::Exposed;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) relay: Relay,
     pub(crate) exposed: Exposed,
     pub(crate) access: Access,
+    pub(crate) files: Option<ServeDir>,
     pub(crate) limits: ApiLimits,
     /// Whether the node has started.
     pub(crate) ready: AtomicBool,

@@ -14,6 +14,7 @@ mod exposed;
 mod gateway;
 mod http;
 mod limits;
+mod openapi;
 mod problem;
 
 pub use access::{Caller, Permissions, Verb};

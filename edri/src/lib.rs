@@ -62,9 +62,9 @@ pub use edri_api::{Api, ApiError, ApiLimits, Caller, Permissions, Verb};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
-    EventName, Exposure, Failure, FieldSource, Headers, HttpRoute, Incarnation, Item, KeyField, Kind, ManagerName,
-    NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext, Tunnel,
-    data, event, key_hash,
+    EventName, Exposure, Failure, FieldSource, Headers, Http, HttpPart, HttpRoute, Incarnation, Item, KeyField, Kind,
+    ManagerName, NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext,
+    Tunnel, data, event, key_hash,
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
@@ -91,8 +91,8 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
-        HandleConcurrent, Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart,
-        Retry, Scheduler, Store, TunnelError, Worker, data, event,
+        HandleConcurrent, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Placement, PublishError,
+        RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

@@ -3,6 +3,9 @@
 mod call;
 mod fields;
 mod negotiate;
+mod tunnel;
+
+pub(crate) use tunnel::Form;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,16 +15,20 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use edri_events::Kind;
 use edri_router::Phase;
 use tokio::sync::watch;
-use tower::Service;
+use tower::{Service, ServiceExt};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
 
-use crate::exposed::Found;
+use crate::exposed::{Found, Reachable};
 use crate::gateway::Shared;
 use crate::problem::Problem;
+use crate::{Verb, openapi};
 
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +39,12 @@ pub(crate) fn router(shared: Arc<Shared>, _stopping: watch::Receiver<bool>) -> R
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs))
         .route("/events/{name}", post(by_name))
         .fallback(by_path)
         .with_state(shared)
+        .layer(CompressionLayer::new().compress_when(Compressible))
 }
 
 /// The router for one connection: its requests know where they come from.
@@ -75,6 +85,30 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
     }
 }
 
+/// What the caller may reach, for programs.
+async fn openapi(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let table = shared.exposed.table();
+    let may = |event: &&Reachable| {
+        let verb = if event.descriptor.kind() == Kind::Notification { Verb::Publish } else { Verb::Request };
+        caller.may(verb, event.descriptor.name())
+    };
+    let document =
+        openapi::document(shared.router.node().as_str(), table.events().filter(may), shared.access.is_secured());
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
+}
+
+/// What the caller may reach, for people: a page that reads the document.
+async fn docs() -> Response<Body> {
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("../docs.html")).into_response()
+}
+
 async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, request: Request) -> Response<Body> {
     let table = shared.exposed.table();
     match table.event(&name) {
@@ -94,9 +128,38 @@ async fn by_path(State(shared): State<Arc<Shared>>, request: Request) -> Respons
             (event, places)
         }
         Found::OtherMethods(methods) => return call::other_methods(request.method(), methods),
+        Found::Nothing if shared.files.is_some() => return file(&shared, request).await,
         Found::Nothing => {
             return Problem::not_found(format!("nothing is at `{}`", request.uri().path())).into_response();
         }
     };
     call::answer(&shared, event, places, request).await
+}
+
+/// A file, where no event has a route.
+async fn file(shared: &Shared, request: Request) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let nothing = || Problem::not_found(format!("nothing is at `{path}`")).into_response();
+    let Some(files) = &shared.files else { return nothing() };
+    match files.clone().oneshot(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => nothing(),
+        Ok(response) => response.map(Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// Which answers are worth compressing: texts, of which no part was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Compressible;
+
+impl Predicate for Compressible {
+    fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
+        let headers = response.headers();
+        let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+        let is_text = media.starts_with("text/") && !media.starts_with("text/event-stream")
+            || ["json", "javascript", "xml"].iter().any(|kind| media.contains(kind)) && !media.contains("ndjson");
+        // What is shorter than a packet does not arrive earlier.
+        let is_long = response.body().size_hint().upper().is_none_or(|bytes| bytes > 1024);
+        is_text && is_long && !headers.contains_key(header::CONTENT_RANGE)
+    }
 }
