@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use edri_events::{HttpRoute, Pattern};
 use edri_router::Router;
 
-use crate::access::Access;
+use crate::access::{Access, Guard};
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
 use crate::{ApiError, ApiLimits};
@@ -16,13 +16,20 @@ pub struct Api {
     address: String,
     exposes: Vec<String>,
     routes: Vec<(String, String)>,
+    access: Option<Access>,
     limits: ApiLimits,
 }
 
 impl Api {
     /// A gateway that listens on this address, like `127.0.0.1:8080`; port 0 is one that is free.
     pub fn bind(address: impl Into<String>) -> Self {
-        Self { address: address.into(), exposes: Vec::new(), routes: Vec::new(), limits: ApiLimits::default() }
+        Self {
+            address: address.into(),
+            exposes: Vec::new(),
+            routes: Vec::new(),
+            access: None,
+            limits: ApiLimits::default(),
+        }
     }
 
     /// Exposes the events whose names this pattern selects, though they do not say so themselves: `sensor.read`,
@@ -35,6 +42,13 @@ impl Api {
     /// Gives an event a route beside its own, which exposes it: `route("GET /risk/{region}", "risk.assess")`.
     pub fn route(mut self, route: &str, event: &str) -> Self {
         self.routes.push((route.to_owned(), event.to_owned()));
+        self
+    }
+
+    /// Says who is let in, and what each may do. Without it everybody who reaches the address may do everything with the
+    /// events that are exposed.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
         self
     }
 
@@ -56,11 +70,12 @@ impl Api {
         let routes =
             routes.map(|(route, event)| Ok((HttpRoute::new(&route)?, event))).collect::<Result<_, ApiError>>()?;
         let exposed = Exposed::new(router, Additions { patterns, routes });
+        let access = self.access.map_or_else(|| Ok(Guard::default()), Access::check)?;
         let shared = Shared {
             relay: router.bus().relay(),
             router: router.clone(),
             exposed,
-            access: Access::default(),
+            access,
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

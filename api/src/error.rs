@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use crate::AccessError;
 use edri_events::{NameError, RouteError};
 
 /// Why a gateway does not start.
@@ -23,6 +24,9 @@ pub enum ApiError {
     /// A route is none.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// Who is let in cannot be as it was configured.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Two routes would take the same requests.
     #[error("the route `{route}` of `{event}` cannot be: {why}")]
     Taken {

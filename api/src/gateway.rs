@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::access::Access;
+use crate::access::Guard;
 use crate::exposed::Exposed;
 use crate::{ApiError, ApiLimits, http};
 
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) relay: Relay,
     pub(crate) exposed: Exposed,
-    pub(crate) access: Access,
+    pub(crate) access: Guard,
     pub(crate) limits: ApiLimits,
     /// Whether the node has started.
     pub(crate) ready: AtomicBool,
@@ -104,6 +104,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::
     let graceful = GracefulShutdown::new();
     // Ended with the listener.
     let mut connections = tokio::task::JoinSet::new();
+    let watched = Arc::clone(&shared);
+    connections.spawn(async move { watched.access.watch().await });
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,

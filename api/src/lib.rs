@@ -11,12 +11,13 @@ mod access;
 mod builder;
 mod error;
 mod exposed;
+mod files;
 mod gateway;
 mod http;
 mod limits;
 mod problem;
 
-pub use access::{Caller, Permissions, Verb};
+pub use access::{Access, AccessError, Caller, Jwt, KeysError, Permissions, Token, Verb};
 pub use builder::Api;
 pub use error::ApiError;
 pub use gateway::Gateway;

@@ -18,9 +18,6 @@ use crate::gateway::Shared;
 use crate::problem::Problem;
 use crate::{Caller, Verb};
 
-/// The header of an event that names who sent it from outside.
-const CALLER: &str = "edri-caller";
-
 /// Answers a request that is for this event. `places` are the fields in the path, percent-encoded.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
@@ -80,7 +77,7 @@ async fn relayed(
     let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
     let mut headers = Headers::default();
     if let Some(name) = caller.name() {
-        headers.insert(CALLER, name).map_err(|error| Problem::unauthorized(error.to_string()))?;
+        headers.insert(Headers::CALLER, name).map_err(|error| Problem::unauthorized(error.to_string()))?;
     }
     Ok(Relayed {
         name: event.descriptor.name().to_string(),
