@@ -1,13 +1,18 @@
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use edri_events::{HttpRoute, Pattern};
 use edri_router::Router;
+use parking_lot::Mutex;
 
 use crate::access::{Access, Guard};
+use crate::clients::Clients;
+use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
-use crate::{ApiError, ApiLimits};
+use crate::metrics::Metrics;
+use crate::{ApiError, ApiLimits, Cors, Tls};
 
 /// A gateway in the making.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub struct Api {
     exposes: Vec<String>,
     routes: Vec<(String, String)>,
     access: Option<Access>,
+    cors: Cors,
+    tls: Option<Tls>,
     limits: ApiLimits,
 }
 
@@ -28,6 +35,8 @@ impl Api {
             exposes: Vec::new(),
             routes: Vec::new(),
             access: None,
+            cors: Cors::new(),
+            tls: None,
             limits: ApiLimits::default(),
         }
     }
@@ -52,6 +61,18 @@ impl Api {
         self
     }
 
+    /// Says which pages of other origins may use the gateway from a browser. None without it.
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// Talks TLS: `https://` and `wss://`, and nothing else on this address.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Sets the gateway's bounds.
     pub fn limits(mut self, limits: ApiLimits) -> Self {
         self.limits = limits;
@@ -62,7 +83,8 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// [`ApiError`] when an address, a pattern or a route is none, or the address cannot be listened on.
+    /// [`ApiError`] when an address, a pattern, a route or something of `access`, `cors` or `tls` is none, a file cannot be
+    /// read, or the address cannot be listened on.
     pub async fn start(self, router: &Router) -> Result<Gateway, ApiError> {
         let address: SocketAddr = self.address.parse().map_err(|_| ApiError::Address(self.address.clone()))?;
         let patterns = self.exposes.iter().map(|pattern| Pattern::new(pattern)).collect::<Result<Vec<_>, _>>()?;
@@ -76,6 +98,11 @@ impl Api {
             router: router.clone(),
             exposed,
             access,
+            cors: self.cors.check()?,
+            tls: self.tls.map(Tls::check).transpose()?,
+            metrics: Metrics::default(),
+            addresses: Addresses::default(),
+            clients: Mutex::new(Clients::new(&self.limits, Instant::now())),
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

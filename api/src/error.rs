@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
-use crate::AccessError;
 use edri_events::{NameError, RouteError};
+
+use crate::{AccessError, CorsError, TlsError};
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,12 @@ pub enum ApiError {
     /// Who is let in cannot be as it was configured.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Pages cannot be let in as it was configured.
+    #[error(transparent)]
+    Cors(#[from] CorsError),
+    /// There is no TLS with these files.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Two routes would take the same requests.
     #[error("the route `{route}` of `{event}` cannot be: {why}")]
     Taken {

@@ -58,7 +58,10 @@ mod hosted;
 mod node;
 
 pub use app::App;
-pub use edri_api::{Access, AccessError, Api, ApiError, ApiLimits, Caller, Jwt, KeysError, Permissions, Token, Verb};
+pub use edri_api::{
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Tls, TlsError,
+    Token, Verb,
+};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,

@@ -31,6 +31,10 @@ impl Caller {
         self.name.as_deref()
     }
 
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
     /// When the caller's token ends; `None` when it does not. A connection that outlives it is somebody's who is not known.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
