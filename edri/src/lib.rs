@@ -58,7 +58,10 @@ mod hosted;
 mod node;
 
 pub use app::App;
-pub use edri_api::{Api, ApiError, ApiLimits, Caller, Permissions, Verb};
+pub use edri_api::{
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Tls, TlsError,
+    Token, Verb,
+};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
@@ -90,9 +93,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
-        HandleConcurrent, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Placement, PublishError,
-        RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
+        Accepted, Access, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
+        HandleConcurrent, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Permissions, Placement,
+        PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

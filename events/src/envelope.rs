@@ -410,6 +410,9 @@ impl Headers {
     /// The longest name and value of a header together, in bytes.
     pub const BYTES_MAX: usize = 8 * 1024;
 
+    /// The header that names who sent an event from outside, by its token. Only a gateway sets it.
+    pub const CALLER: &str = "edri-caller";
+
     /// Sets a header.
     ///
     /// # Errors

@@ -16,13 +16,12 @@ use serde_json::value::RawValue;
 use super::fields::event_body;
 use super::negotiate::{answer_encoding, body_encoding, media_type};
 use super::tunnel;
+use crate::body::body_problem;
 use crate::exposed::Reachable;
+use crate::front::ForEvent;
 use crate::gateway::Shared;
 use crate::problem::Problem;
 use crate::{Caller, Verb};
-
-/// The header of an event that names who sent it from outside.
-const CALLER: &str = "edri-caller";
 
 /// Answers a request that is for this event. `places` are the fields in the path, percent-encoded.
 pub(super) async fn answer(
@@ -32,10 +31,10 @@ pub(super) async fn answer(
     request: Request,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    match try_answer(shared, event, &places, &head, body).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
-    }
+    let answered = try_answer(shared, event, &places, &head, body).await;
+    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
+    response.extensions_mut().insert(ForEvent(event.descriptor.name().clone()));
+    response
 }
 
 async fn try_answer(
@@ -99,7 +98,7 @@ fn with_fields(
     let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
     let mut headers = Headers::default();
     if let Some(name) = caller.name() {
-        headers.insert(CALLER, name).map_err(|error| Problem::unauthorized(error.to_string()))?;
+        headers.insert(Headers::CALLER, name).map_err(|error| Problem::unauthorized(error.to_string()))?;
     }
     Ok(Relayed {
         name: event.descriptor.name().to_string(),
@@ -115,7 +114,7 @@ fn with_fields(
 
 async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let limit = shared.limits.body_bytes;
-    let read = tokio::time::timeout(shared.limits.body_idle, Limited::new(body, limit).collect());
+    let read = tokio::time::timeout(shared.limits.body_time, Limited::new(body, limit).collect());
     match read.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
@@ -123,10 +122,11 @@ async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem>
             "too_large",
             format!("a body has at most {limit} bytes: send more through a tunnel"),
         )),
-        Ok(Err(error)) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_payload", format!("reading the body: {error}")))
+        Ok(Err(error)) => Err(body_problem(&*error)),
+        Err(_) => {
+            let detail = format!("the body did not come within {:?}", shared.limits.body_time);
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", detail))
         }
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", "the body did not come in time")),
     }
 }
 

@@ -7,10 +7,9 @@ mod tunnel;
 
 pub(crate) use tunnel::Form;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,14 +18,15 @@ use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use edri_events::Kind;
-use edri_router::Phase;
+use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
 use crate::exposed::{Found, Reachable};
 use crate::gateway::Shared;
+use crate::metrics;
 use crate::problem::Problem;
 use crate::{Verb, openapi};
 
@@ -41,48 +41,47 @@ pub(crate) fn router(shared: Arc<Shared>, _stopping: watch::Receiver<bool>) -> R
         .route("/readyz", get(ready))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
+        .route("/metrics", get(node_metrics))
         .route("/events/{name}", post(by_name))
         .fallback(by_path)
         .with_state(shared)
         .layer(CompressionLayer::new().compress_when(Compressible))
 }
 
-/// The router for one connection: its requests know where they come from.
-#[derive(Clone)]
-pub(crate) struct Connected {
-    router: Router,
-    remote: Remote,
-}
-
-impl Connected {
-    pub(crate) fn new(router: Router, remote: SocketAddr) -> Self {
-        Self { router, remote: Remote(remote) }
-    }
-}
-
-impl Service<Request<hyper::body::Incoming>> for Connected {
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = <Router as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        <Router as Service<Request<Body>>>::poll_ready(&mut self.router, cx)
-    }
-
-    fn call(&mut self, request: Request<hyper::body::Incoming>) -> Self::Future {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.remote);
-        self.router.call(request)
-    }
-}
-
 async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let not_yet = |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).into_response();
     match shared.router.phase() {
-        Phase::Running if shared.ready.load(Ordering::Acquire) => "ready\n".into_response(),
+        Phase::Running if shared.ready.load(Ordering::Acquire) => match failed_managers(&shared) {
+            failed if failed.is_empty() => "ready\n".into_response(),
+            failed => not_yet("failed", &format!("these managers have failed: {}", failed.join(", "))),
+        },
         Phase::Running => not_yet("starting", "the node is starting"),
         _ => not_yet("stopping", "the node is stopping"),
     }
+}
+
+fn failed_managers(shared: &Shared) -> Vec<String> {
+    let managers = shared.router.bus().topology().managers;
+    let failed = managers.iter().filter(|manager| manager.state == ManagerState::Failed);
+    failed.map(|manager| manager.name.to_string()).collect()
+}
+
+async fn node_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let from = head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip());
+    if !shared.access.may_read_metrics(&caller, from) {
+        let detail = "the metrics are for tokens with this permission (`Permissions::metrics`)";
+        return match caller.name() {
+            Some(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response(),
+            None => Problem::unauthorized(detail).into_response(),
+        };
+    }
+    let text = metrics::write(&shared.metrics, &shared.router.bus().topology());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// What the caller may reach, for programs.
@@ -98,7 +97,7 @@ async fn openapi(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         caller.may(verb, event.descriptor.name())
     };
     let document =
-        openapi::document(shared.router.node().as_str(), table.events().filter(may), shared.access.is_secured());
+        openapi::document(shared.router.node().as_str(), table.events().filter(may), !shared.access.is_open());
     ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
 }
 
