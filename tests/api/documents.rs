@@ -49,6 +49,8 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_against_it() {
         "--checks",
         checks,
         "--no-color",
+        "--seed",
+        "20261122",
         "--suppress-health-check",
         "all",
     ]);
