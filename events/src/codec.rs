@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 /// How a payload is written.
@@ -94,19 +95,39 @@ impl Encoding {
     ///
     /// [`CodecError::Decode`] when the bytes are not a `T`.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
-        let fail = |source| CodecError::Decode { type_name: std::any::type_name::<T>(), encoding: self, source };
+        self.read(bytes, PhantomData, std::any::type_name::<T>())
+    }
+
+    /// As [`Encoding::decode`], but what is made of the value is `seed`'s affair; so one can look at a part of it without
+    /// building the rest. `what` is what errors call it.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when the bytes are malformed, or `seed` refuses them.
+    pub fn read<'de, S: DeserializeSeed<'de>>(
+        self,
+        bytes: &'de [u8],
+        seed: S,
+        what: &'static str,
+    ) -> Result<S::Value, CodecError> {
+        let fail = |source| CodecError::Decode { type_name: what, encoding: self, source };
         match self {
             Self::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
                 reader.set_max_depth(NESTING_MAX);
-                let value = T::deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
+                let value = seed.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
                     _ => Err(fail(Box::<dyn Error + Send + Sync>::from("bytes after the value").into())),
                 }
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(Arc::new(e))),
+            Self::Json => {
+                let mut reader = serde_json::Deserializer::from_slice(bytes);
+                let value = seed.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
+                reader.end().map_err(|e| fail(Arc::new(e)))?;
+                Ok(value)
+            }
         }
     }
 }

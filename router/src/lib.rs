@@ -15,6 +15,7 @@ mod arrive;
 mod beyond;
 mod bus;
 mod circle;
+mod conditions;
 mod control;
 mod core;
 mod delivery;
@@ -48,6 +49,7 @@ pub use account::Account;
 pub use arrive::{Arrival, Arrived};
 pub use beyond::{Beyond, LinkState, LinkView, NodeView};
 pub use bus::{Bus, Options, Receipt, ResendError};
+pub use conditions::{Conditions, ConditionsError};
 pub use control::Control;
 pub use core::Phase;
 pub use delivery::{Delivery, Offer, ReplyTo};
@@ -57,7 +59,8 @@ pub use group_name::GroupName;
 pub use interest::{Interest, InterestFeed};
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
-    EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
+    CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_VALUES_MAX, CONDITIONS_MAX, EVENT_NAMES_MAX, FIGURES_MAX,
+    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
 };
 pub use pending::{Forgone, Outcome, Ticket};
 pub use relay::{Relay, Relayed};

@@ -14,6 +14,14 @@ pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
 pub const INSTANCES_MAX: usize = 4096;
 /// The most figures one worker may report.
 pub const FIGURES_MAX: usize = 64;
+/// The most conditions on fields that one subscription may have.
+pub const CONDITIONS_MAX: usize = 64;
+/// The most values that the conditions of one subscription may compare with.
+pub const CONDITION_VALUES_MAX: usize = 1024;
+/// The most names on the way to a field that conditions ask for.
+pub const CONDITION_DEPTH_MAX: usize = 16;
+/// The longest that names and texts in the conditions of one subscription may be together, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1 << 16;
 /// The most names of events from other nodes that are remembered without being declared here; further ones still come.
 pub(crate) const ARRIVING_NAMES_MAX: usize = 1 << 16;
 /// One event in so many has its way timed.

@@ -22,7 +22,7 @@ use crate::letters::Reason;
 use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
 use crate::status::Ended;
 use crate::table::Predicate;
-use crate::{DeclareError, GroupName};
+use crate::{Conditions, DeclareError, GroupName};
 
 /// Which events somebody wants.
 #[derive(Clone)]
@@ -102,14 +102,31 @@ impl<S> Subscribe<S> {
         self
     }
 
+    /// Only events for whose payload all these conditions hold. They are looked at where the event is published; a payload
+    /// that cannot be read is left out.
+    pub fn conditions(self, conditions: Conditions) -> Self {
+        if conditions.is_empty() {
+            return self;
+        }
+        self.predicate(move |envelope| {
+            conditions.hold(envelope).unwrap_or_else(|error| {
+                tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                false
+            })
+        })
+    }
+
+    /// Only events that `wants` wants too.
     fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
         if let Ok(selection) = &mut self.selection {
+            let earlier = selection.predicate.take();
             // It runs in the publisher: its panic must not become the publisher's.
             selection.predicate = Some(Arc::new(move |envelope: &Envelope| {
-                catch_unwind(AssertUnwindSafe(|| wants(envelope))).unwrap_or_else(|_| {
-                    tracing::error!(event = %envelope.name(), "a subscription's filter panicked; the event is left out");
-                    false
-                })
+                earlier.as_ref().is_none_or(|earlier| earlier(envelope))
+                    && catch_unwind(AssertUnwindSafe(|| wants(envelope))).unwrap_or_else(|_| {
+                        tracing::error!(event = %envelope.name(), "a subscription's filter panicked; the event is left out");
+                        false
+                    })
             }));
         }
         self
@@ -144,14 +161,16 @@ impl<S> Subscribe<S> {
 }
 
 impl<E: Notification> Subscribe<Subscription<E>> {
-    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick. Of several, all must want
+    /// an event.
     pub fn filter(self, wants: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         self.predicate(move |envelope| envelope.payload::<E>().is_ok_and(&wants))
     }
 }
 
 impl Subscribe<UntypedSubscription> {
-    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick. Of several, all must want
+    /// an event.
     pub fn filter(self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
         self.predicate(wants)
     }
