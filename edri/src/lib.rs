@@ -90,8 +90,8 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny, HandleConcurrent,
-        Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry, Scheduler,
-        Store, TunnelError, Worker, data, event,
+        History, Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart, Retry,
+        Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

@@ -14,8 +14,10 @@ use super::{History, Mark, Missed, Position, Since};
 use crate::DeclareError;
 use crate::limits::{HISTORY_EVENT_BYTES, HISTORY_READERS_MAX};
 
-/// How many entries are looked at, or given to a reader, under one hold of the lock: publishers wait for it.
+/// How many entries are given to a reader under one hold of the lock: publishers wait for it.
 const AT_ONCE: usize = 64;
+/// How many are compared with an id.
+const SEARCHED_AT_ONCE: usize = 512;
 
 /// The history of the events that a pattern selects.
 pub(crate) struct Recorder {
@@ -246,13 +248,13 @@ impl Reader {
 
     /// Goes behind the last event that the subscriber has had. When that is not known, it goes before all that is kept and the
     /// subscriber is to be told.
-    pub(super) fn go_to(&mut self, since: Since) -> Option<Missed> {
+    pub(super) async fn go_to(&mut self, since: Since) -> Option<Missed> {
         let number = match since.0 {
             Mark::Position(position) => {
                 // One from the future is none that this history has given.
                 (position.history == self.recorder.life && position.number < self.place).then_some(position.number)
             }
-            Mark::Event(id) => self.find(id),
+            Mark::Event(id) => self.find(id).await,
             Mark::Unknown => None,
         };
         match number {
@@ -276,15 +278,16 @@ impl Reader {
     }
 
     /// The first event of this id: if it came twice, nobody knows which of them the subscriber has had.
-    fn find(&self, id: EventId) -> Option<u64> {
+    async fn find(&self, id: EventId) -> Option<u64> {
         let mut from = 0;
         loop {
-            let search = self.recorder.kept.lock().log.find(from, AT_ONCE, |envelope| envelope.id() == id);
+            let search = self.recorder.kept.lock().log.find(from, SEARCHED_AT_ONCE, |envelope| envelope.id() == id);
             match search {
                 Search::At(number) => return Some(number),
                 Search::GoOn(on) => from = on,
                 Search::Nowhere => return None,
             }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -70,7 +70,7 @@ impl<T> Replay<T> {
     /// Goes back to where it is to begin.
     async fn start(mut self, start: Start) -> Self {
         match start {
-            Start::Since(since) => self.gap = self.reader.go_to(since),
+            Start::Since(since) => self.gap = self.reader.go_to(since).await,
             Start::Last(count) if self.selection.selects_all_of(self.reader.recorder().pattern()) => {
                 self.reader.go_back(count);
             }

@@ -347,6 +347,12 @@ fn a_subscription_reads_the_history_of_its_pattern_or_the_first_that_covers_it()
     assert_eq!(names("test.*"), ["test.told", "test.odd", "test.told"]);
     assert_eq!(names("test.>"), ["test.told", "test.odd", "test.told"]);
     assert_eq!(names("test.odd"), ["test.odd"]);
+    let history = |pattern: &str| {
+        let replay = node.wait(bus.untyped().subscribe(pattern).last(0)).expect("subscribed");
+        replay.position().history
+    };
+    assert_eq!(history("test.odd"), history("test.>"), "the first of two that cover it");
+    assert_ne!(history("test.*"), history("test.>"), "its own");
     for uncovered in [">", "other", "*.told"] {
         let subscribed = node.wait(bus.untyped().subscribe(uncovered).last(9));
         assert!(matches!(subscribed, Err(DeclareError::NoHistory(_))), "{uncovered}");

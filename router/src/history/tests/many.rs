@@ -100,6 +100,28 @@ fn publish_and_join(history: History, may_miss: bool) {
                 }
             });
         }
+        // One that waits for the events of one publisher.
+        let (bus, node_of_key) = (node.bus(), &node);
+        scope.spawn(move || {
+            let mut keyed = node_of_key.wait(bus.subscribe::<Told>().key("2").last(usize::MAX)).expect("subscribed");
+            let mut last = None;
+            while last != Some(EACH - 1) && keyed.position().number() < all {
+                // When its last event was missed nothing wakes it any more, so it looks again by itself.
+                let next = async { tokio::time::timeout(Duration::from_millis(20), keyed.next()).await };
+                match node_of_key.runtime.block_on(next) {
+                    Ok(Some(Ok(Recorded { event, .. }))) => {
+                        assert_eq!(event.key, "2");
+                        let follows = |last| if may_miss { event.number > last } else { event.number == last + 1 };
+                        assert!(last.is_none_or(follows), "{} after {last:?}", event.number);
+                        last = Some(event.number);
+                    }
+                    Ok(Some(Err(missed))) => assert!(may_miss, "{missed}"),
+                    Ok(None) => panic!("the history has not ended"),
+                    Err(_) => {}
+                }
+            }
+            assert!(may_miss || last == Some(EACH - 1));
+        });
         // One that is there from the beginning, and reads to the end.
         let mut whole = node.wait(node.bus().subscribe::<Told>().last(usize::MAX)).expect("subscribed");
         let (mut had, first) = (Had::default(), whole.position().number());
