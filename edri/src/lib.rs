@@ -71,9 +71,10 @@ pub use edri_events::{
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
-    Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits, LinkState,
-    LinkView, ManagerState, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason,
-    Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
+    Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, GroupName,
+    GroupView, Health, History, HistoryView, Limits, LinkState, LinkView, ManagerState, Missed, NodeView, Opened,
+    OpenedTunnel, Options, Overflow, Phase, Position, PublishError, Quantiles, Reason, Receipt, Received, Receiver,
+    Recorded, Replay, Reply, RequestError, ResendError, Sender, Since, Subscription, Topology, TryPublishError,
     TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
 /// What is sent at times: entries, and the events of a [`Scheduler`].
@@ -94,7 +95,7 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, Access, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
-        HandleConcurrent, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Permissions, Placement,
+        HandleConcurrent, History, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Permissions, Placement,
         PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }

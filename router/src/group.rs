@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
+use crate::history::Recorder;
 use crate::queue::{Consumer, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
@@ -84,6 +85,8 @@ pub struct Group {
     /// The name that it shares its events under.
     shared: Option<Arc<str>>,
     remote: Option<Box<Remote>>,
+    /// Takes what comes, in a group that is a history: its inboxes are closed from the beginning.
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// A counted reference to a group.
@@ -133,17 +136,17 @@ impl Group {
     /// When the capacity or the number of partitions is zero: the builders check both.
     #[must_use]
     pub fn new(options: GroupOptions) -> GroupRef {
-        Self::make(options, None)
+        Arc::new(Self::make(options, None))
     }
 
-    fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> GroupRef {
+    fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> Self {
         let inboxes = match options.spread {
             Spread::Compete => 1,
             Spread::ByKey(partitions) => partitions,
         };
         assert!(inboxes > 0, "a group has an inbox");
         let shared = options.name.manager_anywhere().filter(|_| options.shared).map(|name| Arc::from(name.as_str()));
-        Arc::new(Self {
+        Self {
             id: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             name: options.name,
             overflow: options.overflow,
@@ -160,7 +163,21 @@ impl Group {
             source: Mutex::new(None),
             workers: RwLock::default(),
             remote,
-        })
+            recorder: None,
+        }
+    }
+
+    /// A group that puts down what comes in a history, where it is published. Nobody waits for it, and it loses nothing for
+    /// want of room.
+    pub(crate) fn recording(options: GroupOptions, recorder: Arc<Recorder>) -> GroupRef {
+        let group = Self { recorder: Some(recorder), ..Self::make(options, None) };
+        group.inboxes.iter().for_each(Queue::close);
+        Arc::new(group)
+    }
+
+    /// The history that the group is.
+    pub(crate) fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// Distinguishes the group from all others of the process.
@@ -288,7 +305,7 @@ impl Group {
     /// Whether the group takes no more deliveries.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.inboxes[0].is_closed()
+        self.recorder.as_ref().map_or_else(|| self.inboxes[0].is_closed(), |recorder| recorder.is_closed())
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
@@ -304,6 +321,10 @@ impl Group {
                 }
                 Err(Refused::Full) => {}
                 Err(Refused::Closed) => {
+                    if let Some(recorder) = &self.recorder {
+                        self.record(recorder, &delivery.envelope);
+                        return Offered::Taken;
+                    }
                     return match self.hand_over(&mut delivery) {
                         Some(successor) => successor.offer(delivery, displaced),
                         None => Offered::Gone(delivery),
@@ -319,6 +340,13 @@ impl Group {
                 Overflow::DropOldest => displaced.extend(queue.evict().map(|oldest| (Arc::clone(self), oldest))),
             }
         }
+    }
+
+    fn record(&self, recorder: &Recorder, envelope: &Envelope) {
+        recorder.record(envelope);
+        // It never had a place, and is done with.
+        self.reject();
+        self.count(Ended::Handled);
     }
 
     /// How much room there is for this event: none when the answer is zero.
@@ -387,6 +415,9 @@ impl Group {
             let _ = self.successor.set(successor);
         }
         self.inboxes.iter().for_each(Queue::close);
+        if let Some(recorder) = &self.recorder {
+            recorder.close();
+        }
     }
 
     /// Takes deliveries out of an inbox; several may share one.

@@ -3,8 +3,8 @@
 //! The inbox is the backlog that waits until the node takes more. While the node cannot be reached nobody waits for room
 //! in it, for that might last: what finds none is a dead letter.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use edri_events::NodeName;
 
@@ -46,7 +46,7 @@ impl Group {
             changed: OnceLock::new(),
         };
         let options = GroupOptions { name, spread: Spread::Compete, overflow: super::Overflow::Wait, ..options };
-        let group = Self::make(options, Some(Box::new(remote)));
+        let group = Arc::new(Self::make(options, Some(Box::new(remote))));
         group.set_state(ManagerState::Running);
         group
     }
