@@ -4,6 +4,7 @@ mod answers;
 mod calls;
 mod client;
 mod documents;
+mod feeds;
 mod streams;
 
 use edri::Node;

@@ -24,6 +24,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod problem;
+mod sse;
 mod tls;
 
 pub use access::{Access, AccessError, Caller, Jwt, KeysError, Permissions, Token, Verb};

@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use edri_events::Kind;
 use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
@@ -28,20 +28,21 @@ use crate::exposed::{Found, Reachable};
 use crate::gateway::Shared;
 use crate::metrics;
 use crate::problem::Problem;
-use crate::{Verb, openapi};
+use crate::{Verb, openapi, sse};
 
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remote(pub(crate) SocketAddr);
 
 /// Everything that the gateway answers.
-pub(crate) fn router(shared: Arc<Shared>, _stopping: watch::Receiver<bool>) -> Router {
+pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
         .route("/metrics", get(node_metrics))
+        .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
         .route("/events/{name}", post(by_name))
         .fallback(by_path)
         .with_state(shared)
