@@ -140,14 +140,14 @@ impl<S> Subscribe<S> {
     }
 
     /// What happens when the inbox is full. By default publishers wait, so a subscription that is not read holds them
-    /// up.
+    /// up. One that reads a history has no inbox: with this or with places for it, it is refused.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = Some(overflow);
         self
     }
 
-    /// Only events for whose payload all these conditions hold. They are looked at where the event is published; a payload
-    /// that cannot be read is left out.
+    /// Only events for whose payload all these conditions hold. They are looked at where the event is published, or where a
+    /// history is read; a payload that cannot be read is left out.
     pub fn conditions(self, conditions: Conditions) -> Self {
         if conditions.is_empty() {
             return self;
@@ -161,7 +161,7 @@ impl<S> Subscribe<S> {
     }
 
     /// Only events that `wants` wants too.
-    fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
         if let Ok(selection) = &mut self.selection {
             let earlier = selection.predicate.take();
             // It runs in the publisher: its panic must not become the publisher's.

@@ -238,6 +238,20 @@ impl Subscribe<UntypedSubscription> {
     }
 }
 
+impl<E: Notification> Subscribe<Replay<Received<E>>> {
+    /// Only events that `wants` wants. Of several, all must want an event.
+    pub fn filter(self, wants: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate(move |envelope| envelope.payload::<E>().is_ok_and(&wants))
+    }
+}
+
+impl Subscribe<Replay<Envelope>> {
+    /// Only events that `wants` wants. Of several, all must want an event.
+    pub fn filter(self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate(wants)
+    }
+}
+
 impl<T: 'static> IntoFuture for Subscribe<Replay<T>> {
     type Output = Result<Replay<T>, DeclareError>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
