@@ -73,7 +73,7 @@ pub(crate) async fn node(api: Api) -> Node {
     App::new("gate").manager(model).api(api).start().await.expect("starts")
 }
 
-/// A gateway on a free port.
+/// A gateway on a free port that knows of quakes.
 pub(crate) fn gateway() -> Api {
-    Api::bind("127.0.0.1:0")
+    Api::bind("127.0.0.1:0").event::<Quake>()
 }

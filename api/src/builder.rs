@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use edri_events::{HttpRoute, Pattern};
+use edri_events::{DescriptorRef, Event, HttpRoute, Pattern};
 use edri_router::Router;
 use parking_lot::Mutex;
 
@@ -22,6 +22,7 @@ use tower_http::services::ServeDir;
 pub struct Api {
     address: String,
     exposes: Vec<String>,
+    events: Vec<DescriptorRef>,
     routes: Vec<(String, String)>,
     files: Option<PathBuf>,
     access: Option<Access>,
@@ -36,6 +37,7 @@ impl Api {
         Self {
             address: address.into(),
             exposes: Vec::new(),
+            events: Vec::new(),
             routes: Vec::new(),
             files: None,
             access: None,
@@ -49,6 +51,12 @@ impl Api {
     /// `sensor.*`, `sensor.>`.
     pub fn expose(mut self, pattern: &str) -> Self {
         self.exposes.push(pattern.to_owned());
+        self
+    }
+
+    /// Makes an event known that no manager of this node handles: one that clients publish, or that workers elsewhere answer.
+    pub fn event<E: Event>(mut self) -> Self {
+        self.events.push(DescriptorRef::of::<E>());
         self
     }
 
@@ -103,6 +111,9 @@ impl Api {
             routes.map(|(route, event)| Ok((HttpRoute::new(&route)?, event))).collect::<Result<_, ApiError>>()?;
         if let Some(folder) = self.files.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(ApiError::Files(folder.clone()));
+        }
+        for event in self.events {
+            router.bus().declare(event).await?;
         }
         let exposed = Exposed::new(router, Additions { patterns, routes });
         let access = self.access.map_or_else(|| Ok(Guard::default()), Access::check)?;

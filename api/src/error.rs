@@ -22,6 +22,9 @@ pub enum ApiError {
     /// A pattern of exposed events is none.
     #[error(transparent)]
     Pattern(#[from] NameError),
+    /// An event cannot be made known.
+    #[error(transparent)]
+    Declare(#[from] edri_router::DeclareError),
     /// A route is none.
     #[error(transparent)]
     Route(#[from] RouteError),

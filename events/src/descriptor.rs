@@ -1,6 +1,6 @@
 //! The run-time description of an event.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +10,8 @@ use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Data, Event, EventName, Exposure, FieldSource, HttpRoute, NameError, Notification, Request, Source, Tunnel,
-    key_hash,
+    Body, CodecError, Data, Event, EventName, Exposure, FieldSource, HttpRoute, NameError, Notification, Request,
+    Source, Tunnel, key_hash,
 };
 
 /// How long a request may take when its event does not say.
@@ -67,9 +67,17 @@ pub struct Descriptor {
     idempotent: bool,
     description: Box<str>,
     exposure: Option<Exposure>,
-    rust_type: Option<(TypeId, &'static str)>,
+    rust_type: Option<RustType>,
     schemas: OnceLock<Schemas>,
     make_schemas: fn() -> Schemas,
+}
+
+/// The event's type in this process.
+#[derive(Clone, Copy)]
+struct RustType {
+    id: TypeId,
+    name: &'static str,
+    decode: fn(&Body) -> Result<Box<dyn Any + Send + Sync>, CodecError>,
 }
 
 /// What the macro [`event`](crate::event) says of a typed event.
@@ -178,7 +186,11 @@ impl Descriptor {
             idempotent: declaration.idempotent,
             description: declaration.description.into(),
             exposure: declaration.exposure.as_ref().map(TypedExposure::exposure),
-            rust_type: Some((TypeId::of::<E>(), std::any::type_name::<E>())),
+            rust_type: Some(RustType {
+                id: TypeId::of::<E>(),
+                name: std::any::type_name::<E>(),
+                decode: |body| Ok(Box::new(body.decode::<E>()?)),
+            }),
             schemas: OnceLock::new(),
             make_schemas,
         }
@@ -236,7 +248,12 @@ impl Descriptor {
     /// The event's Rust type in this process, if it has one.
     #[must_use]
     pub fn rust_type(&self) -> Option<TypeId> {
-        self.rust_type.map(|(id, _)| id)
+        self.rust_type.map(|rust_type| rust_type.id)
+    }
+
+    /// Decodes an event of the Rust type that it has in this process; `None` when it has none.
+    pub(crate) fn decode(&self, body: &Body) -> Option<Result<Box<dyn Any + Send + Sync>, CodecError>> {
+        self.rust_type.map(|rust_type| (rust_type.decode)(body))
     }
 
     /// The JSON Schemas, made when first asked for.
@@ -260,8 +277,8 @@ impl Descriptor {
             return Err(differ("key", text(&self.key), text(&other.key)));
         }
         match (self.rust_type, other.rust_type) {
-            (Some((ours, our_name)), Some((theirs, their_name))) if ours != theirs => {
-                Err(differ("Rust type", our_name.to_owned(), their_name.to_owned()))
+            (Some(ours), Some(theirs)) if ours.id != theirs.id => {
+                Err(differ("Rust type", ours.name.to_owned(), theirs.name.to_owned()))
             }
             _ => Ok(()),
         }
@@ -276,7 +293,7 @@ impl fmt::Debug for Descriptor {
             .field("key", &self.key)
             .field("time_limit", &self.time_limit)
             .field("idempotent", &self.idempotent)
-            .field("rust_type", &self.rust_type.map(|(_, name)| name))
+            .field("rust_type", &self.rust_type.map(|rust_type| rust_type.name))
             .finish_non_exhaustive()
     }
 }

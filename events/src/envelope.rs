@@ -345,7 +345,29 @@ impl Envelope {
     /// # Errors
     ///
     /// [`CodecError::Decode`] when the descriptor names a key and the body does not have it.
-    pub fn untyped(mut head: Head, body: Body) -> Result<Self, CodecError> {
+    pub fn untyped(head: Head, body: Body) -> Result<Self, CodecError> {
+        Self::encoded_event(head, body, OnceLock::new())
+    }
+
+    /// As [`Envelope::untyped`], for an event of somebody who is not trusted to know what it is: when the event has a Rust type
+    /// in this process the body is decoded now, and its handlers here find it decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Envelope::untyped`]; [`CodecError::Decode`] also when the body is no event of that type.
+    pub fn checked(head: Head, body: Body) -> Result<Self, CodecError> {
+        let decoded = match head.descriptor.decode(&body) {
+            Some(decoded) => OnceLock::from(decoded?),
+            None => OnceLock::new(),
+        };
+        Self::encoded_event(head, body, decoded)
+    }
+
+    fn encoded_event(
+        mut head: Head,
+        body: Body,
+        decoded: OnceLock<Box<dyn Any + Send + Sync>>,
+    ) -> Result<Self, CodecError> {
         if let (None, Some(field)) = (head.key(), head.descriptor.key()) {
             let key = body.key_field(field)?.ok_or_else(|| {
                 let words = format!("the payload has no field `{field}`, which is the event's key");
@@ -354,7 +376,7 @@ impl Envelope {
             })?;
             head.set_key(key);
         }
-        Ok(Self(Parts::new(head, Encoded { body, decoded: OnceLock::new() })))
+        Ok(Self(Parts::new(head, Encoded { body, decoded })))
     }
 
     /// The same event, holding no more memory than its own: a payload that came as bytes may be a part of a larger buffer, as

@@ -292,3 +292,18 @@ fn an_exposed_event_says_where_its_fields_come_from() {
     assert_eq!(QuakeRecorded::descriptor().exposure(), None, "nothing is exposed that does not say so");
     let _fields = |event: ShowOrder| (event.order_id, event.tenant, event.session_id);
 }
+
+#[test]
+fn a_checked_envelope_is_of_the_events_type_and_is_decoded() {
+    use edri_events::{Address, Envelope, Head, Incarnation, NodeName, Origin};
+    let from =
+        || Address { node: NodeName::new("n").expect("a name"), incarnation: Incarnation::random(), manager: None };
+    let make = |text: &'static str| {
+        let head = Head::new(QuakeRecorded::descriptor().into(), Origin::here(from()));
+        Envelope::checked(head, Body::new(Encoding::Json, text))
+    };
+    let right = make(r#"{"region": "north", "magnitude": 1}"#).expect("is one");
+    assert_eq!(right.payload::<QuakeRecorded>().expect("decoded").region, "north");
+    let wrong = make(r#"{"region": "north"}"#).expect_err("lacks a field").to_string();
+    assert!(wrong.contains("in `magnitude`: missing field"), "{wrong}");
+}

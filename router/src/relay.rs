@@ -19,6 +19,8 @@ use crate::{PublishError, Receipt, RequestError, Router};
 #[derive(Debug, Clone)]
 pub struct Relay {
     bus: Bus,
+    /// Whether what comes is looked at before it is sent.
+    checks: bool,
 }
 
 /// An event as its sender outside described it.
@@ -46,15 +48,16 @@ impl Router {
     /// Sends for the worker of `manager` that `worker` is the status of.
     #[must_use]
     pub fn relay(&self, manager: &ManagerName, worker: Arc<WorkerStatus>) -> Relay {
-        Relay { bus: self.bus().within(manager, worker) }
+        Relay { bus: self.bus().within(manager, worker), checks: false }
     }
 }
 
 impl Bus {
-    /// Sends for somebody outside who is no worker: a client of a gateway.
+    /// Sends for somebody outside who is no worker: a client of a gateway. An event that has a Rust type here and is none is
+    /// refused before anybody has it.
     #[must_use]
     pub fn relay(&self) -> Relay {
-        Relay { bus: self.clone() }
+        Relay { bus: self.clone(), checks: true }
     }
 }
 
@@ -69,7 +72,8 @@ impl Relay {
         let name = descriptor.name().clone();
         let (timeout, mut head) = (event.timeout, self.bus.head(descriptor, &Options::default())?);
         head.deadline = timeout.map(|timeout| Instant::now() + timeout).or(head.deadline);
-        let envelope = event.into_envelope(head).map_err(|source| PublishError::Payload { event: name, source })?;
+        let envelope =
+            event.into_envelope(head, self.checks).map_err(|source| PublishError::Payload { event: name, source })?;
         self.bus.send(envelope).await
     }
 
@@ -112,7 +116,7 @@ impl Relay {
             edri_events::Encoding::MessagePack => |value| value.into_body(edri_events::Encoding::MessagePack),
             edri_events::Encoding::Json => |value| value.into_body(edri_events::Encoding::Json),
         };
-        self.bus.open_untyped(event.into_envelope(head)?, take).await
+        self.bus.open_untyped(event.into_envelope(head, self.checks)?, take).await
     }
 
     fn request_envelope(&self, event: Relayed) -> Result<Envelope, RequestError> {
@@ -120,12 +124,12 @@ impl Relay {
         let mut head = self.bus.head(descriptor, &Options::default()).map_err(crate::request::not_sent)?;
         let given = event.timeout.map(|timeout| Instant::now() + timeout);
         head.deadline = given.or(head.deadline).or_else(|| Some(Instant::now() + REQUEST_TIMEOUT_DEFAULT));
-        Ok(event.into_envelope(head)?)
+        Ok(event.into_envelope(head, self.checks)?)
     }
 }
 
 impl Relayed {
-    fn into_envelope(self, mut head: Head) -> Result<Envelope, edri_events::CodecError> {
+    fn into_envelope(self, mut head: Head, check: bool) -> Result<Envelope, edri_events::CodecError> {
         head.cause = self.cause;
         let parent = self.trace.or(self.cause.map(TraceContext::root));
         (head.id, head.trace) = match self.id {
@@ -138,6 +142,6 @@ impl Relayed {
         if self.headers != Headers::default() {
             head.set_headers(self.headers);
         }
-        Envelope::untyped(head, self.body)
+        if check { Envelope::checked(head, self.body) } else { Envelope::untyped(head, self.body) }
     }
 }
