@@ -25,6 +25,16 @@ impl Bus {
     pub async fn wait_for<E: Event>(&self) -> Result<(), DeclareError> {
         self.core.wait_for(E::descriptor().name(), Some(E::descriptor().kind())).await
     }
+
+    /// Waits until it is known who answers: all managers of the node are in its table, and so are those of the nodes that could be
+    /// reached when it started. From then on nobody there means nobody. In a process worker, whose node knows, ready at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn settled(&self) {
+        self.core.settled().await;
+    }
 }
 
 impl Untyped<'_> {

@@ -2,12 +2,14 @@
 //! they begin and while they run.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edri_events::{Address, Body, Encoding, Failure, Incarnation};
-use edri_router::{Answer, Bus, RequestError};
+use edri_router::{Bus, NodeView};
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use parking_lot::Mutex;
 
 use crate::event::{Claim, Verb};
@@ -89,35 +91,31 @@ fn claim_of(namespace: &Namespace, own: &Address) -> Claim {
 /// Who has one.
 pub(crate) async fn ask_before(bus: &Bus, namespaces: &[Arc<Namespace>]) -> Result<(), Failure> {
     let limit = tokio::time::Instant::now() + ASK_LIMIT;
+    // Who is not known by then, or does not answer in time, is compared with later.
+    let _ = tokio::time::timeout_at(limit, bus.settled()).await;
     for namespace in namespaces {
-        // Who does not answer in time is compared with later.
-        if let Ok(Some(other)) = tokio::time::timeout_at(limit, another(bus, namespace)).await {
+        let mut others = pin!(others(bus, namespace));
+        if let Ok(Some(other)) = tokio::time::timeout_at(limit, others.next()).await {
             return Err(taken(&namespace.name, &format!("manager `{}` of node `{}`", other.manager, other.node)));
         }
     }
     Ok(())
 }
 
-/// Another store that has the namespace.
-async fn another(bus: &Bus, namespace: &Namespace) -> Option<Claim> {
-    let ask = Body::encode(Encoding::MessagePack, &()).ok()?;
-    let mut answers = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await.ok()?;
-    // One of them is this store's own, which comes when it has started.
-    while answers.open() > 1 {
-        if let Some(claim) = read(bus, answers.next().await?) {
-            return Some(claim);
+/// What stores of other nodes claim the namespace, as they answer. Those of this node know of each other.
+fn others(bus: &Bus, namespace: &Namespace) -> impl Stream<Item = Claim> {
+    let event = Verb::Claim.event(&namespace.name);
+    let nodes = bus.topology().nodes.into_iter().filter(|node| node.reachable && !node.switch);
+    let ask = |node: NodeView| {
+        let (bus, event) = (bus.clone(), event.clone());
+        async move {
+            let ask = Body::encode(Encoding::MessagePack, &()).ok()?;
+            // A node without such a store has nobody who answers.
+            let answer = bus.untyped().request_at(node.name.as_str(), &event, ask).await.ok()?;
+            answer.decode().ok().filter(|claim: &Claim| !claim.given_up)
         }
-    }
-    None
-}
-
-/// The claim of another store, as far as it holds one.
-fn read(bus: &Bus, answer: Answer<Body>) -> Option<Claim> {
-    let own = bus.address();
-    let is_own = answer.node == own.node && own.manager.as_ref() == Some(&answer.manager);
-    let body: Result<Body, RequestError> = answer.result;
-    let claim: Claim = body.ok().filter(|_| !is_own)?.decode().ok()?;
-    (!claim.given_up).then_some(claim)
+    };
+    nodes.map(ask).collect::<FuturesUnordered<_>>().filter_map(std::future::ready)
 }
 
 /// Compares with all others who have one of the namespaces: the later gives it up. Both decide by the same, which is when
@@ -133,11 +131,9 @@ pub(crate) async fn compare(bus: &Bus, namespaces: &[Arc<Namespace>]) {
 }
 
 async fn compare_one(bus: &Bus, namespace: &Namespace) {
-    let Ok(ask) = Body::encode(Encoding::MessagePack, &()) else { return };
-    let Ok(mut answers) = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await else { return };
     let own = claim_of(namespace, bus.address());
-    while let Some(answer) = answers.next().await {
-        let Some(other) = read(bus, answer) else { continue };
+    let mut others = pin!(others(bus, namespace));
+    while let Some(other) = others.next().await {
         if rank(&own) < rank(&other) {
             tracing::error!(
                 namespace = %namespace.name, node = other.node, manager = other.manager,
