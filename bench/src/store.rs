@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use edri::{Bus, Definition, Encoding, IntoDefinition, Manager, Namespace, Store};
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::oneshot;
 
 use crate::Result;
@@ -28,6 +28,50 @@ const KEYS: u64 = 1000;
 /// How many writes the engine alone takes into one transaction, as the store does.
 const BATCH_MAX: usize = 4096;
 
+/// One side of a case, for a profiler.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Once {
+    what: What,
+    rounds: u64,
+    /// How many ask at once.
+    #[arg(long, default_value_t = 1)]
+    requesters: u64,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum What {
+    Get,
+    Set,
+    SetDurable,
+    /// The bare request.
+    Ask,
+    /// The engine alone.
+    Put,
+}
+
+/// Does so many rounds; how long they took.
+pub(crate) async fn once(Once { what, rounds, requesters }: Once) -> Result<Duration> {
+    let folder = Folder::new()?;
+    let store = match what {
+        What::SetDurable => Store::open(folder.0.join("store")),
+        _ => Store::memory(),
+    };
+    let node = node([oracle(), store.namespace("bench").into_definition()]).await?;
+    let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
+    let engine = engine(folder.0.join("engine"))?;
+    let work = by_many(requesters, rounds, move |worker, rounds| -> BoxFuture<'static, ()> {
+        match what {
+            What::Get => Box::pin(read(namespace.clone(), worker, rounds)),
+            What::Set | What::SetDurable => Box::pin(write(namespace.clone(), worker, rounds)),
+            What::Ask => Box::pin(ask(bus.clone(), rounds)),
+            What::Put => Box::pin(put(engine.clone(), worker, rounds)),
+        }
+    });
+    let took = timed(work).await;
+    stop(node).await?;
+    Ok(took)
+}
+
 fn oracle() -> Definition {
     Manager::new("oracle").worker(Oracle::default).handles::<Ask>().into()
 }
@@ -44,8 +88,11 @@ async fn timed(work: impl Future<Output = ()>) -> Duration {
 }
 
 /// `rounds` shared by many at once.
-async fn by_many<F: Future<Output = ()> + Send + 'static>(rounds: u64, each: impl Fn(u64, u64) -> F) {
-    let workers = (0..REQUESTERS).map(|worker| tokio::spawn(each(worker, rounds.div_ceil(REQUESTERS))));
+async fn by_many<F>(requesters: u64, rounds: u64, each: impl Fn(u64, u64) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let workers = (0..requesters).map(|worker| tokio::spawn(each(worker, rounds.div_ceil(requesters))));
     join_all(workers).await.into_iter().for_each(|ended| ended.expect("no panic"));
 }
 
@@ -87,11 +134,11 @@ async fn get64(plan: Plan) -> Result<Figures> {
     let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
     let ours = Side::new("edri", move |rounds| {
         let namespace = namespace.clone();
-        timed(by_many(rounds, move |worker, rounds| read(namespace.clone(), worker, rounds)))
+        timed(by_many(REQUESTERS, rounds, move |worker, rounds| read(namespace.clone(), worker, rounds)))
     });
     let reference = Side::new("bare request", move |rounds| {
         let bus = bus.clone();
-        timed(by_many(rounds, move |_, rounds| ask(bus.clone(), rounds)))
+        timed(by_many(REQUESTERS, rounds, move |_, rounds| ask(bus.clone(), rounds)))
     });
     let figures = compare(&plan, ours, vec![reference]).await;
     stop(node).await?;
@@ -111,11 +158,11 @@ async fn set64(plan: Plan) -> Result<Figures> {
     let (bus, namespace) = (node.bus().clone(), filled(node.bus()).await?);
     let ours = Side::new("edri", move |rounds| {
         let namespace = namespace.clone();
-        timed(by_many(rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
+        timed(by_many(REQUESTERS, rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
     });
     let reference = Side::new("bare request", move |rounds| {
         let bus = bus.clone();
-        timed(by_many(rounds, move |_, rounds| ask(bus.clone(), rounds)))
+        timed(by_many(REQUESTERS, rounds, move |_, rounds| ask(bus.clone(), rounds)))
     });
     let figures = compare(&plan, ours, vec![reference]).await;
     stop(node).await?;
@@ -147,12 +194,12 @@ async fn set_durable(plan: Plan) -> Result<Figures> {
     let namespace = Namespace::new(node.bus(), "bench");
     let ours = Side::new("edri", move |rounds| {
         let namespace = namespace.clone();
-        timed(by_many(rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
+        timed(by_many(REQUESTERS, rounds, move |worker, rounds| write(namespace.clone(), worker, rounds)))
     });
     let engine = engine(folder.0.join("engine"))?;
     let reference = Side::new("redb, batched", move |rounds| {
         let engine = engine.clone();
-        timed(by_many(rounds, move |worker, rounds| put(engine.clone(), worker, rounds)))
+        timed(by_many(REQUESTERS, rounds, move |worker, rounds| put(engine.clone(), worker, rounds)))
     });
     let figures = compare(&plan, ours, vec![reference]).await;
     stop(node).await?;
