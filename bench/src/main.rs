@@ -16,6 +16,7 @@ mod link;
 mod local;
 mod pinned;
 mod process;
+mod redis;
 mod report;
 mod scheduler;
 mod store;

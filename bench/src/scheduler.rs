@@ -64,15 +64,15 @@ async fn measure(plan: Plan) -> Result<Figures> {
     let mut added = vec![];
     for pair in 0..PAIRS {
         if pair % 2 == 1 {
-            theirs.push(in_time(&mut their_ready, async |ready| sleepers(count, ready).await).await?);
+            theirs.push(in_time(&mut their_ready, |ready| sleepers(count, ready)).await?);
         }
-        let run = in_time(&mut ready, async |ready| entries(count, ready).await).await?;
+        let run = in_time(&mut ready, |ready| entries(count, ready)).await?;
         // The first run is the one that took memory from the system.
         bytes.get_or_insert(run.bytes / f64::from(ENTRIES));
         added.push(run.took.as_secs_f64());
         ours.push(run);
         if pair % 2 == 0 {
-            theirs.push(in_time(&mut their_ready, async |ready| sleepers(count, ready).await).await?);
+            theirs.push(in_time(&mut their_ready, |ready| sleepers(count, ready)).await?);
         }
         ratios.push(theirs[pair].late / ours[pair].late);
         progress(&format!(
@@ -109,7 +109,10 @@ struct Run {
 }
 
 /// Has a side run, with as long to get ready as it takes.
-async fn in_time(ready: &mut Duration, side: impl AsyncFn(Duration) -> Result<Option<Run>>) -> Result<Run> {
+async fn in_time<F>(ready: &mut Duration, side: impl Fn(Duration) -> F) -> Result<Run>
+where
+    F: Future<Output = Result<Option<Run>>>,
+{
     for _ in 0..TRIES {
         if let Some(run) = side(*ready).await? {
             *ready = (run.took * 2).max(READY_LEAST);
