@@ -47,6 +47,19 @@ impl Untyped<'_> {
         edri_events::EventName::new(name)?;
         self.bus.core.wait_for(name, None).await
     }
+
+    /// Whether anybody would be given a notification of this name if it were published now, in reach or not; to spare making one that
+    /// nobody gets. In a process worker, whose node knows, always.
+    #[must_use]
+    pub fn is_wanted(&self, name: &str) -> bool {
+        let core = &self.bus.core;
+        let snapshot = core.snapshot();
+        core.uplink().is_some()
+            || match snapshot.entry_by_name(name) {
+                Some(entry) => entry.routes().next().is_some(),
+                None => snapshot.undeclared_entry(name).routes().next().is_some(),
+            }
+    }
 }
 
 impl Core {

@@ -9,15 +9,21 @@ use std::time::Duration;
 
 use edri_events::{Address, Body, Encoding, Failure, Incarnation};
 use edri_router::{Bus, NodeView};
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::event::{Claim, Verb};
 use crate::namespace::Namespace;
 
 /// How long a store that starts waits for others to say whether they have a namespace.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
-/// How long a running store waits for that.
+/// How often a running store asks.
+const EVERY: Duration = Duration::from_secs(5);
+/// How soon it asks after another node came into reach: what that one answers comes a little after it.
+const SOON: Duration = Duration::from_millis(300);
+/// How long a running store waits for answers.
 const COMPARE_LIMIT: Duration = Duration::from_secs(4);
 
 /// By node (its life) and namespace: the manager that has it.
@@ -118,16 +124,27 @@ fn others(bus: &Bus, namespace: &Namespace) -> impl Stream<Item = Claim> {
     nodes.map(ask).collect::<FuturesUnordered<_>>().filter_map(std::future::ready)
 }
 
-/// Compares with all others who have one of the namespaces: the later gives it up. Both decide by the same, which is when
-/// each began by its own clock, then the names of node and manager.
-pub(crate) async fn compare(bus: &Bus, namespaces: &[Arc<Namespace>]) {
-    for namespace in namespaces {
-        if namespace.check_owned().is_err() {
-            continue;
+/// Compares with all others who have one of the namespaces, now and then and soon after `met` says that a node came into reach.
+/// Does not end.
+pub(crate) async fn compare_always(bus: Bus, namespaces: Vec<Arc<Namespace>>, met: Arc<Notify>) {
+    let mut pause = SOON;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {
+                let owned = namespaces.iter().filter(|namespace| namespace.check_owned().is_ok());
+                join_all(owned.map(|namespace| compare(&bus, namespace))).await;
+                pause = EVERY;
+            }
+            () = met.notified() => pause = SOON,
         }
-        // Who does not answer now is asked again soon.
-        let _ = tokio::time::timeout(COMPARE_LIMIT, compare_one(bus, namespace)).await;
     }
+}
+
+/// Compares with all others who have a namespace: the later gives it up. Both decide by the same, which is when each began by its
+/// own clock, then the names of node and manager.
+async fn compare(bus: &Bus, namespace: &Namespace) {
+    // Who does not answer now is asked again soon.
+    let _ = tokio::time::timeout(COMPARE_LIMIT, compare_one(bus, namespace)).await;
 }
 
 async fn compare_one(bus: &Bus, namespace: &Namespace) {
