@@ -21,6 +21,9 @@ fn main() -> edri::Result<()> {
         }
         ["keeper", "write", path] => keeper::write_until_killed(path),
         ["keeper", "fill", path] => keeper::fill(path),
+        ["keeper", "schedule", path, first] => {
+            keeper::schedule_until_killed(path, first.parse().map_err(std::io::Error::other)?)
+        }
         ["chaos", seed, events, python, script, token] => {
             let number = |text: &str| text.parse().map_err(std::io::Error::other);
             let told = chaos::run(number(seed)?, number(events)?, python, script, token)?;

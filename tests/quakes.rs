@@ -144,18 +144,71 @@ fn check_findings(found: &Value, times: u64) {
     let bins = found["histogram"].as_array().unwrap();
     assert_eq!(bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum::<u64>(), 1707 * times);
     assert_eq!(found["lost_workers"], serde_json::json!({}));
+    check_latest(found, times);
 }
 
-/// With so many deliveries beside quakes, alerts and questions.
+/// Each manager has had what it should, to the delivery. With so many uploads, or messages of sensors that they have ended.
 fn check_account(found: &Value, times: u64, others: u64) {
     let account = &found["account"];
     assert_eq!(account["balanced"], true, "{account}");
-    assert_eq!(account["handled"], account["deliveries"], "{account}");
-    // Three groups have every quake, with Python four, and one has every alert; the rest are questions and others.
-    let python = u64::from(!found["regions"].is_null());
-    let rest = account["deliveries"].as_u64().unwrap() - ((3 + python) * 1707 + 85) * times;
+    let managers = found["managers"].as_object().unwrap();
     let networks = found["networks"].as_object().unwrap().len() as u64;
-    assert_eq!(rest, others + networks + 2 + python, "{account}");
+    let expect = BTreeMap::from([
+        ("reader", 1),
+        // Beside quakes and alerts they are asked what they found.
+        ("counter", 1707 * times + networks),
+        ("alarm", 1707 * times),
+        ("bulletin", 85 * times + 1),
+        ("analyst", 1707 * times + 1),
+        ("latest", 1707 * times + 1),
+        // Everything is read back at once.
+        ("store", found["latest_transactions"].as_u64().unwrap() + 1),
+        ("report", 1707 * times + 1),
+    ]);
+    for (name, account) in managers {
+        assert_eq!(account["handled"], account["deliveries"], "{name}: {account}");
+        assert_eq!(account["deliveries"].as_u64(), expect.get(&**name).copied(), "{name}: {account}");
+    }
+    assert_eq!(managers.contains_key("report"), !found["regions"].is_null());
+    // What is nobody's manager is the node's own: states that the store hears of, and on several nodes the ends of feeds.
+    let sum = |field: &str| managers.values().map(|account| account[field].as_u64().unwrap()).sum::<u64>();
+    let rest = |field: &str| account[field].as_u64().unwrap() - sum(field);
+    assert!(rest("deliveries") >= others, "{account}");
+    for lost in ["failed", "dead_lettered", "cancelled", "forwarded"] {
+        assert_eq!(rest(lost), 0, "{account}");
+    }
+}
+
+/// The latest quake of each region, worked out here.
+fn check_latest(found: &Value, times: u64) {
+    const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+    let catalogue: Value = serde_json::from_slice(&std::fs::read(CATALOGUE).unwrap()).unwrap();
+    let mut latest: BTreeMap<String, Value> = BTreeMap::new();
+    for feature in catalogue["features"].as_array().unwrap() {
+        let properties = &feature["properties"];
+        let mut id = feature["id"].as_str().unwrap().to_owned();
+        if times > 1 {
+            id = format!("{id}#{times}");
+        }
+        let time_ms = properties["time"].as_u64().unwrap() + (times - 1) * WEEK_MS;
+        let region = region(properties["place"].as_str().unwrap());
+        if latest.get(&region).is_none_or(|known| known["time_ms"].as_u64() < Some(time_ms)) {
+            let (magnitude, place) = (properties["mag"].as_f64(), &properties["place"]);
+            let quake = serde_json::json!({"id": id, "magnitude": magnitude, "place": place, "time_ms": time_ms});
+            latest.insert(region, quake);
+        }
+    }
+    assert_eq!(found["latest"], serde_json::json!(latest));
+}
+
+fn region(place: &str) -> String {
+    let name = match place.rsplit(',').next().unwrap().trim() {
+        "CA" => "California",
+        "MX" => "Mexico",
+        "NV" => "Nevada",
+        name => name,
+    };
+    name.to_owned()
 }
 
 /// What `report.py` says of the catalogue, worked out here; the strongest first.
@@ -166,15 +219,9 @@ fn report_catalogue(times: u64) -> Vec<(String, u64, f64, String)> {
     let mut regions: BTreeMap<String, (u64, f64, String)> = BTreeMap::new();
     for properties in features {
         let place = properties["place"].as_str().unwrap();
-        let name = match place.rsplit(',').next().unwrap().trim() {
-            "CA" => "California",
-            "MX" => "Mexico",
-            "NV" => "Nevada",
-            name => name,
-        };
         let magnitude = properties["mag"].as_f64().unwrap();
         let (count, strongest, where_it_was) =
-            regions.entry(name.to_owned()).or_insert((0, f64::NEG_INFINITY, String::new()));
+            regions.entry(region(place)).or_insert((0, f64::NEG_INFINITY, String::new()));
         *count += times;
         if magnitude > *strongest {
             (*strongest, *where_it_was) = (magnitude, place.to_owned());

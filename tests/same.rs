@@ -42,6 +42,19 @@ async fn node(worker: Definition, followed: &Seen<(u64, bool)>) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_refuses_to_start_for_good_is_tried_once_wherever_it_runs() {
+    let program = env!("CARGO_BIN_EXE_edri-tests-program");
+    let in_process = versatile("").process(|process| process.program(program));
+    for (place, worker) in [("task", versatile("")), ("process", in_process)] {
+        let node = started(App::new("test")).await;
+        let error = within("a refusal", node.add(worker)).await.expect_err("it does not start");
+        let said = "a worker does not start: no_greeting: there is nothing to greet with";
+        assert!(error.to_string().ends_with(said), "{place}: {error}");
+        ends_well(&node).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_publishes_and_is_stopped_in_good_order_wherever_it_runs() {
     for (place, worker) in both() {
         let followed = Seen::default();

@@ -1,6 +1,6 @@
 //! The store, through real nodes.
 
-mod disk;
+pub(crate) mod disk;
 mod nodes;
 
 use std::time::Duration;
@@ -301,6 +301,7 @@ async fn a_namespace_has_one_owner_on_a_node() {
     let second = node.add(Store::memory().named("second").namespace("other").namespace("things")).await;
     let Err(ManagerError::Failed { reason, .. }) = second else { panic!("{second:?}") };
     assert!(reason.contains("namespace_taken") && reason.contains("manager `store` of this node"), "{reason}");
+    assert!(!reason.contains("restarts"), "it is not tried again: {reason}");
     assert_eq!(things.get("a").await.expect("answers").as_deref(), Some("x"));
     // What it had claimed beside is free again.
     node.add(Store::memory().named("third").namespace("other")).await.expect("starts");

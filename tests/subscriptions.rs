@@ -28,6 +28,24 @@ fn names(stream: &mut edri::UntypedSubscription) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whether_a_notification_is_wanted_is_known_by_name_and_by_pattern() {
+    let node = bare().await;
+    let wanted = |name: &str| node.bus().untyped().is_wanted(name);
+    assert!(!wanted("test.noted") && !wanted("test.noted.twice"));
+    let by_name = node.bus().subscribe::<Noted>().await.expect("subscribed");
+    assert!(wanted("test.noted") && !wanted("test.noted.twice"));
+    drop(by_name);
+    until("it to be gone", || !wanted("test.noted")).await;
+    let by_pattern = node.bus().untyped().subscribe("test.>").await.expect("subscribed");
+    assert!(wanted("test.noted") && wanted("test.noted.twice"), "declared or not");
+    drop(by_pattern);
+    let by_key = node.bus().subscribe::<Noted>().filter(|noted| noted.number == 7).await.expect("subscribed");
+    assert!(wanted("test.noted"), "by some");
+    drop(by_key);
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_gets_the_events_of_its_type_from_the_moment_it_is_there() {
     let node = bare().await;
     assert_eq!(node.bus().publish(noted(1)).await.expect("published").deliveries, 0);

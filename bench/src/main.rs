@@ -16,6 +16,7 @@ mod link;
 mod local;
 mod pinned;
 mod process;
+mod redis;
 mod report;
 mod scheduler;
 mod store;
@@ -56,6 +57,9 @@ enum Suite {
     /// One side of a case of `link`, for a profiler.
     #[command(hide = true)]
     LinkOnce(link::Once),
+    /// One side of a case of `store`, for a profiler.
+    #[command(hide = true)]
+    StoreOnce(store::Once),
     /// One side of a case of `process`, for a profiler.
     #[command(hide = true)]
     Once(process::Once),
@@ -103,6 +107,11 @@ fn main() -> Result<ExitCode> {
         Suite::Scheduler(options) => suite("scheduler", &options, scheduler::CASES.iter()),
         Suite::LinkOnce(once) => {
             let took = runtime()?.block_on(async { tokio::spawn(link::once(once)).await })??;
+            report::took(took);
+            Ok(ExitCode::SUCCESS)
+        }
+        Suite::StoreOnce(once) => {
+            let took = runtime()?.block_on(async { tokio::spawn(store::once(once)).await })??;
             report::took(took);
             Ok(ExitCode::SUCCESS)
         }

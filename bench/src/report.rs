@@ -11,6 +11,11 @@ pub(crate) fn took(took: Duration) {
     println!("{took:?}");
 }
 
+/// Says how far a case is that takes minutes, apart from what is measured.
+pub(crate) fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Prints outcomes as they come.
 #[derive(Debug)]
 pub(crate) struct Report {

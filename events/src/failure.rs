@@ -25,13 +25,15 @@ pub struct Failure {
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detail: Option<Box<str>>,
+    #[serde(skip)]
+    for_good: bool,
 }
 
 impl Failure {
     /// A failure with a stable `code`, which programs compare, and a `message`, which people read.
     #[must_use]
     pub fn new(code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), detail: None }
+        Self { code: code.into(), message: message.into(), detail: None, for_good: false }
     }
 
     /// A failure with the code `failed`.
@@ -51,6 +53,20 @@ impl Failure {
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// A failure to start that no other attempt would mend: when `started` of a worker returns it, the worker is not restarted and
+    /// its manager fails at once, for this reason. Anywhere else it means nothing.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.for_good = true;
+        self
+    }
+
+    /// Whether another attempt to start would be in vain.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        self.for_good
     }
 
     /// The stable code.

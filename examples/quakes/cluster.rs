@@ -27,13 +27,14 @@ const RETURN: Duration = Duration::from_secs(5);
 /// How often it is looked at whether a process has ended, or enough has come.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What is the same, whoever computes it. The rest says how it went: deliveries, seconds.
-const RESULTS: [&str; 10] = [
+const RESULTS: [&str; 11] = [
     "events",
     "first_ms",
     "last_ms",
     "networks",
     "alerts",
     "strongest",
+    "latest",
     "regions",
     "histogram",
     "gutenberg_richter",

@@ -1,4 +1,4 @@
-//! What is said in this program: a tunnel, four notifications and four requests, with what they carry.
+//! What is said in this program: a tunnel, four notifications and five requests, with what they carry.
 
 use std::collections::BTreeSet;
 
@@ -119,6 +119,27 @@ pub(crate) struct AlertsSummarised {
 /// How are the magnitudes distributed?
 #[event(request, name = "magnitudes.study", response = Study, timeout = "1m", idempotent)]
 pub(crate) struct StudyMagnitudes {}
+
+/// Has the store got the latest quakes? Answered once it has.
+#[event(request, name = "latest.save", response = LatestSaved, idempotent)]
+pub(crate) struct SaveLatest {}
+
+#[data]
+#[derive(Debug, Clone)]
+pub(crate) struct LatestSaved {
+    /// How often something was written.
+    pub(crate) transactions: u64,
+}
+
+/// The latest quake of a region, as it is in the store.
+#[data]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LatestQuake {
+    pub(crate) id: String,
+    pub(crate) magnitude: Option<f64>,
+    pub(crate) place: String,
+    pub(crate) time_ms: i64,
+}
 
 /// What was there, by region? Answered in Python, by `report.py`.
 #[event(request, name = "regions.report", response = Vec<Region>, timeout = "10s", idempotent)]

@@ -7,6 +7,7 @@ mod catalogue;
 mod cluster;
 mod events;
 mod keys;
+mod latest;
 mod nodes;
 mod progress;
 mod python;
@@ -31,6 +32,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::arguments::{Arguments, Part};
 use crate::events::*;
+use crate::latest::Latest;
 use crate::progress::ProgressLine;
 use crate::report::{Findings, Page};
 use crate::summaries::Summaries;
@@ -87,7 +89,9 @@ fn studying(app: App) -> App {
         .placement(Placement::Process)
         .handles::<QuakeRecorded>()
         .handles::<StudyMagnitudes>();
-    app.manager(counter).manager(alarm).manager(bulletin).manager(analyst)
+    let latest = Manager::new("latest").worker(Latest::default).handles::<QuakeRecorded>().handles::<SaveLatest>();
+    let store = Store::memory().namespace(latest::NAMESPACE);
+    app.manager(counter).manager(alarm).manager(bulletin).manager(latest).manager(store).manager(analyst)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -142,6 +146,8 @@ async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64)
         networks.insert(network.clone(), bus.request(SummariseNetwork { network }).await?);
     }
     let Alerts { count: alerts, strongest } = bus.request(ListAlerts {}).await?;
+    let LatestSaved { transactions: latest_transactions } = bus.request(SaveLatest {}).await?;
+    let latest = latest::read(bus).await?;
     let study = bus.request(StudyMagnitudes {}).await?;
     let regions = if has_report { report_regions(bus).await } else { None };
     node.at_rest().await;
@@ -157,6 +163,8 @@ async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64)
         alerts,
         strongest,
         summaries: Vec::new(),
+        latest,
+        latest_transactions,
         regions,
         study,
         account,

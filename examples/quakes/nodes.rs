@@ -1,7 +1,7 @@
 //! The example on several nodes: what each of them does.
 //!
 //! ```text
-//!  sensor: Reader ─┐                       ┌─▶ Counter × 4, Alarm, Bulletin, Analyst, report.py
+//!  sensor: Reader ─┐                       ┌─▶ Counter × 4, Alarm, Bulletin, Latest, store, Analyst, report.py
 //!                  ├─▶ switch ─▶ centre: ──┤
 //!  sensor: Reader ─┘    (only forwards)    └─▶ the findings, once no sensor has more
 //! ```

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use edri::{Account, GroupView};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::events::{NetworkSummary, QuakeAlert, Region};
+use crate::events::{LatestQuake, NetworkSummary, QuakeAlert, Region};
 use crate::statistics::{GutenbergRichter, Study};
 use crate::summaries::Summary;
 use crate::workers::ALERT_MAGNITUDE;
@@ -24,12 +24,16 @@ pub(crate) struct Findings {
     pub(crate) strongest: Vec<QuakeAlert>,
     /// One every six hours of the replay, where it has a speed.
     pub(crate) summaries: Vec<Summary>,
+    /// The latest quake by region, as the store has it.
+    pub(crate) latest: BTreeMap<String, LatestQuake>,
+    /// In how many transactions it was written.
+    pub(crate) latest_transactions: u64,
     /// That of the strongest quake first; nothing without Python.
     pub(crate) regions: Option<Vec<Region>>,
     #[serde(flatten)]
     pub(crate) study: Study,
     pub(crate) account: Balance,
-    #[serde(skip)]
+    #[serde(serialize_with = "accounts")]
     pub(crate) managers: Vec<GroupView>,
     /// How often a manager's worker was lost; what it had learned until then is missing above.
     pub(crate) lost_workers: BTreeMap<String, u32>,
@@ -53,8 +57,15 @@ impl From<Account> for Balance {
     }
 }
 
+/// What became of each manager's deliveries, by its name.
+fn accounts<S: Serializer>(managers: &[GroupView], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(managers.iter().filter_map(|manager| Some((manager.name.manager()?, manager.account))))
+}
+
 /// How many regions are on the page.
 const REGIONS_SHOWN: usize = 10;
+/// How many of the latest quakes are.
+const LATEST_SHOWN: usize = 5;
 
 // The colours of a terminal (ECMA-48, select graphic rendition).
 const BOLD: u8 = 1;
@@ -74,6 +85,7 @@ impl<W: Write> Page<W> {
         self.networks(findings)?;
         self.magnitudes(findings)?;
         self.alerts(findings)?;
+        self.latest(findings)?;
         self.regions(findings)?;
         self.law(findings)?;
         self.deliveries(findings)?;
@@ -123,6 +135,18 @@ impl<W: Write> Page<W> {
         if !findings.summaries.is_empty() {
             let counts: Vec<_> = findings.summaries.iter().map(|summary| summary.alerts.to_string()).collect();
             self.line(DIM, &format!("  by every six hours: {}", counts.join(", ")))?;
+        }
+        Ok(())
+    }
+
+    fn latest(&mut self, Findings { latest, latest_transactions, .. }: &Findings) -> io::Result<()> {
+        let (regions, written) = (grouped(latest.len() as u64), grouped(*latest_transactions));
+        self.line(BOLD, &format!("\nThe latest quakes of {regions} regions, written to the store in {written} steps"))?;
+        let mut latest: Vec<_> = latest.iter().collect();
+        latest.sort_by_key(|(_, quake)| Reverse((quake.time_ms, &quake.id)));
+        for (region, LatestQuake { magnitude, place, time_ms, .. }) in latest.into_iter().take(LATEST_SHOWN) {
+            let magnitude = magnitude.map_or_else(|| "–".to_owned(), |magnitude| format!("{magnitude:.1}"));
+            writeln!(self.out, "  {region:<26} {magnitude:>4}  {} UTC  {place}", date(*time_ms))?;
         }
         Ok(())
     }

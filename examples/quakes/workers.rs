@@ -3,6 +3,7 @@
 //! ```text
 //!  catalogue.upload ─▶ Reader ─▶ quake.recorded ─┬─▶ Counter × 4, each with networks of its own
 //!                                                ├─▶ Alarm ─▶ quake.alert ─▶ Bulletin
+//!                                                ├─▶ Latest ─▶ the store, by region
 //!                                                ├─▶ Analyst, in a process
 //!                                                └─▶ report.py, in Python
 //! ```

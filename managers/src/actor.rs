@@ -234,6 +234,18 @@ impl ManagerActor {
                 return;
             }
             Exit::StartFailed(detail, resume) => (format!("it did not start: {detail}"), resume),
+            Exit::StartRefused(detail, resume) => {
+                tracing::error!(manager = %self.name, instance = index, detail, "worker does not start, for good");
+                chair.status.failed_with(&detail);
+                chair.status.set_state(WorkerState::Stopped);
+                self.discard_resume(index, resume);
+                if self.failure.is_some() || *self.kill.borrow() {
+                    self.check_drained(ctx);
+                } else {
+                    self.fail(format!("a worker does not start: {detail}"), ctx);
+                }
+                return;
+            }
             Exit::Lost { detail, resume, .. } => (detail, resume),
         };
         tracing::error!(manager = %self.name, instance = index, detail, "worker lost");

@@ -115,8 +115,9 @@ impl Untyped<'_> {
     ) -> Result<Body, RequestError> {
         let body = body.into();
         let encoding = body.encoding;
-        let envelope = self.request_envelope(name, body, options)?;
-        Ok(self.bus.ask(envelope, Instant::now(), To::Any).await?.into_body(encoding)?)
+        let began = Instant::now();
+        let envelope = self.request_envelope(name, body, options, began)?;
+        Ok(self.bus.ask(envelope, began, To::Any).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_to`].
@@ -127,8 +128,9 @@ impl Untyped<'_> {
     pub async fn request_to(&self, manager: &str, name: &str, body: impl Into<Body>) -> Result<Body, RequestError> {
         let body = body.into();
         let encoding = body.encoding;
-        let envelope = self.request_envelope(name, body, &Options::default())?;
-        Ok(self.bus.ask(envelope, Instant::now(), To::named(manager)).await?.into_body(encoding)?)
+        let began = Instant::now();
+        let envelope = self.request_envelope(name, body, &Options::default(), began)?;
+        Ok(self.bus.ask(envelope, began, To::named(manager)).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_at`].
@@ -139,8 +141,9 @@ impl Untyped<'_> {
     pub async fn request_at(&self, node: &str, name: &str, body: impl Into<Body>) -> Result<Body, RequestError> {
         let body = body.into();
         let encoding = body.encoding;
-        let envelope = self.request_envelope(name, body, &Options::default())?;
-        Ok(self.bus.ask(envelope, Instant::now(), To::Node(node, None)).await?.into_body(encoding)?)
+        let began = Instant::now();
+        let envelope = self.request_envelope(name, body, &Options::default(), began)?;
+        Ok(self.bus.ask(envelope, began, To::Node(node, None)).await?.into_body(encoding)?)
     }
 
     /// As [`Bus::request_all`].
@@ -154,7 +157,7 @@ impl Untyped<'_> {
             Encoding::MessagePack => |value| Ok(value.into_body(Encoding::MessagePack)?),
             Encoding::Json => |value| Ok(value.into_body(Encoding::Json)?),
         };
-        let envelope = self.request_envelope(name, body, &Options::default())?;
+        let envelope = self.request_envelope(name, body, &Options::default(), Instant::now())?;
         Ok(Answers { open: self.bus.ask_all(envelope).await?, here: self.bus.node(), take })
     }
 
@@ -187,10 +190,16 @@ impl Untyped<'_> {
         Envelope::untyped(head, body).map_err(|source| PublishError::Payload { event, source })
     }
 
-    fn request_envelope(&self, name: &str, body: Body, options: &Options) -> Result<Envelope, RequestError> {
+    fn request_envelope(
+        &self,
+        name: &str,
+        body: Body,
+        options: &Options,
+        now: Instant,
+    ) -> Result<Envelope, RequestError> {
         let descriptor = self.bus.core.descriptor(name, Kind::Request)?;
-        let mut head = self.bus.head(descriptor, options).map_err(crate::request::not_sent)?;
-        let deadline = head.deadline.unwrap_or_else(|| Instant::now() + REQUEST_TIMEOUT_DEFAULT);
+        let mut head = self.bus.head_at(descriptor, options, || now).map_err(crate::request::not_sent)?;
+        let deadline = head.deadline.unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
         head.deadline = Some(self.bus.within_deadline(deadline));
         Ok(Envelope::untyped(head, body)?)
     }

@@ -25,6 +25,16 @@ impl Bus {
     pub async fn wait_for<E: Event>(&self) -> Result<(), DeclareError> {
         self.core.wait_for(E::descriptor().name(), Some(E::descriptor().kind())).await
     }
+
+    /// Waits until it is known who answers: all managers of the node are in its table, and so are those of the nodes that could be
+    /// reached when it started. From then on nobody there means nobody. In a process worker, whose node knows, ready at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn settled(&self) {
+        self.core.settled().await;
+    }
 }
 
 impl Untyped<'_> {
@@ -36,6 +46,19 @@ impl Untyped<'_> {
     pub async fn wait_for(&self, name: &str) -> Result<(), DeclareError> {
         edri_events::EventName::new(name)?;
         self.bus.core.wait_for(name, None).await
+    }
+
+    /// Whether anybody would be given a notification of this name if it were published now, in reach or not; to spare making one that
+    /// nobody gets. In a process worker, whose node knows, always.
+    #[must_use]
+    pub fn is_wanted(&self, name: &str) -> bool {
+        let core = &self.bus.core;
+        let snapshot = core.snapshot();
+        core.uplink().is_some()
+            || match snapshot.entry_by_name(name) {
+                Some(entry) => entry.routes().next().is_some(),
+                None => snapshot.undeclared_entry(name).routes().next().is_some(),
+            }
     }
 }
 

@@ -1,9 +1,13 @@
 //! Entries that are kept in a store.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use edri_tests::keeper::{self, WRITERS};
+
 use super::*;
+use crate::store::disk::killed_after;
 
 /// A place for a store's file that nothing is at.
 fn place(name: &str) -> PathBuf {
@@ -71,6 +75,55 @@ async fn what_was_due_while_the_node_was_down_is_missed_and_made_up_for_as_its_e
     assert!(all.missed >= 5, "{} are missed for good", all.missed);
     assert_eq!(seen.list().iter().filter(|number| **number == 1).count(), 1);
     ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_durable_scheduler_has_acknowledged_before_a_kill_is_so_after_it() {
+    let path = place("killed");
+    let path = path.to_str().expect("is text");
+    // What is there for certain; and by writer what it does next, which may be there or not.
+    let mut there = BTreeSet::new();
+    let mut first = 0;
+    for round in 0..3 {
+        let mut next: Vec<_> = (0..WRITERS).map(|writer| (writer, first)).collect();
+        let said = killed_after(300, &["keeper", "schedule", path, &first.to_string()]).await;
+        for line in said {
+            let words: Vec<_> = line.split(' ').collect();
+            let number = |word: &str| word.parse::<u64>().expect("a number");
+            let (writer, number) = (number(words[1]), number(words[2]));
+            if words[0] == "add" {
+                there.insert((writer, number));
+                next[writer as usize].1 = if number % 2 == 1 { number - 1 } else { number + 1 };
+            } else {
+                assert!(there.remove(&(writer, number)), "round {round}");
+                next[writer as usize].1 = number + 2;
+            }
+        }
+        let node = started(keeper::timekeeper(path)).await;
+        let (mut found, mut after) = (BTreeSet::new(), None);
+        loop {
+            let list = List { after, limit: Some(1000), ..List::default() };
+            let page = within("a page", node.bus().request(list)).await.expect("answers");
+            for status in page.entries {
+                let (writer, number) = status.id.split_once('/').expect("two numbers");
+                let (writer, number) = (writer.parse().expect("a number"), number.parse().expect("a number"));
+                assert_eq!(status.entry, keeper::entry(writer, number), "round {round}: nothing is half there");
+                found.insert((writer as u64, number));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        for differs in there.symmetric_difference(&found) {
+            let began = next.iter().any(|(writer, number)| (*writer as u64, *number) == *differs);
+            assert!(began, "round {round}: {differs:?} was acknowledged otherwise");
+        }
+        ends_well(&node).await;
+        // An even number that nobody has used.
+        first = found.iter().map(|(_, number)| number + 2 - number % 2).max().unwrap_or(0);
+        there = found;
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
-//! A node with a durable store that many write to and that somebody kills, or whose disk is full.
+//! A node with a durable store that many write to and that somebody kills, or whose disk is full; and one whose scheduler keeps
+//! its entries in such a store.
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edri::prelude::*;
+use edri::scheduler::When;
+use edri::scheduler::event::{Add, Cancel};
 use edri::store::event::Done;
 
 /// How many write at once.
@@ -57,6 +61,49 @@ pub fn write_until_killed(path: &str) -> edri::Result<()> {
 #[must_use]
 pub fn keys(writer: usize) -> [String; 3] {
     ["left", "right", "count"].map(|what| format!("{what}/{writer}"))
+}
+
+/// A scheduler that keeps its entries in a store in this file.
+pub fn timekeeper(path: &str) -> App {
+    let store = Store::open(path).namespace("schedule");
+    App::new("timekeeper").manager(store).manager(Scheduler::new().store("schedule"))
+}
+
+/// The entry that a writer adds so: it is not due while anybody looks.
+#[must_use]
+pub fn entry(writer: usize, number: u64) -> Entry {
+    Entry::publish(When::every(Duration::from_secs(3600)), "test.noted", &number).id(&format!("{writer}/{number}"))
+}
+
+/// Adds entries from all sides, and cancels every other one of them later; says what was acknowledged, `add writer number` and
+/// `cancel writer number`, until it is killed. Each has begun one of the two beyond that at most.
+///
+/// # Errors
+///
+/// When the node does not start.
+pub fn schedule_until_killed(path: &str, first: u64) -> edri::Result<()> {
+    timekeeper(path).run_with(async |node: Node| {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let bus = node.bus().clone();
+            writers.spawn(async move {
+                for number in first.. {
+                    bus.request(Add(entry(writer, number))).await.expect("is kept");
+                    say(format_args!("add {writer} {number}")).expect("is heard");
+                    if number % 2 == 1 {
+                        let id = format!("{writer}/{}", number - 1);
+                        bus.request(Cancel { id }).await.expect("is kept");
+                        say(format_args!("cancel {writer} {}", number - 1)).expect("is heard");
+                    }
+                }
+            });
+        }
+        let ended: Option<Result<(), _>> = writers.join_next().await;
+        panic!("a writer has ended: {ended:?}");
+        #[expect(unreachable_code, reason = "it says what this block gives")]
+        Ok::<_, edri::Error>(())
+    })?;
+    Ok(())
 }
 
 /// Writes until there is no room, reads everything back, and says what happened.

@@ -144,6 +144,9 @@ pub fn versatile(greeting: &str) -> Manager<Typed<Versatile>> {
 impl Worker for Versatile {
     async fn started(&mut self, cx: &mut Context) -> Result<(), Failure> {
         cx.report_figure("started", 1.0);
+        if self.settings.greeting.is_empty() {
+            return Err(Failure::new("no_greeting", "there is nothing to greet with").for_good());
+        }
         Ok(())
     }
 }

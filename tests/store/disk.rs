@@ -145,38 +145,43 @@ async fn a_file_that_is_in_use_or_damaged_keeps_the_store_from_starting_and_says
     assert_eq!(std::fs::metadata(&path).expect("is there").len() as usize, whole.len() / 2);
 }
 
+/// Starts a program that says a line whenever something of its was acknowledged, kills it soon after so many, and returns what
+/// it has said.
+pub(crate) async fn killed_after(wanted: usize, arguments: &[&str]) -> Vec<String> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_edri-tests-program"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
+    let (heard, enough) = std::sync::mpsc::sync_channel(1);
+    let reading = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        while let Some(Ok(line)) = lines.next() {
+            said.push(line);
+            if said.len() == wanted {
+                heard.send(()).expect("is awaited");
+            }
+        }
+        said
+    });
+    let enough = tokio::task::spawn_blocking(move || enough.recv_timeout(Duration::from_secs(60)));
+    enough.await.expect("joins").expect("it is acknowledged");
+    std::thread::sleep(Duration::from_micros(fastrand::u64(..5000)));
+    child.kill().expect("is killed");
+    child.wait().expect("is dead");
+    reading.join().expect("joins")
+}
+
 /// Kills a node in the middle of writing, several times, and looks each time at what is there.
 async fn survives(rounds: usize) {
     let folder = Folder::new("kill");
     let path = folder.file("store");
     let mut acknowledged = vec![0_i64; WRITERS];
     for round in 0..rounds {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_edri-tests-program"))
-            .args(["keeper", "write", &path])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
-        let wanted = 200 + fastrand::usize(..400);
-        let (heard, enough) = std::sync::mpsc::sync_channel(1);
-        let reading = std::thread::spawn(move || {
-            let (mut acked, mut count) = (Vec::new(), 0);
-            while let Some(Ok(line)) = lines.next() {
-                let (writer, number) = line.split_once(' ').expect("two numbers");
-                acked.push((writer.parse::<usize>().expect("a number"), number.parse::<i64>().expect("a number")));
-                count += 1;
-                if count == wanted {
-                    heard.send(()).expect("is awaited");
-                }
-            }
-            acked
-        });
-        let enough = tokio::task::spawn_blocking(move || enough.recv_timeout(Duration::from_secs(60)));
-        enough.await.expect("joins").expect("writes are acknowledged");
-        std::thread::sleep(Duration::from_micros(fastrand::u64(..5000)));
-        child.kill().expect("is killed");
-        child.wait().expect("is dead");
-        for (writer, number) in reading.join().expect("joins") {
+        for line in killed_after(200 + fastrand::usize(..400), &["keeper", "write", &path]).await {
+            let (writer, number) = line.split_once(' ').expect("two numbers");
+            let (writer, number) = (writer.parse::<usize>().expect("a number"), number.parse().expect("a number"));
             assert!(number > acknowledged[writer], "round {round}: nothing is acknowledged twice");
             acknowledged[writer] = number;
         }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::store::event::What;
+use edri::store::event::{What, descriptors};
+use edri_router::Deferred;
 use edri_tests::proxy::{Proxy, Weather};
 
 use super::disk::Folder;
 use super::{code, next, text};
 use crate::nodes::{Cluster, address, reaches};
-use crate::support::{LIMIT, ends_well, within};
+use crate::support::{LIMIT, ends_well, view, within};
 
 fn keeping() -> Store {
     Store::memory().namespace("things")
@@ -99,6 +100,51 @@ async fn a_second_claim_of_a_namespace_is_refused_by_name() {
     within("an answer", namespace.set("a", &text("x")).into_future()).await.expect("the first goes on");
     ends_well(&there).await;
     ends_well(&centre).await;
+}
+
+/// Is asked who has a namespace, and does not say.
+#[derive(Default)]
+struct Mute(Vec<Deferred>);
+
+impl Worker for Mute {}
+
+impl HandleAny for Mute {
+    async fn handle(&mut self, _: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
+        self.0.push(cx.defer_untyped()?);
+        Err(Failure::deferred())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_say_what_it_has_holds_up_no_expiry() {
+    let cluster = Cluster::new();
+    let centre = cluster.listens("centre", |app| app.manager(keeping())).await;
+    let [claim] = <[_; 1]>::try_from(
+        descriptors("things")
+            .expect("a name")
+            .into_iter()
+            .filter(|it| it.name().as_str().ends_with(".claim"))
+            .collect::<Vec<_>>(),
+    )
+    .expect("one");
+    let mute = Manager::new("mute").worker(Mute::default).handles_any("store.things.claim").declares(claim);
+    let sensor = cluster.dials("sensor", address(&centre), &["centre"], |app| app.manager(mute)).await;
+    reaches(&centre, "sensor", true).await;
+    let things = Namespace::new(centre.bus(), "things");
+    let mut watching = things.watch("").await.expect("watches");
+    assert_eq!(next(&mut watching).await.what, What::Ready);
+    // Some expire while it is asked, which it is soon after the nodes have met.
+    for number in 0..10 {
+        let (key, began) = (number.to_string(), Instant::now());
+        things.set(&key, &text("x")).expires_in(Duration::from_millis(100)).await.expect("is set");
+        assert_eq!(next(&mut watching).await.what, What::Set);
+        assert_eq!(next(&mut watching).await.what, What::Expired);
+        assert!(began.elapsed() < Duration::from_millis(1100), "{:?}", began.elapsed());
+    }
+    assert!(view(&sensor, "mute").account.deliveries > 0, "it was asked");
+    // Asked to stop, it would wait for its worker to answer.
+    drop((watching, sensor));
+    within("the end", centre.shutdown()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

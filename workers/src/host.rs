@@ -71,6 +71,8 @@ pub enum Exit {
     StoppingCut,
     /// `started` failed or panicked. The events to be resumed come back.
     StartFailed(String, Vec<Delivery>),
+    /// `started` failed for good: another instance would too. The events to be resumed come back.
+    StartRefused(String, Vec<Delivery>),
     /// It panicked, or a handler took too long. Events that may be tried again come back; others have been settled.
     Lost {
         /// Why.
@@ -160,6 +162,9 @@ pub(crate) async fn run(
     };
     let instance = match started {
         Ok(Ok(instance)) => instance,
+        Ok(Err(failure)) if failure.is_for_good() => {
+            return Exit::StartRefused(failure.to_string(), std::mem::take(&mut seat.resume));
+        }
         Ok(Err(failure)) => return Exit::StartFailed(failure.to_string(), std::mem::take(&mut seat.resume)),
         Err(panic) => {
             return Exit::StartFailed(format!("panicked: {}", panic_text(&*panic)), std::mem::take(&mut seat.resume));

@@ -22,7 +22,8 @@ use crate::Context;
     note = "write `impl Worker for {Self} {{}}`; its methods `started` and `stopping` are optional"
 )]
 pub trait Worker: Send + 'static {
-    /// Runs before the first event. When it fails, the instance is restarted with back-off.
+    /// Runs before the first event. When it fails, the instance is restarted with back-off; by a failure that is
+    /// [for good](Failure::for_good) its manager fails at once.
     ///
     /// Every subscription of the node is in place already: what is published here reaches all who want it.
     fn started(&mut self, cx: &mut Context) -> impl Future<Output = Result<(), Failure>> + Send {

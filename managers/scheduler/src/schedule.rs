@@ -197,7 +197,9 @@ impl Schedule {
         if !known && self.ids.len() >= self.most {
             return Err(Refused::Full);
         }
-        self.cancel(id);
+        if known {
+            self.cancel(id);
+        }
         let id: Arc<str> = id.into();
         self.generations += 1;
         let state = State {

@@ -210,6 +210,14 @@ fn check_key(key: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The most bytes that an item takes beside its key and its value: the names of its fields, and numbers of 9 bytes.
+const ITEM_FRAME_BYTES: usize = 64;
+
+/// How many bytes are enough for an item.
+pub(crate) fn item_room(key: &str, entry: &Entry) -> usize {
+    ITEM_FRAME_BYTES + key.len() + entry.value.len()
+}
+
 /// An item, or nothing.
 pub(crate) fn write_item(out: &mut Writer, now: u64, item: Option<(&str, &Entry)>) {
     let Some((key, entry)) = item else { return out.null() };

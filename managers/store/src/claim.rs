@@ -2,20 +2,28 @@
 //! they begin and while they run.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edri_events::{Address, Body, Encoding, Failure, Incarnation};
-use edri_router::{Answer, Bus, RequestError};
+use edri_router::{Bus, NodeView};
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::event::{Claim, Verb};
 use crate::namespace::Namespace;
 
 /// How long a store that starts waits for others to say whether they have a namespace.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
-/// How long a running store waits for that.
+/// How often a running store asks.
+const EVERY: Duration = Duration::from_secs(5);
+/// How soon it asks after another node came into reach: what that one answers comes a little after it.
+const SOON: Duration = Duration::from_millis(300);
+/// How long a running store waits for answers.
 const COMPARE_LIMIT: Duration = Duration::from_secs(4);
 
 /// By node (its life) and namespace: the manager that has it.
@@ -89,55 +97,60 @@ fn claim_of(namespace: &Namespace, own: &Address) -> Claim {
 /// Who has one.
 pub(crate) async fn ask_before(bus: &Bus, namespaces: &[Arc<Namespace>]) -> Result<(), Failure> {
     let limit = tokio::time::Instant::now() + ASK_LIMIT;
+    // Who is not known by then, or does not answer in time, is compared with later.
+    let _ = tokio::time::timeout_at(limit, bus.settled()).await;
     for namespace in namespaces {
-        // Who does not answer in time is compared with later.
-        if let Ok(Some(other)) = tokio::time::timeout_at(limit, another(bus, namespace)).await {
+        let mut others = pin!(others(bus, namespace));
+        if let Ok(Some(other)) = tokio::time::timeout_at(limit, others.next()).await {
             return Err(taken(&namespace.name, &format!("manager `{}` of node `{}`", other.manager, other.node)));
         }
     }
     Ok(())
 }
 
-/// Another store that has the namespace.
-async fn another(bus: &Bus, namespace: &Namespace) -> Option<Claim> {
-    let ask = Body::encode(Encoding::MessagePack, &()).ok()?;
-    let mut answers = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await.ok()?;
-    // One of them is this store's own, which comes when it has started.
-    while answers.open() > 1 {
-        if let Some(claim) = read(bus, answers.next().await?) {
-            return Some(claim);
+/// What stores of other nodes claim the namespace, as they answer. Those of this node know of each other.
+fn others(bus: &Bus, namespace: &Namespace) -> impl Stream<Item = Claim> {
+    let event = Verb::Claim.event(&namespace.name);
+    let nodes = bus.topology().nodes.into_iter().filter(|node| node.reachable && !node.switch);
+    let ask = |node: NodeView| {
+        let (bus, event) = (bus.clone(), event.clone());
+        async move {
+            let ask = Body::encode(Encoding::MessagePack, &()).ok()?;
+            // A node without such a store has nobody who answers.
+            let answer = bus.untyped().request_at(node.name.as_str(), &event, ask).await.ok()?;
+            answer.decode().ok().filter(|claim: &Claim| !claim.given_up)
         }
-    }
-    None
+    };
+    nodes.map(ask).collect::<FuturesUnordered<_>>().filter_map(std::future::ready)
 }
 
-/// The claim of another store, as far as it holds one.
-fn read(bus: &Bus, answer: Answer<Body>) -> Option<Claim> {
-    let own = bus.address();
-    let is_own = answer.node == own.node && own.manager.as_ref() == Some(&answer.manager);
-    let body: Result<Body, RequestError> = answer.result;
-    let claim: Claim = body.ok().filter(|_| !is_own)?.decode().ok()?;
-    (!claim.given_up).then_some(claim)
+/// Compares with all others who have one of the namespaces, now and then and soon after `met` says that a node came into reach.
+/// Does not end.
+pub(crate) async fn compare_always(bus: Bus, namespaces: Vec<Arc<Namespace>>, met: Arc<Notify>) {
+    let mut pause = SOON;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {
+                let owned = namespaces.iter().filter(|namespace| namespace.check_owned().is_ok());
+                join_all(owned.map(|namespace| compare(&bus, namespace))).await;
+                pause = EVERY;
+            }
+            () = met.notified() => pause = SOON,
+        }
+    }
 }
 
-/// Compares with all others who have one of the namespaces: the later gives it up. Both decide by the same, which is when
-/// each began by its own clock, then the names of node and manager.
-pub(crate) async fn compare(bus: &Bus, namespaces: &[Arc<Namespace>]) {
-    for namespace in namespaces {
-        if namespace.check_owned().is_err() {
-            continue;
-        }
-        // Who does not answer now is asked again soon.
-        let _ = tokio::time::timeout(COMPARE_LIMIT, compare_one(bus, namespace)).await;
-    }
+/// Compares with all others who have a namespace: the later gives it up. Both decide by the same, which is when each began by its
+/// own clock, then the names of node and manager.
+async fn compare(bus: &Bus, namespace: &Namespace) {
+    // Who does not answer now is asked again soon.
+    let _ = tokio::time::timeout(COMPARE_LIMIT, compare_one(bus, namespace)).await;
 }
 
 async fn compare_one(bus: &Bus, namespace: &Namespace) {
-    let Ok(ask) = Body::encode(Encoding::MessagePack, &()) else { return };
-    let Ok(mut answers) = bus.untyped().request_all(&Verb::Claim.event(&namespace.name), ask).await else { return };
     let own = claim_of(namespace, bus.address());
-    while let Some(answer) = answers.next().await {
-        let Some(other) = read(bus, answer) else { continue };
+    let mut others = pin!(others(bus, namespace));
+    while let Some(other) = others.next().await {
         if rank(&own) < rank(&other) {
             tracing::error!(
                 namespace = %namespace.name, node = other.node, manager = other.manager,

@@ -14,10 +14,11 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::event::{
-    Append, Appended, Change, Condition, Count, Delete, Deleted, Done, Get, GetMany, Increment, Incremented, Item,
-    List, NamespaceError, Operation, Page, Set, Swap, Transact, Transacted, Verb, Watch, Written, descriptors,
+    Append, Appended, Change, Condition, Count, Delete, Deleted, Done, GetMany, Increment, Incremented, Item, List,
+    NamespaceError, Operation, Page, Set, Swap, Transact, Transacted, VERBS, Verb, Watch, Written, descriptors,
     milliseconds,
 };
+use crate::raw;
 
 /// How long a request to the store may take, with all that are sent again.
 const TIME_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
@@ -86,7 +87,7 @@ impl Error {
 /// ```
 pub struct Namespace<T> {
     bus: Bus,
-    name: Arc<str>,
+    names: Arc<Names>,
     time_limit: Duration,
     declared: Arc<OnceCell<()>>,
     value: PhantomData<fn() -> T>,
@@ -96,7 +97,7 @@ impl<T> Clone for Namespace<T> {
     fn clone(&self) -> Self {
         Self {
             bus: self.bus.clone(),
-            name: Arc::clone(&self.name),
+            names: Arc::clone(&self.names),
             time_limit: self.time_limit,
             declared: Arc::clone(&self.declared),
             value: PhantomData,
@@ -106,7 +107,7 @@ impl<T> Clone for Namespace<T> {
 
 impl<T> std::fmt::Debug for Namespace<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Namespace").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Namespace").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
@@ -116,7 +117,7 @@ impl<T> Namespace<T> {
     pub fn new(bus: &Bus, name: &str) -> Self {
         Self {
             bus: bus.clone(),
-            name: name.into(),
+            names: Arc::new(Names::new(name)),
             time_limit: TIME_LIMIT_DEFAULT,
             declared: Arc::default(),
             value: PhantomData,
@@ -134,12 +135,12 @@ impl<T> Namespace<T> {
     /// The namespace's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.names.namespace
     }
 
     async fn declare(&self) -> Result<&(), Error> {
         let declare = async || {
-            for event in descriptors(&self.name)? {
+            for event in descriptors(self.name())? {
                 self.bus.declare(event).await?;
             }
             Ok::<_, Error>(())
@@ -148,24 +149,44 @@ impl<T> Namespace<T> {
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(&self, verb: Verb, question: &Q) -> Result<A, Error> {
+        Ok(self.answer(verb, question).await?.decode()?)
+    }
+
+    async fn answer<Q: Serialize>(&self, verb: Verb, question: &Q) -> Result<Body, Error> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, question)?;
-        let (event, limit) = (verb.event(&self.name), Instant::now() + self.time_limit);
-        let (mut pause, mut lost) = (PAUSE_FIRST, false);
-        loop {
-            let left = limit.saturating_duration_since(Instant::now());
-            let options = Options::new().time_limit(left);
-            match self.bus.untyped().request_with(&event, body.clone(), &options).await {
-                Ok(answer) => return Ok(answer.decode()?),
-                // Whether it was done is not known; under the same id it is not done twice.
-                Err(error) if pause < left && is_lost(&error, lost) => {
-                    lost = true;
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    pause = (pause * 2).min(PAUSE_LONGEST);
-                }
-                Err(error) => return Err(error.into()),
+        let (event, began) = (self.names.event(verb), Instant::now());
+        let options = Options::new().time_limit(self.time_limit);
+        match self.bus.untyped().request_with(event, body, &options).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if is_lost(&error, false) => {
+                let body = Body::encode(Encoding::MessagePack, question)?;
+                Ok(Box::pin(self.ask_again(event, body, began, error)).await?)
             }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Sends a request again that was lost, until it is answered or its time is over. Whether it was done is not known; under the
+    /// same id it is not done twice.
+    async fn ask_again(
+        &self,
+        event: &str,
+        body: Body,
+        began: Instant,
+        mut lost: RequestError,
+    ) -> Result<Body, RequestError> {
+        let mut pause = PAUSE_FIRST;
+        while began.elapsed() + pause < self.time_limit {
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(PAUSE_LONGEST);
+            let options = Options::new().time_limit(self.time_limit.saturating_sub(began.elapsed()));
+            lost = match self.bus.untyped().request_with(event, body.clone(), &options).await {
+                Err(error) if is_lost(&error, true) => error,
+                answered => return answered,
+            };
+        }
+        Err(lost)
     }
 
     /// Takes a key out; whether it was there.
@@ -229,7 +250,12 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// [`Error`]; `invalid_payload` when what is kept is no `T`.
     pub async fn get(&self, key: &str) -> Result<Option<T>, Error> {
-        Ok(self.get_item(key).await?.map(|item| item.value))
+        let answer = self.answer(Verb::Get, &Keyed { key }).await?;
+        // Of an answer as the store writes it nothing else needs to be read.
+        match raw::fields(&answer.bytes).ok().as_deref() {
+            Some([("key", _), ("value", value), ..]) => Ok(Some(answer.encoding.decode(value)?)),
+            _ => Ok(answer.decode::<Option<Item<T>>>()?.map(|item| item.value)),
+        }
     }
 
     /// As [`Namespace::get`], with the item's version and time.
@@ -238,7 +264,7 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// As [`Namespace::get`].
     pub async fn get_item(&self, key: &str) -> Result<Option<Item<T>>, Error> {
-        self.ask(Verb::Get, &Get { key: key.to_owned() }).await
+        self.ask(Verb::Get, &Keyed { key }).await
     }
 
     /// The items of several keys, at most 1,024, in their order.
@@ -274,7 +300,7 @@ impl<T: DeserializeOwned> Namespace<T> {
     pub async fn watch(&self, prefix: &str) -> Result<Watching<T>, Error> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, &Watch { prefix: prefix.to_owned() })?;
-        let tunnel = self.bus.untyped().open(&Verb::Watch.event(&self.name), body).await.map_err(Error::Request)?;
+        let tunnel = self.bus.untyped().open(&self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
         Ok(Watching { tunnel, value: PhantomData })
     }
 }
@@ -316,6 +342,28 @@ impl<T: Serialize + Sync> Namespace<T> {
         let transact = Transact { conditions: Vec::new(), operations: Vec::new(), request: request_id() };
         Transaction { namespace: self, transact }
     }
+}
+
+/// The namespace's name, and those of its events, made once.
+struct Names {
+    namespace: Box<str>,
+    events: [Box<str>; VERBS.len()],
+}
+
+impl Names {
+    fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.into(), events: VERBS.map(|verb| verb.event(namespace).into()) }
+    }
+
+    fn event(&self, verb: Verb) -> &str {
+        &self.events[verb as usize]
+    }
+}
+
+/// [`Get`](crate::event::Get), borrowed.
+#[derive(Serialize)]
+struct Keyed<'a> {
+    key: &'a str,
 }
 
 /// Whether the store, or the way to it, is lost; after that it may not be back yet.

@@ -3,9 +3,11 @@
 //! Each namespace has its own events, `store.<namespace>.<verb>`. Their payloads are maps with the fields below; a value is
 //! whatever it is, in its place in the map.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use edri_events::{Declaration, Descriptor, DescriptorRef, Kind, NameError};
+use edri_events::{Declaration, Descriptor, DescriptorRef, Kind, NameError, Schemas};
+use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::NAMESPACE_BYTES_MAX;
@@ -41,7 +43,7 @@ pub enum Verb {
     Claim,
 }
 
-/// All verbs.
+/// All verbs, in the order in which they are declared.
 pub const VERBS: [Verb; 13] = [
     Verb::Get,
     Verb::GetMany,
@@ -82,7 +84,22 @@ impl Verb {
     /// The verb of this last segment.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        VERBS.into_iter().find(|verb| verb.as_str() == text)
+        Some(match text {
+            "get" => Self::Get,
+            "get_many" => Self::GetMany,
+            "set" => Self::Set,
+            "delete" => Self::Delete,
+            "increment" => Self::Increment,
+            "append" => Self::Append,
+            "swap" => Self::Swap,
+            "list" => Self::List,
+            "count" => Self::Count,
+            "transact" => Self::Transact,
+            "watch" => Self::Watch,
+            "changed" => Self::Changed,
+            "claim" => Self::Claim,
+            _ => return None,
+        })
     }
 
     /// The event's kind.
@@ -119,8 +136,33 @@ impl Verb {
         }
     }
 
+    /// What is asked and what is answered, where a value may be anything.
+    fn schemas(self) -> Schemas {
+        let (event, output) = match self {
+            Self::Get => (schema_for!(Get), schema_for!(Option<Item<Anything>>)),
+            Self::GetMany => (schema_for!(GetMany), schema_for!(Vec<Option<Item<Anything>>>)),
+            Self::Set => (schema_for!(Set<Anything>), schema_for!(Written)),
+            Self::Delete => (schema_for!(Delete), schema_for!(Deleted)),
+            Self::Increment => (schema_for!(Increment), schema_for!(Incremented)),
+            Self::Append => (schema_for!(Append<Anything>), schema_for!(Appended)),
+            Self::Swap => (schema_for!(Swap<Anything>), schema_for!(Written)),
+            Self::List => (schema_for!(List), schema_for!(Page<Anything>)),
+            Self::Count => (schema_for!(Count), schema_for!(u64)),
+            Self::Transact => (schema_for!(Transact<Anything>), schema_for!(Transacted)),
+            Self::Claim => (schema_for!(()), schema_for!(Claim)),
+            Self::Changed => return Schemas { event: schema_for!(Changed), ..Schemas::default() },
+            Self::Watch => {
+                let down = Some(schema_for!(Change<Anything>));
+                return Schemas { event: schema_for!(Watch), output: Some(schema_for!(())), up: None, down };
+            }
+        };
+        Schemas { event, output: Some(output), ..Schemas::default() }
+    }
+
     fn declare(self, namespace: &str) -> Result<Declaration, NameError> {
-        let declaration = Descriptor::declare(&self.event(namespace), self.kind())?.description(self.description());
+        let declaration = Descriptor::declare(&self.event(namespace), self.kind())?
+            .description(self.description())
+            .schemas(self.schemas());
         Ok(match self {
             Self::Changed => declaration.key("key"),
             // The time-out of a tunnel would be one for being idle.
@@ -176,22 +218,39 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// The schema of a value that may be anything.
+struct Anything;
+
+impl JsonSchema for Anything {
+    fn schema_name() -> Cow<'static, str> {
+        "Anything".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        true.into()
+    }
+}
+
 /// Asks for an item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Get {
     /// Its key.
     pub key: String,
 }
 
 /// Asks for several items.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetMany {
     /// Their keys.
     pub keys: Vec<String>,
 }
 
 /// A key with its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Item<T> {
     /// The key.
     pub key: String,
@@ -205,7 +264,7 @@ pub struct Item<T> {
 }
 
 /// Gives a key a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Set<T> {
     /// The key.
     pub key: String,
@@ -226,14 +285,14 @@ pub struct Set<T> {
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Written {
     /// The version of the change.
     pub version: u64,
 }
 
 /// Takes a key out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delete {
     /// The key.
     pub key: String,
@@ -246,18 +305,19 @@ pub struct Delete {
 }
 
 /// What was taken out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deleted {
     /// Whether the key was there.
     pub existed: bool,
 }
 
 /// Adds to an integer. A key that is not there counts from 0.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Increment {
     /// The key.
     pub key: String,
-    /// How much to add.
+    /// How much to add; 1 when nothing is said.
+    #[serde(default = "one")]
     pub by: i64,
     /// In how many milliseconds an item that is made by this expires. One that is there keeps its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -267,8 +327,12 @@ pub struct Increment {
     pub request: Option<String>,
 }
 
+fn one() -> i64 {
+    1
+}
+
 /// The sum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Incremented {
     /// What the key has now.
     pub value: i64,
@@ -277,7 +341,7 @@ pub struct Incremented {
 }
 
 /// Adds an element to a list. A key that is not there counts as an empty one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Append<T> {
     /// The key.
     pub key: String,
@@ -292,7 +356,7 @@ pub struct Append<T> {
 }
 
 /// The list after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Appended {
     /// How many elements it has now.
     pub length: u64,
@@ -302,12 +366,12 @@ pub struct Appended {
 
 /// Gives a key a value if it has the one expected, compared by their encoding; otherwise the request fails with
 /// `value_mismatch`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Swap<T> {
     /// The key.
     pub key: String,
     /// What it has to have; without, it must not be there.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(default = "none::<T>", skip_serializing_if = "Option::is_none")]
     pub expected: Option<T>,
     /// What it is given.
     pub value: T,
@@ -324,7 +388,7 @@ fn none<T>() -> Option<T> {
 }
 
 /// Asks for a page of items.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct List {
     /// What their keys begin with.
     #[serde(default)]
@@ -338,17 +402,17 @@ pub struct List {
 }
 
 /// A page of items, in the order of their keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<Item<T>>,
     /// Where the next page begins; without, this is the last.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(default = "none::<String>", skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
 /// Asks how many keys there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// What they begin with.
     #[serde(default)]
@@ -356,10 +420,10 @@ pub struct Count {
 }
 
 /// Several operations at once: all of them when every condition holds, otherwise none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transact<T> {
     /// What has to hold; otherwise the request fails with `condition_failed`.
-    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default = "Vec::<Condition>::new", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// What is done, in this order.
     pub operations: Vec<Operation<T>>,
@@ -369,7 +433,7 @@ pub struct Transact<T> {
 }
 
 /// A condition of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
     /// The key.
     pub key: String,
@@ -379,7 +443,7 @@ pub struct Condition {
 }
 
 /// An operation of a transaction: the fields of the request of that name, without the id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Operation<T> {
     /// As [`Set`].
@@ -393,14 +457,14 @@ pub enum Operation<T> {
 }
 
 /// What came of a transaction: for each operation what it alone would have been answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transacted {
     /// One for each operation, in their order.
     pub results: Vec<Done>,
 }
 
 /// What came of one operation of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Done {
     /// Of an increment.
@@ -414,7 +478,7 @@ pub enum Done {
 }
 
 /// Asks for all items and then for every change of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Watch {
     /// What their keys begin with.
     #[serde(default)]
@@ -422,7 +486,7 @@ pub struct Watch {
 }
 
 /// What happened to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// It was there when the watch began.
@@ -455,14 +519,14 @@ impl What {
 }
 
 /// What a watch tells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change<T> {
     /// What happened.
     pub what: What,
     /// The key; empty for [`What::Ready`].
     pub key: String,
     /// The value, as far as it has one.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(default = "none::<T>", skip_serializing_if = "Option::is_none")]
     pub value: Option<T>,
     /// The version of the change.
     pub version: u64,
@@ -472,7 +536,7 @@ pub struct Change<T> {
 }
 
 /// An item has changed: published for every change, and kept when it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     /// The key.
     pub key: String,
@@ -483,7 +547,7 @@ pub struct Changed {
 }
 
 /// Who keeps a namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claim {
     /// Its node.
     pub node: String,
@@ -493,4 +557,32 @@ pub struct Claim {
     pub since_ms: u64,
     /// Whether it has given the namespace up to one that claimed it earlier.
     pub given_up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_verb_is_found_by_its_name_and_stands_in_its_place() {
+        for (place, verb) in VERBS.into_iter().enumerate() {
+            assert_eq!((Verb::parse(verb.as_str()), verb as usize), (Some(verb), place));
+        }
+        assert_eq!(Verb::parse("gets"), None);
+    }
+
+    #[test]
+    fn every_event_says_what_it_is_asked_and_what_it_answers() {
+        let schemas = |verb: Verb| serde_json::to_value(verb.schemas()).expect("JSON");
+        for verb in VERBS {
+            assert!(schemas(verb)["event"].is_object(), "{verb:?}");
+        }
+        let set = schemas(Verb::Set);
+        assert_eq!(set["event"]["required"], json!(["key", "value"]));
+        assert_eq!(set["event"]["properties"]["value"]["type"], json!(null), "anything");
+        assert_eq!(set["output"]["properties"]["version"]["type"], "integer");
+        assert_eq!(schemas(Verb::Increment)["event"]["required"], json!(["key"]));
+    }
 }

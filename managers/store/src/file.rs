@@ -76,6 +76,13 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether the file stays as it is until somebody does something about it.
+    pub(crate) fn is_for_good(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Newer { .. })
+    }
+}
+
 pub(crate) fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { path, what, source }

@@ -10,7 +10,7 @@ use edri_router::{Accepted, Bus, Deferred, RequestError};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::ask::{Fields, write_answer, write_change, write_changed, write_item};
+use crate::ask::{Fields, item_room, write_answer, write_change, write_changed, write_item};
 use crate::disk::Work;
 use crate::event::{Verb, What};
 use crate::kept::Kept;
@@ -79,7 +79,10 @@ impl Namespace {
         match verb {
             Verb::Get => {
                 let key = fields.key()?;
-                write_item(&mut out, now, self.kept.lock().get(now, key).map(|entry| (key, entry)));
+                let mut kept = self.kept.lock();
+                let item = kept.get(now, key).map(|entry| (key, entry));
+                out = Writer::with_room(item.map_or(1, |(key, entry)| item_room(key, entry)));
+                write_item(&mut out, now, item);
             }
             Verb::GetMany => {
                 let keys = fields.keys()?;
@@ -198,6 +201,9 @@ impl Namespace {
         let mut publishing = Publishing { namespace: &self, receiver: Some(receiver) };
         let event = Verb::Changed.event(&self.name);
         while let Some((what, key, version)) = publishing.next().await {
+            if !bus.untyped().is_wanted(&event) {
+                continue;
+            }
             let body = Body::new(Encoding::MessagePack, write_changed(what, &key, version));
             if let Err(error) = bus.untyped().publish(&event, body).await {
                 tracing::warn!(namespace = %self.name, %key, %error, "a change was not published to all");

@@ -210,6 +210,11 @@ fn name(bytes: &[u8]) -> &'static str {
 pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
+    /// With room for so many bytes.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(crate) fn map(&mut self, fields: usize) {
         let _ = rmp::encode::write_map_len(&mut self.0, u32::try_from(fields).unwrap_or(u32::MAX));
     }

@@ -1,7 +1,7 @@
 //! The worker of a store, and its keeper: the task that expires, publishes and looks after who has a namespace.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use edri_router::system::{ManagerChanged, NodeChanged};
 use edri_router::{Bus, Health, ManagerState};
 use edri_workers::{Context, HandleAny, Worker};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::ask::Fields;
 use crate::claim::{self, Held};
 use crate::disk::{Disk, Work};
 use crate::event::Verb;
 use crate::file::StoreError;
+use crate::model::Command;
 use crate::namespace::{DeferredReply, Namespace, Replying, body, now};
 
 /// How often it is looked for what has expired: well below the second that is promised.
 const SWEEP_EVERY: Duration = Duration::from_millis(200);
-/// How often it is asked whether another store has one of the namespaces.
-const CLAIMS_EVERY: Duration = Duration::from_secs(5);
-/// How soon it is asked after another node came into reach: what it answers comes a little after it.
-const CLAIMS_SOON: Duration = Duration::from_millis(300);
+/// How often it is said that changes were not published.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// What all parts of a store share.
 #[derive(Debug)]
@@ -69,7 +69,11 @@ impl StoreWorker {
                 *shared.disk.lock() = Some(disk);
                 Ok::<_, StoreError>(())
             });
-            opening.await?.map_err(|error| Failure::new("storage_failed", error.to_string()))
+            opening.await?.map_err(|error| {
+                let failure = Failure::new("storage_failed", error.to_string());
+                // Who has the file open may be about to close it, and a full disk about to have room.
+                if error.is_for_good() { failure.for_good() } else { failure }
+            })
         }
     }
 }
@@ -85,10 +89,10 @@ impl Drop for StoreWorker {
 impl Worker for StoreWorker {
     async fn started(&mut self, cx: &mut Context) -> Result<(), Failure> {
         let names = self.shared.namespaces.iter().map(|namespace| &*namespace.name);
-        self.held = Some(claim::hold(cx.address(), names)?);
+        self.held = Some(claim::hold(cx.address(), names).map_err(Failure::for_good)?);
         self.open().await?;
         self.queue = self.shared.queue();
-        claim::ask_before(cx.bus(), &self.shared.namespaces).await?;
+        claim::ask_before(cx.bus(), &self.shared.namespaces).await.map_err(Failure::for_good)?;
         let since = now();
         for namespace in &self.shared.namespaces {
             // After a worker that was lost it goes on as before.
@@ -151,36 +155,40 @@ impl HandleAny for StoreWorker {
             }
             _ => {
                 let fields = Fields::read(&asked.bytes)?;
-                let command = match verb {
-                    Verb::Set => fields.set(),
-                    Verb::Delete => fields.delete(),
-                    Verb::Increment => fields.increment(),
-                    Verb::Append => fields.append(),
-                    Verb::Swap => fields.swap(),
-                    _ => fields.transact(),
-                }?;
-                let own = event.id().to_string();
-                let id = fields.request()?.unwrap_or(&own);
+                let command = command(verb, &fields)?;
+                let id = fields.request()?.map_or_else(|| Cow::Owned(event.id().to_string()), Cow::Borrowed);
                 let Some(queue) = &self.queue else {
-                    return Ok(Some(body(namespace.write(id, &command)?, encoding)?));
+                    return Ok(Some(body(namespace.write(&id, &command)?, encoding)?));
                 };
                 let namespace = Arc::clone(namespace);
                 // The writer lives as long as this queue.
                 let place = queue.reserve().await.map_err(|_| Failure::from(StoreError::Closed))?;
                 let reply = Replying { reply: DeferredReply(cx.defer_untyped()?), encoding };
-                namespace.write_through(id, &command, place, reply);
+                namespace.write_through(&id, &command, place, reply);
                 Err(Failure::deferred())
             }
         }
     }
 }
 
+/// What a request asks to be done.
+fn command(verb: Verb, fields: &Fields<'_>) -> Result<Command, Failure> {
+    match verb {
+        Verb::Set => fields.set(),
+        Verb::Delete => fields.delete(),
+        Verb::Increment => fields.increment(),
+        Verb::Append => fields.append(),
+        Verb::Swap => fields.swap(),
+        _ => fields.transact(),
+    }
+}
+
 impl StoreWorker {
     fn which(&self, event: &Envelope) -> Result<(&Arc<Namespace>, Verb), Failure> {
-        let mut segments = event.name().as_str().split('.').skip(1);
-        let namespace = segments.next().and_then(|name| self.shared.namespace(name));
-        let verb = segments.next().and_then(Verb::parse);
-        namespace.zip(verb).ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
+        // `store.<namespace>.<verb>`, and a namespace has no dot.
+        let segments = event.name().as_str().strip_prefix("store.").and_then(|rest| rest.rsplit_once('.'));
+        let found = segments.and_then(|(name, verb)| self.shared.namespace(name).zip(Verb::parse(verb)));
+        found.ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
     }
 }
 
@@ -195,10 +203,13 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         // Aborted with this task.
-        let mut publishing = JoinSet::new();
+        let mut beside = JoinSet::new();
         for namespace in &self.namespaces {
-            publishing.spawn(Arc::clone(namespace).publish(self.bus.clone()));
+            beside.spawn(Arc::clone(namespace).publish(self.bus.clone()));
         }
+        // A node that does not answer holds up no expiry.
+        let met = Arc::new(Notify::new());
+        beside.spawn(claim::compare_always(self.bus.clone(), self.namespaces.clone(), Arc::clone(&met)));
         let (nodes, managers) =
             (self.bus.subscribe::<NodeChanged>().await, self.bus.subscribe::<ManagerChanged>().await);
         let (mut nodes, mut managers) = match (nodes, managers) {
@@ -211,18 +222,15 @@ impl Keeper {
         };
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut claims = pin!(tokio::time::sleep(CLAIMS_SOON));
+        let mut complaints = tokio::time::interval(COMPLAIN_EVERY);
+        complaints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = sweep.tick() => self.sweep().await,
-                () = &mut claims => {
-                    claim::compare(&self.bus, &self.namespaces).await;
-                    self.complain();
-                    claims.as_mut().reset(Instant::now() + CLAIMS_EVERY);
-                }
+                _ = complaints.tick() => self.complain(),
                 Some(change) = nodes.next() => match change.state.as_str() {
                     "stopping" if *change.node == *self.bus.address().node => self.end_watches(),
-                    "reachable" => claims.as_mut().reset(Instant::now() + CLAIMS_SOON),
+                    "reachable" => met.notify_one(),
                     _ => {}
                 },
                 Some(change) = managers.next() => {

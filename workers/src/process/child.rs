@@ -41,7 +41,7 @@ pub use self::entry::{NODE_VARIABLE, WORKER_VARIABLE, complain, marked_for};
 use self::line::{Answering, Call, CallKey, Line, Tape, Written};
 use self::up::Up;
 use super::carried;
-use super::fault;
+use super::fault::{self, START_REFUSED};
 use super::peer::{Opener, Peer};
 
 /// How long the node may take until every worker of it has said hello.
@@ -384,6 +384,9 @@ impl Connection {
         let error = match exit {
             Some(Exit::Finished) => None,
             Some(Exit::StartFailed(detail, _)) => Some(wrong_start(&detail)),
+            Some(Exit::StartRefused(detail, _)) => {
+                Some(Fault { code: START_REFUSED.into(), message: detail.into(), ..Fault::default() })
+            }
             Some(Exit::Lost { detail, resume, .. }) => {
                 // Whether it may be tried again is the node's to say.
                 for ticket in resume.iter().filter_map(Delivery::ticket) {

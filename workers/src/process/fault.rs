@@ -5,6 +5,9 @@ use edri_protocol::limits::WAITS_MAX;
 use edri_protocol::{Fault, Response, Text, Wait};
 use edri_router::{PublishError, RequestError, Told, ToldWait, TunnelError};
 
+/// The code of a worker's `bye` that says that it will not start however often it is tried.
+pub(super) const START_REFUSED: &str = "start_refused";
+
 /// What came of a call that has no value, as a `response` says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused<'a> {

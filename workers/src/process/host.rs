@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::calls::Calls;
 use super::carried::{self, Outgoing};
-use super::fault::{self, Refused};
+use super::fault::{self, Refused, START_REFUSED};
 use super::flights::Flights;
 use super::introduce::Introduced;
 use super::launch::Running;
@@ -75,6 +75,8 @@ enum Over {
     Gone(Option<String>),
     /// It said bye; and why, when it should not have.
     Bye(Option<String>),
+    /// It said bye because it cannot start, now or ever.
+    Refused(String),
     /// A handler took too long.
     TimeLimit(u64, Duration),
     /// It is to end at once.
@@ -510,8 +512,12 @@ impl ProcessHost {
                 None => self.peer.object("out_of_order", "`ready` is said once", "ready", None),
             },
             Frame::Bye(bye) => {
-                let why = bye.error.map(|error| fault::text(&error));
-                return Err(Over::Bye(why));
+                return Err(match bye.error {
+                    Some(error) if &*error.code == START_REFUSED && self.phase == Phase::Starting => {
+                        Over::Refused(error.message.into_owned())
+                    }
+                    error => Over::Bye(error.map(|error| fault::text(&error))),
+                });
             }
             Frame::Unknown(name) => {
                 self.peer.object("unknown_frame", &format!("no frame `{name}` in version {VERSION}"), &name, None);

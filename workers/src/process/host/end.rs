@@ -28,7 +28,13 @@ impl ProcessHost {
         kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Exit {
         self.consumer = None;
+        let refused = matches!(over, Over::Refused(_));
         let (detail, time_limit) = match over {
+            Over::Refused(why) => {
+                // It ends by itself; what is left of it is killed below.
+                let _ = tokio::time::timeout(FAREWELL, self.running.ended()).await;
+                (why, None)
+            }
             Over::Killed => return self.end_killed().await,
             Over::Bye(why) => {
                 let status = tokio::select! {
@@ -66,7 +72,11 @@ impl ProcessHost {
         }
         let (reason, resume) = self.sort_out(&detail, time_limit);
         self.seat.status.set_in_hand(resume.len());
-        if before_ready { Exit::StartFailed(detail, resume) } else { Exit::Lost { reason, detail, resume } }
+        match before_ready {
+            true if refused => Exit::StartRefused(detail, resume),
+            true => Exit::StartFailed(detail, resume),
+            false => Exit::Lost { reason, detail, resume },
+        }
     }
 
     /// Decides who has used up an attempt and who is offered again.
