@@ -1,7 +1,11 @@
 //! The gateway, as a client sees it that knows nothing of edri.
 
+mod access;
+mod bounds;
 mod calls;
 mod client;
+mod metrics;
+mod tls;
 
 use edri::Node;
 use edri::prelude::*;

@@ -347,3 +347,17 @@ fn headers_of_the_node_cannot_be_set_from_outside() {
     headers.insert("Edri-Caller", "admin").expect("fits");
     assert_eq!(check_headers(&headers).expect_err("reserved").code(), "invalid_headers");
 }
+
+#[test]
+fn tokens_that_another_library_has_signed_are_taken() {
+    let foreign: Value = serde_json::from_str(include_str!("tests/foreign.json")).expect("JSON");
+    let (set, pem) = (File::new(foreign.to_string()), File::new(foreign["pem"].as_str().expect("PEM")));
+    for jwt in [Jwt::jwks_file(&set.0), Jwt::key_file(&pem.0)] {
+        let guard = guard(Access::new().jwt(jwt));
+        for (algorithm, token) in foreign["tokens"].as_object().expect("a map") {
+            let caller = guard.caller_by_token(token.as_str().expect("a text")).expect(algorithm);
+            assert_eq!(caller.name(), Some("anna"), "{algorithm}");
+            assert!(caller.may(Verb::Request, &name("risk.assess")), "{algorithm}");
+        }
+    }
+}
