@@ -174,8 +174,9 @@ impl Place {
         }
         let mut addresses = shared.addresses.0.lock();
         let count = addresses.entry(address).or_insert(0);
-        if *count >= limits.connections_per_address {
-            let most = limits.connections_per_address;
+        // With none at all, counts of nobody would stay.
+        let most = limits.connections_per_address.max(1);
+        if *count >= most {
             let detail = format!("your address has {most} connections open, which is all it may: close some");
             let why = Refusal::ConnectionsPerAddress;
             return Err(refuse(why, StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail));
