@@ -114,7 +114,6 @@ fn builder(limits: &ApiLimits) -> Builder {
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(RESETS_MAX)
-        .max_local_error_reset_streams(RESETS_MAX)
         .keep_alive_interval(Some(limits.idle_time / 2))
         .keep_alive_timeout(limits.head_time);
     builder

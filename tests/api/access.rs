@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use edri::prelude::*;
-use edri::{Cors, Jwt, Token};
+use edri::{Cors, Jwt, Node, Token};
 
 use super::client::{Answer, address, ask};
 use super::{AssessRisk, Model, gateway};
@@ -30,8 +30,6 @@ pub(super) async fn node(api: Api) -> Node {
     let model = Manager::new("model").worker(|| Model).handles::<AssessRisk>();
     started(App::new("gate").manager(who).manager(came).manager(model).api(api)).await
 }
-
-use edri::Node;
 
 /// A folder of a test, gone with it.
 pub(super) struct Folder(pub(super) PathBuf);
