@@ -94,7 +94,7 @@ impl Node {
         prepared: Vec<Prepared>,
         connector: Option<Connector>,
         expects: &[NodeName],
-        api: Option<Api>,
+        api: Option<Box<Api>>,
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
@@ -105,7 +105,7 @@ impl Node {
         }
         // Open before the workers have started, so that somebody can ask whether the node is ready, and remote workers can come.
         if let Some(api) = api {
-            let gateway = Arc::new(api.start(router).await?);
+            let gateway = Arc::new(Box::pin(api.start(router)).await?);
             *self.inner.gateway.lock() = Some(gateway);
         }
         let handles: Vec<_> =

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::access::as_bearer;
 use super::client::{ask, get};
 use super::{gateway, node};
-use crate::python::python;
+use crate::python::environment;
 use crate::support::{does, started, within};
 
 /// It is lost.
@@ -34,7 +34,7 @@ for family in families(sys.stdin.read()):
         samples[key] = value
 json.dump(samples, sys.stdout)
 ";
-    let mut parser = Command::new(python())
+    let mut parser = Command::new(environment("python-gateway", "gateway"))
         .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
