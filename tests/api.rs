@@ -1,11 +1,15 @@
 //! The gateway, as a client sees it that knows nothing of edri.
 
+mod access;
 mod answers;
+mod bounds;
 mod calls;
 mod client;
 mod documents;
 mod feeds;
+mod metrics;
 mod streams;
+mod tls;
 
 use edri::Node;
 use edri::prelude::*;

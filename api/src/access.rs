@@ -20,7 +20,6 @@ use std::time::SystemTime;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
-use edri_events::Headers;
 
 use crate::problem::Problem;
 use jwt::Issuer;
@@ -160,21 +159,6 @@ impl Guard {
         futures_util::future::join_all(self.issuers.iter().map(Issuer::watch)).await;
         std::future::pending().await
     }
-}
-
-/// Refuses headers of an event that only the node sets.
-///
-/// # Errors
-///
-/// 400, naming the header.
-#[cfg_attr(not(test), expect(dead_code, reason = "for events that come as frames"))]
-pub(crate) fn check_headers(headers: &Headers) -> Result<(), Problem> {
-    let set = headers.iter().map(|(name, _)| name);
-    set.into_iter().find(|name| is_reserved(name)).map_or(Ok(()), |name| Err(reserved(name)))
-}
-
-fn is_reserved(name: &str) -> bool {
-    name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
 }
 
 fn reserved(name: &str) -> Problem {

@@ -143,7 +143,8 @@ impl Record {
     fn refill(&mut self, now: Instant, rate: f64, burst: f64) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.room = (self.room + passed * rate).min(burst);
-        self.at = now;
+        // Threads look at the clock before they come here, not always in that order.
+        self.at = self.at.max(now);
     }
 }
 

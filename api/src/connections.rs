@@ -114,7 +114,6 @@ fn builder(limits: &ApiLimits) -> Builder {
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(RESETS_MAX)
-        .max_local_error_reset_streams(RESETS_MAX)
         .keep_alive_interval(Some(limits.idle_time / 2))
         .keep_alive_timeout(limits.head_time);
     builder
@@ -174,8 +173,9 @@ impl Place {
         }
         let mut addresses = shared.addresses.0.lock();
         let count = addresses.entry(address).or_insert(0);
-        if *count >= limits.connections_per_address {
-            let most = limits.connections_per_address;
+        // With none at all, counts of nobody would stay.
+        let most = limits.connections_per_address.max(1);
+        if *count >= most {
             let detail = format!("your address has {most} connections open, which is all it may: close some");
             let why = Refusal::ConnectionsPerAddress;
             return Err(refuse(why, StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail));

@@ -16,11 +16,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Differs when a file may have been written or replaced. `None` when it cannot be seen.
 type Stamp = Option<(u64, u64, i128)>;
 
+/// Makes something of files.
+type Read<T> = Box<dyn Fn(&[PathBuf]) -> Result<T, String> + Send + Sync>;
+
 /// What some files say, as they are now. When they are changed to something that cannot be used, it stays what it was.
 pub(crate) struct Reloaded<T> {
     what: &'static str,
     paths: Vec<PathBuf>,
-    read: Box<dyn Fn(&[PathBuf]) -> Result<T, String> + Send + Sync>,
+    read: Read<T>,
     current: ArcSwap<T>,
     // Held to compare or to set. As the files were before they were last read.
     stamps: Mutex<Vec<Stamp>>,

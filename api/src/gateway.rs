@@ -53,6 +53,9 @@ impl Gateway {
         let bind = |source| ApiError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
+        if shared.access.is_open() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "the gateway is open: whoever reaches its address may do everything that is exposed");
+        }
         let stopping = watch::Sender::new(false);
         let runtime = shared.router.runtime().clone();
         let shared = Arc::new(shared);

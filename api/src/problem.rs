@@ -12,21 +12,31 @@ use serde::Serialize;
 use crate::Verb;
 
 /// What went wrong, for the client.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
-    /// `urn:edri:` and the code.
-    #[serde(rename = "type")]
-    kind: String,
-    title: Cow<'static, str>,
-    status: u16,
+    status: StatusCode,
     code: Cow<'static, str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
     detail: String,
     /// What is wrong in the input, field by field.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
-    #[serde(skip)]
     headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+// It is half of many results.
+const _: () = assert!(size_of::<Problem>() < 128);
+
+/// How a problem is written.
+#[derive(Serialize)]
+struct Written<'p> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'p str,
+    status: u16,
+    code: &'p str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'p str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'p [FieldError],
 }
 
 /// What is wrong with one field.
@@ -40,16 +50,7 @@ pub(crate) struct FieldError {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        let code = code.into();
-        Self {
-            kind: format!("urn:edri:{code}"),
-            title: status.canonical_reason().unwrap_or("Error").into(),
-            status: status.as_u16(),
-            code,
-            detail: detail.into(),
-            errors: Vec::new(),
-            headers: Vec::new(),
-        }
+        Self { status, code: code.into(), detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
     /// The input is wrong in these fields.
@@ -91,15 +92,29 @@ impl Problem {
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
+    /// Adds a header to the answer, or puts it in the place of one of its name.
     pub(crate) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value));
         self
     }
 
+    fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Error")
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        let Self { status, code, detail, errors, .. } = self;
+        let kind = format!("urn:edri:{code}");
+        let written = Written { kind, title: self.title(), status: status.as_u16(), code, detail, errors };
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
+
     /// The whole answer as HTTP/1.1 has it, for a connection that is closed with it.
     pub(crate) fn to_http1(&self) -> Vec<u8> {
-        let body = serde_json::to_vec(self).unwrap_or_default();
-        let mut head = format!("HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n", self.status, self.title);
+        let body = self.to_json();
+        let mut head =
+            format!("HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n", self.status.as_u16(), self.title());
         for (name, value) in &self.headers {
             head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
         }
@@ -181,9 +196,8 @@ impl From<PublishError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = Response::new(Body::from(self.to_json()));
+        *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

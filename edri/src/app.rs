@@ -23,7 +23,8 @@ pub struct App {
     name: String,
     managers: Vec<Definition>,
     connector: Option<Connector>,
-    api: Option<Api>,
+    // So that what holds an app while it starts is not larger for it.
+    api: Option<Box<Api>>,
     expects: Vec<String>,
     histories: Vec<(String, History)>,
     limits: Limits,
@@ -61,7 +62,7 @@ impl App {
 
     /// Opens the node to browsers and services, over HTTP and WebSocket.
     pub fn api(mut self, api: Api) -> Self {
-        self.api = Some(api);
+        self.api = Some(Box::new(api));
         self
     }
 

@@ -95,7 +95,7 @@ impl Node {
         histories: Vec<(String, History)>,
         connector: Option<Connector>,
         expects: &[NodeName],
-        api: Option<Api>,
+        api: Option<Box<Api>>,
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
         for (pattern, history) in histories {
@@ -109,7 +109,7 @@ impl Node {
         }
         // Open before the workers have started, so that somebody can ask whether the node is ready, and remote workers can come.
         if let Some(api) = api {
-            let gateway = Arc::new(api.start(router).await?);
+            let gateway = Arc::new(Box::pin(api.start(router)).await?);
             *self.inner.gateway.lock() = Some(gateway);
         }
         let handles: Vec<_> =

@@ -77,6 +77,10 @@ async fn node_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Re
     if !shared.access.may_read_metrics(&caller, from) {
         let detail = "the metrics are for tokens with this permission (`Permissions::metrics`)";
         return match caller.name() {
+            None if shared.access.is_open() => {
+                let detail = "the metrics are for callers on the same machine: `Api::access` lets others read them";
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+            }
             Some(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response(),
             None => Problem::unauthorized(detail).into_response(),
         };

@@ -4,9 +4,12 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use edri_router::{GroupName, GroupView, LinkState, ManagerState, Topology, WorkerState};
+use edri_router::{GroupName, GroupView, LinkState, LinkView, ManagerState, Topology, WorkerState};
 
 use super::{BUCKETS, CLASSES, Figures, Metrics, Refusal};
+
+/// How a figure is read from what it is of.
+type Read<T> = fn(&T) -> u64;
 
 /// The gateway's figures, and what the node says of itself.
 pub(crate) fn write(metrics: &Metrics, topology: &Topology) -> String {
@@ -63,7 +66,7 @@ fn gateway(text: &mut Text, metrics: &Metrics) {
 
 fn node(text: &mut Text, topology: &Topology) {
     text.family("edri_node_info", "gauge", "The node, always 1.");
-    text.sample("edri_node_info", &[("node", &topology.node.to_string())], 1);
+    text.sample("edri_node_info", &[("node", &topology.node)], 1);
     text.one("edri_node_uptime_seconds", "gauge", "How long the node has lived.", topology.uptime_s);
     text.one("edri_node_events", "gauge", "Events that are known.", topology.events);
     text.one("edri_node_pending", "gauge", "Requests and tunnels that are open.", topology.pending);
@@ -74,7 +77,7 @@ fn node(text: &mut Text, topology: &Topology) {
 
 fn managers(text: &mut Text, topology: &Topology) {
     let managers: Vec<(String, &GroupView)> = topology.managers.iter().filter_map(named).collect();
-    let outcomes: [(&str, fn(&GroupView) -> u64); 5] = [
+    let outcomes: [(&str, Read<GroupView>); 5] = [
         ("handled", |view| view.account.handled),
         ("failed", |view| view.account.failed),
         ("dead_lettered", |view| view.account.dead_lettered),
@@ -87,22 +90,15 @@ fn managers(text: &mut Text, topology: &Topology) {
             text.sample("edri_manager_deliveries_total", &[("manager", manager), ("outcome", outcome)], count(view));
         }
     }
-    let restarts = |view: &GroupView| view.workers.iter().map(|worker| u64::from(worker.restarts)).sum::<u64>();
-    let stuck = |view: &GroupView| view.workers.iter().map(|worker| u64::from(worker.stuck)).sum::<u64>();
-    let running = |view: &GroupView| {
-        u64::try_from(view.workers.iter().filter(|worker| worker.state == WorkerState::Running).count())
-            .unwrap_or(u64::MAX)
-    };
-    type Read<'r> = &'r dyn Fn(&GroupView) -> u64;
-    let figures: [(&str, &str, &str, Read<'_>); 8] = [
-        ("edri_manager_retries_total", "counter", "Further attempts at deliveries.", &|view| view.account.retried),
-        ("edri_manager_missed_total", "counter", "State events that found no room.", &|view| view.missed),
-        ("edri_manager_worker_restarts_total", "counter", "Workers that were lost and replaced.", &restarts),
-        ("edri_manager_queued", "gauge", "Deliveries that wait in the inbox.", &|view| view.account.queued),
-        ("edri_manager_in_hand", "gauge", "Deliveries that workers have.", &|view| view.account.in_hand),
-        ("edri_manager_workers_running", "gauge", "Workers that take events.", &running),
-        ("edri_manager_workers_stuck", "gauge", "Threads that did not return in time.", &stuck),
-        ("edri_manager_failed", "gauge", "1 when its workers were restarted too often.", &|view| {
+    let figures: [(&str, &str, &str, Read<GroupView>); 8] = [
+        ("edri_manager_retries_total", "counter", "Further attempts at deliveries.", |view| view.account.retried),
+        ("edri_manager_missed_total", "counter", "State events that found no room.", |view| view.missed),
+        ("edri_manager_worker_restarts_total", "counter", "Workers that were lost and replaced.", restarts),
+        ("edri_manager_queued", "gauge", "Deliveries that wait in the inbox.", |view| view.account.queued),
+        ("edri_manager_in_hand", "gauge", "Deliveries that workers have.", |view| view.account.in_hand),
+        ("edri_manager_workers_running", "gauge", "Workers that take events.", running),
+        ("edri_manager_workers_stuck", "gauge", "Threads that did not return in time.", stuck),
+        ("edri_manager_failed", "gauge", "1 when its workers were restarted too often.", |view| {
             u64::from(view.state == ManagerState::Failed)
         }),
     ];
@@ -112,6 +108,18 @@ fn managers(text: &mut Text, topology: &Topology) {
             text.sample(name, &[("manager", manager)], read(view));
         }
     }
+}
+
+fn restarts(view: &GroupView) -> u64 {
+    view.workers.iter().map(|worker| u64::from(worker.restarts)).sum()
+}
+
+fn stuck(view: &GroupView) -> u64 {
+    view.workers.iter().map(|worker| u64::from(worker.stuck)).sum()
+}
+
+fn running(view: &GroupView) -> u64 {
+    view.workers.iter().map(|worker| u64::from(worker.state == WorkerState::Running)).sum()
 }
 
 fn named(view: &GroupView) -> Option<(String, &GroupView)> {
@@ -125,7 +133,7 @@ fn links(text: &mut Text, topology: &Topology) {
     if topology.links.is_empty() {
         return;
     }
-    let figures: [(&str, &str, &str, fn(&edri_router::LinkView) -> u64); 7] = [
+    let figures: [(&str, &str, &str, Read<LinkView>); 7] = [
         ("edri_link_up", "gauge", "1 when the link is up.", |link| u64::from(link.state == LinkState::Up)),
         ("edri_link_queued_bytes", "gauge", "Bytes that wait to be written.", |link| link.queued_bytes),
         ("edri_link_sent_bytes_total", "counter", "Bytes sent.", |link| link.sent_bytes),
