@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use edri_events::{HttpRoute, Pattern};
@@ -7,6 +8,7 @@ use edri_router::Router;
 use crate::access::Access;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
+use crate::websocket::Sessions;
 use crate::{ApiError, ApiLimits};
 
 /// A gateway in the making.
@@ -61,6 +63,7 @@ impl Api {
             router: router.clone(),
             exposed,
             access: Access::default(),
+            sessions: Arc::new(Sessions::new(self.limits.websockets)),
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::access::Access;
 use crate::exposed::Exposed;
+use crate::websocket::Sessions;
 use crate::{ApiError, ApiLimits, http};
 
 /// How long the listener pauses when the system has no descriptor left for another connection.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) relay: Relay,
     pub(crate) exposed: Exposed,
     pub(crate) access: Access,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) limits: ApiLimits,
     /// Whether the node has started.
     pub(crate) ready: AtomicBool,
@@ -101,6 +103,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::
         .max_buf_size(shared.limits.head_bytes.max(8 << 10));
     let head_bytes = u32::try_from(shared.limits.head_bytes).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(head_bytes).max_concurrent_streams(256);
+    // However this ends.
+    let _ending = Ending(Arc::clone(&shared.sessions));
     let graceful = GracefulShutdown::new();
     // Ended with the listener.
     let mut connections = tokio::task::JoinSet::new();
@@ -122,7 +126,16 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::
         });
     }
     drop(listener);
-    graceful.shutdown().await;
+    tokio::join!(graceful.shutdown(), shared.sessions.leave());
+}
+
+/// Ends the sessions of WebSockets, which are tasks of their own.
+struct Ending(Arc<Sessions>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The next connection, once there is a place for it.

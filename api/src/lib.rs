@@ -15,6 +15,7 @@ mod gateway;
 mod http;
 mod limits;
 mod problem;
+mod websocket;
 
 pub use access::{Caller, Permissions, Verb};
 pub use builder::Api;

@@ -25,6 +25,8 @@ pub struct Sent {
     /// How many have been sent on any connection.
     most: u64,
     bytes: usize,
+    /// Of those that have not been sent on this connection.
+    unsent_bytes: usize,
     keeps: bool,
 }
 
@@ -56,6 +58,7 @@ impl Sent {
     /// Adds a frame behind the others.
     pub fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
+        self.unsent_bytes += frame.len();
         self.frames.push_back(frame);
     }
 
@@ -64,12 +67,14 @@ impl Sent {
         if !self.keeps {
             let frame = self.frames.pop_front()?;
             self.bytes -= frame.len();
+            self.unsent_bytes = self.bytes;
             self.base += 1;
             self.most = self.base;
             return Some(frame);
         }
         let frame = self.frames.get(self.at)?.clone();
         self.at += 1;
+        self.unsent_bytes -= frame.len();
         self.most = self.most.max(self.base + self.at as u64);
         Some(frame)
     }
@@ -86,6 +91,12 @@ impl Sent {
         self.bytes
     }
 
+    /// The bytes of all frames that were not sent on this connection yet.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
     /// The other side has received so many frames since the session began: those are forgotten.
     ///
     /// # Errors
@@ -99,7 +110,10 @@ impl Sent {
             let Some(frame) = self.frames.pop_front() else { break };
             self.bytes -= frame.len();
             self.base += 1;
-            self.at = self.at.saturating_sub(1);
+            match self.at.checked_sub(1) {
+                Some(at) => self.at = at,
+                None => self.unsent_bytes -= frame.len(),
+            }
         }
         Ok(())
     }
@@ -112,6 +126,7 @@ impl Sent {
     pub fn reconnect(&mut self, received: u64) -> Result<(), WrongCount> {
         self.acknowledge(received)?;
         self.at = 0;
+        self.unsent_bytes = self.bytes;
         Ok(())
     }
 }

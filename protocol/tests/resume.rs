@@ -45,6 +45,8 @@ struct Direction {
     acks: VecDeque<u64>,
     arrived: Vec<u64>,
     acknowledged: u64,
+    /// The next frame for this connection.
+    on_connection: u64,
 }
 
 fn frame(number: u64) -> Bytes {
@@ -55,7 +57,7 @@ impl Direction {
     fn new() -> Self {
         let (sent, received) = (Sent::kept(), Received::default());
         let (way, acks, arrived) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Self { sent, received, pushed: 0, way, acks, arrived, acknowledged: 0 }
+        Self { sent, received, pushed: 0, way, acks, arrived, acknowledged: 0, on_connection: 0 }
     }
 
     fn take(&mut self, step: Step) {
@@ -66,7 +68,9 @@ impl Direction {
             }
             Step::Send(count) => {
                 for _ in 0..count {
-                    self.way.extend(self.sent.next_unsent());
+                    let next = self.sent.next_unsent();
+                    self.on_connection += u64::from(next.is_some());
+                    self.way.extend(next);
                 }
             }
             Step::Arrive(count) => {
@@ -87,6 +91,7 @@ impl Direction {
                 self.acks.clear();
                 self.acknowledged = self.received.tell();
                 self.sent.reconnect(self.acknowledged).expect("a true count");
+                self.on_connection = self.acknowledged;
             }
         }
     }
@@ -94,6 +99,8 @@ impl Direction {
     fn check(&self) {
         let kept: usize = (self.acknowledged..self.pushed).map(|number| frame(number).len()).sum();
         assert_eq!(self.sent.bytes(), kept, "what is not acknowledged is kept, and nothing else");
+        let unsent: usize = (self.on_connection..self.pushed).map(|number| frame(number).len()).sum();
+        assert_eq!(self.sent.unsent_bytes(), unsent);
         assert!(self.arrived.iter().copied().eq(0..self.arrived.len() as u64), "{:?}", self.arrived);
         assert_eq!(self.received.count(), self.arrived.len() as u64);
     }

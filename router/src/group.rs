@@ -3,7 +3,7 @@
 mod remote;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,9 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
+use crate::limits::INBOX_CAPACITY_DEFAULT;
 use crate::queue::{Consumer, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
+use crate::tap::Tap;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
 use remote::Remote;
@@ -84,6 +86,9 @@ pub struct Group {
     /// The name that it shares its events under.
     shared: Option<Arc<str>>,
     remote: Option<Box<Remote>>,
+    /// Takes what comes, where it is published: the inboxes are closed from the beginning then.
+    tap: Option<Arc<dyn Tap>>,
+    tap_closed: AtomicBool,
 }
 
 /// A counted reference to a group.
@@ -133,17 +138,24 @@ impl Group {
     /// When the capacity or the number of partitions is zero: the builders check both.
     #[must_use]
     pub fn new(options: GroupOptions) -> GroupRef {
-        Self::make(options, None)
+        Arc::new(Self::make(options, None))
     }
 
-    fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> GroupRef {
+    /// A group that gives what comes to `tap`, where it is published. Nobody waits for it.
+    pub(crate) fn tapped(options: GroupOptions, tap: Arc<dyn Tap>) -> GroupRef {
+        let group = Self { tap: Some(tap), ..Self::make(options, None) };
+        group.inboxes.iter().for_each(Queue::close);
+        Arc::new(group)
+    }
+
+    fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> Self {
         let inboxes = match options.spread {
             Spread::Compete => 1,
             Spread::ByKey(partitions) => partitions,
         };
         assert!(inboxes > 0, "a group has an inbox");
         let shared = options.name.manager_anywhere().filter(|_| options.shared).map(|name| Arc::from(name.as_str()));
-        Arc::new(Self {
+        Self {
             id: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             name: options.name,
             overflow: options.overflow,
@@ -160,7 +172,9 @@ impl Group {
             source: Mutex::new(None),
             workers: RwLock::default(),
             remote,
-        })
+            tap: None,
+            tap_closed: AtomicBool::new(false),
+        }
     }
 
     /// Distinguishes the group from all others of the process.
@@ -206,7 +220,8 @@ impl Group {
     /// The places of each inbox.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.inboxes[0].capacity()
+        // Nothing waits in it, so that is what may be on its way from elsewhere.
+        if self.tap.is_some() { INBOX_CAPACITY_DEFAULT } else { self.inboxes[0].capacity() }
     }
 
     /// Whether the two are one group on several nodes.
@@ -288,7 +303,10 @@ impl Group {
     /// Whether the group takes no more deliveries.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.inboxes[0].is_closed()
+        match &self.tap {
+            Some(_) => self.tap_closed.load(Ordering::Acquire),
+            None => self.inboxes[0].is_closed(),
+        }
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
@@ -304,6 +322,13 @@ impl Group {
                 }
                 Err(Refused::Full) => {}
                 Err(Refused::Closed) => {
+                    if let Some(tap) = self.tap.as_ref().filter(|_| !self.tap_closed.load(Ordering::Acquire)) {
+                        tap.take(&delivery.envelope);
+                        // It never had a place, and is done with.
+                        self.reject();
+                        self.count(Ended::Handled);
+                        return Offered::Taken;
+                    }
                     return match self.hand_over(&mut delivery) {
                         Some(successor) => successor.offer(delivery, displaced),
                         None => Offered::Gone(delivery),
@@ -387,6 +412,7 @@ impl Group {
             let _ = self.successor.set(successor);
         }
         self.inboxes.iter().for_each(Queue::close);
+        self.tap_closed.store(true, Ordering::Release);
     }
 
     /// Takes deliveries out of an inbox; several may share one.

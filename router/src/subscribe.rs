@@ -58,6 +58,11 @@ impl std::fmt::Debug for Selection {
 
 static NEXT_SUBSCRIPTION: AtomicU64 = AtomicU64::new(1);
 
+/// What the next subscription is called.
+pub(crate) fn next_subscription() -> GroupName {
+    GroupName::Subscription(NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A subscription to be; `.await` makes it one.
 #[must_use = "a subscription begins when it is awaited"]
 pub struct Subscribe<S> {
@@ -120,10 +125,9 @@ impl<S> Subscribe<S> {
         if self.bus.core.uplink().is_some() {
             return Err(DeclareError::NoSubscriptions);
         }
-        let number = NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed);
         let group = Group::new(GroupOptions {
             shared: false,
-            name: GroupName::Subscription(number),
+            name: next_subscription(),
             spread: Spread::Compete,
             capacity: self.capacity,
             overflow: self.overflow,

@@ -33,6 +33,7 @@ pub(crate) fn router(shared: Arc<Shared>, _stopping: watch::Receiver<bool>) -> R
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/events/{name}", post(by_name))
+        .route("/ws", get(crate::websocket::upgrade))
         .fallback(by_path)
         .with_state(shared)
 }

@@ -3,6 +3,7 @@
 //! The inbox is the backlog that waits until the node takes more. While the node cannot be reached nobody waits for room
 //! in it, for that might last: what finds none is a dead letter.
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -46,7 +47,7 @@ impl Group {
             changed: OnceLock::new(),
         };
         let options = GroupOptions { name, spread: Spread::Compete, overflow: super::Overflow::Wait, ..options };
-        let group = Self::make(options, Some(Box::new(remote)));
+        let group = Arc::new(Self::make(options, Some(Box::new(remote))));
         group.set_state(ManagerState::Running);
         group
     }
