@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod websocket;
 
 use edri::Node;
 use edri::prelude::*;

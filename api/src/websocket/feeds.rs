@@ -200,7 +200,9 @@ impl Feeds {
                 // It is listed again when that changes.
                 continue;
             }
-            let most = feed.credit.map_or(TURN_EVENTS, |credit| TURN_EVENTS.min(usize::try_from(credit).unwrap_or(TURN_EVENTS)));
+            let most = feed
+                .credit
+                .map_or(TURN_EVENTS, |credit| TURN_EVENTS.min(usize::try_from(credit).unwrap_or(TURN_EVENTS)));
             let missed = feed.ring.take_some(most, &mut self.taken);
             if missed > 0 {
                 tell_missed(peer, id, missed);

@@ -15,13 +15,13 @@ mod socket;
 
 use std::sync::Arc;
 
+use axum::RequestPartsExt;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::RequestPartsExt;
 use bytes::Bytes;
 use edri_events::Encoding;
 use edri_protocol::limits::FRAME_BYTES_MAX;
@@ -84,7 +84,8 @@ async fn try_upgrade(shared: &Arc<Shared>, request: Request) -> Result<Response<
 /// How the client wants its frames; JSON when it does not say.
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut names = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+    let mut names =
+        offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
     if names.peek().is_none() {
         return Ok(Encoding::Json);
     }

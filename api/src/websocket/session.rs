@@ -10,9 +10,7 @@ use bytes::Bytes;
 use edri_events::{EventName, Headers, Kind, Pattern};
 use edri_protocol::limits::{CALL_MAX, FRAME_BYTES_MAX};
 use edri_protocol::resume::{Received, Sent};
-use edri_protocol::{
-    Ack, Bye, Call, Cancel, Fault, Frame, PREFIX_BYTES, Ping, Pong, Response, Subscribe, Unsubscribe,
-};
+use edri_protocol::{Ack, Bye, Call, Cancel, Fault, Frame, PREFIX_BYTES, Ping, Pong, Response, Subscribe, Unsubscribe};
 use edri_router::{Bus, Selection};
 use edri_workers::wire::{Admit, Calls, Peer, Refused, fault, respond_error};
 use futures_util::future::BoxFuture;
@@ -592,7 +590,8 @@ fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
         let verb = if kind == Kind::Notification { Verb::Publish } else { Verb::Request };
         may(&caller, verb, event.descriptor.name()).map_err(|message| ("forbidden".into(), message))?;
         if let Some((reserved, _)) = headers.iter().find(|(name, _)| name.starts_with(RESERVED)) {
-            let message = format!("the header `{reserved}` is the node's: names that begin with `{RESERVED}` are not sent");
+            let message =
+                format!("the header `{reserved}` is the node's: names that begin with `{RESERVED}` are not sent");
             return Err(("invalid_headers".into(), message));
         }
         if let Some(name) = caller.name() {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use edri_events::{Encoding, EventId, Kind, TraceContext};
 use edri_protocol::{
     Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredExposure, DeclaredSchemas, End, EventDeclaration,
-    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Notice, Payload, Ping, Pong, Ready, Report, Response,
-    Missed, Resume, Role, Session, Slow, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
+    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Missed, Notice, Payload, Ping, Pong, Ready, Report,
+    Response, Resume, Role, Session, Slow, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -87,8 +87,11 @@ fn any_frame() -> BoxedStrategy<Frame<'static>> {
         (id(), of(fault()), of(fault()), of(text()), any::<bool>()).prop_map(|(id, failure, error, from, more)| {
             Frame::Response(Response { id, value: None, failure, error, from, more })
         }),
-        (vec(id(), 0..200), of(id()), of(id()))
-            .prop_map(|(done, begun, received)| Frame::Ack(Ack { done, begun, received })),
+        (vec(id(), 0..200), of(id()), of(id())).prop_map(|(done, begun, received)| Frame::Ack(Ack {
+            done,
+            begun,
+            received
+        })),
         id().prop_map(|id| Frame::Cancel(Cancel { id })),
         id().prop_map(|id| Frame::Data(Data { id, payload: null(Encoding::Json) })),
         (id(), id(), id()).prop_map(|(id, items, bytes)| Frame::Credit(Credit { id, items, bytes })),

@@ -148,14 +148,7 @@ impl Peer {
     ///
     /// `credit` is what the other side takes at first: what its `open` said, or nothing when it was opened here. What this
     /// side takes is [`TUNNEL_WINDOW`]; who opens here says so in the `open`.
-    pub fn run_tunnel(
-        &self,
-        id: u64,
-        opener: Opener,
-        receiver: Receiver<Body>,
-        sender: Sender<Body>,
-        credit: Grant,
-    ) {
+    pub fn run_tunnel(&self, id: u64, opener: Opener, receiver: Receiver<Body>, sender: Sender<Body>, credit: Grant) {
         // First, so that nobody finds the tunnel neither running nor known.
         self.latest[(id % 2) as usize].fetch_max(id, Ordering::AcqRel);
         self.tunnels.run(id, opener, receiver, sender, granted(credit));
