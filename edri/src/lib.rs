@@ -59,6 +59,7 @@ mod node;
 
 pub use app::App;
 pub use edri_api::{Api, ApiError, ApiLimits, Caller, Permissions, Verb};
+pub use edri_client::{Client, ClientError, Connect};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,

@@ -260,6 +260,12 @@ impl Group {
         self.missed.load(Ordering::Relaxed)
     }
 
+    /// Counts events that never came to it from beyond an uplink.
+    #[doc(hidden)]
+    pub fn miss_some(&self, count: u64) {
+        self.missed.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn miss(&self) {
         self.missed.fetch_add(1, Ordering::Relaxed);
     }

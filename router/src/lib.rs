@@ -80,4 +80,4 @@ pub use tunnel::{
 pub use untyped::Untyped;
 pub use uplink::Outcomes;
 #[doc(hidden)]
-pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink};
+pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink, Wanted};

@@ -1,6 +1,7 @@
 //! The gateway's WebSocket: with a bare client that knows only the protocol, with edri's own, and with strangers.
 
 mod calls;
+mod client;
 mod misuse;
 mod sessions;
 mod socket;

@@ -6,7 +6,7 @@
 
 mod calls;
 mod carried;
-mod child;
+pub(crate) mod child;
 pub mod fault;
 mod flights;
 mod guardian;

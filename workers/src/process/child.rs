@@ -7,7 +7,7 @@
 mod entry;
 mod line;
 mod log;
-mod up;
+pub(crate) mod up;
 
 use std::collections::HashMap;
 use std::io;
