@@ -1,7 +1,11 @@
 //! The gateway, as a client sees it that knows nothing of edri.
 
+mod answers;
 mod calls;
 mod client;
+mod documents;
+mod feeds;
+mod streams;
 mod websocket;
 
 use edri::Node;

@@ -34,15 +34,18 @@ fn repository() -> &'static Path {
 /// The interpreter of a virtual environment beside the build, which is made when it is missing.
 pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let program = std::env::current_exe().expect("a test has a path");
-        let target = program.ancestors().nth(3).expect("it is in target/debug/deps");
-        let environment = repository().join("sdk/python/environment.py");
-        let made = Command::new("python3").arg(environment).arg(target.join("python")).arg("test").output();
-        let made = made.expect("these tests need Python 3.9 or later: install python3");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim())
-    })
+    PYTHON.get_or_init(|| environment("python", "test"))
+}
+
+/// The same, of an environment of this name with what `pyproject.toml` lists as `extra`.
+pub(crate) fn environment(name: &str, extra: &str) -> PathBuf {
+    let program = std::env::current_exe().expect("a test has a path");
+    let target = program.ancestors().nth(3).expect("it is in target/debug/deps");
+    let script = repository().join("sdk/python/environment.py");
+    let made = Command::new("python3").arg(script).arg(target.join(name)).arg(extra).output();
+    let made = made.expect("these tests need Python 3.9 or later: install python3");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim())
 }
 
 /// A manager of the worker in `foreign/sdk_worker.py`.

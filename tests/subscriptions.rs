@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use edri::prelude::*;
 use edri::system::{DeadLettered, ManagerChanged, NodeChanged};
-use edri::{DeclareError, Encoding, ManagerState, Reason, ResendError};
+use edri::{Conditions, DeclareError, Encoding, ManagerState, Reason, ResendError};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::support::{
@@ -101,6 +101,41 @@ async fn a_subscription_by_predicate_gets_what_it_wants_and_its_panic_harms_nobo
     assert_eq!(numbers(&mut odd, |event| event.number), [1, 3, 5]);
     assert_eq!(names(&mut from_outside).len(), 5);
     drop((large, odd, from_outside));
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_by_conditions_gets_what_they_hold_for_whatever_it_came_as() {
+    let node = bare().await;
+    let bus = node.bus();
+    let conditions = |text: &str| text.parse::<Conditions>().expect(text);
+    let large = conditions(r#"{"number": {"gt": 2, "lte": 8}}"#);
+    let mut typed = bus.subscribe::<Noted>().conditions(large.clone()).await.expect("subscribed");
+    let mut untyped = bus.untyped().subscribe("test.*").conditions(large.clone()).await.expect("subscribed");
+    let mut all_of_it = bus
+        .subscribe::<Noted>()
+        .key("north")
+        .filter(|event| event.number % 2 == 0)
+        .conditions(large)
+        .conditions(conditions(r#"{"number": {"ne": 6}}"#))
+        .await
+        .expect("subscribed");
+    for number in 0..10 {
+        let body =
+            Body::encode(if number % 3 == 0 { Encoding::Json } else { Encoding::MessagePack }, &keyed("north", number));
+        match number % 2 {
+            0 => bus.publish(keyed("north", number)).await.expect("published"),
+            _ => bus.untyped().publish("test.noted", body.expect("encodes")).await.expect("published"),
+        };
+    }
+    bus.publish(keyed("south", 4)).await.expect("published");
+    // What cannot be read is left out, and its publisher hears nothing of it.
+    let broken = Body::new(Encoding::Json, r#"{"key": "north", "number": 4} and more"#);
+    assert_eq!(bus.untyped().publish("test.noted", broken).await.expect("published").deliveries, 0);
+    assert_eq!(numbers(&mut typed, |event| event.number), [3, 4, 5, 6, 7, 8, 4]);
+    assert_eq!(names(&mut untyped).len(), 7);
+    assert_eq!(numbers(&mut all_of_it, |event| event.number), [4, 8]);
+    drop((typed, untyped, all_of_it));
     ends_well(&node).await;
 }
 

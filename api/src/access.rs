@@ -1,89 +1,205 @@
 //! Who asks, and what they may do.
 
+mod builder;
+mod caller;
+mod claims;
+mod jwt;
+mod keys;
+mod permissions;
+mod token;
+
+pub use builder::Access;
+pub use caller::Caller;
+pub use jwt::Jwt;
+pub use permissions::{Permissions, Verb};
+pub use token::Token;
+
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::http::request::Parts;
-use edri_events::{EventName, Pattern};
+use axum::http::{HeaderMap, HeaderValue, header};
+use edri_events::Headers;
 
 use crate::problem::Problem;
+use jwt::Issuer;
+use permissions::Granted;
+use token::{Digest, Known};
 
-/// What a caller wants to do with an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
-    /// Publish a notification.
-    Publish,
-    /// Send a request, or open a tunnel.
-    Request,
-    /// Be given notifications.
-    Subscribe,
-    /// Handle events.
-    Serve,
+/// The longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// The longest name of a caller, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// What the names of headers begin with that only the node sets.
+const RESERVED: &str = "edri-";
+
+/// Why access cannot be as it was configured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The hash of a token is none.
+    #[error(
+        "the hash of the token of `{name}` is none: write `sha256:` and 64 hexadecimal digits, as `Token::hash` gives them"
+    )]
+    Hash {
+        /// Whose token it is.
+        name: String,
+    },
+    /// The name of a token's holder is none.
+    #[error("`{0}` cannot name who has a token: take 1 to 256 bytes without control characters")]
+    Name(String),
+    /// There are too many tokens, or places that issue them.
+    #[error("there are {count} {what}, and at most {max} can be: take tokens that are signed (`Jwt`) for many callers")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A pattern of event names is none.
+    #[error("in the permissions of {whose}: {source}")]
+    Pattern {
+        /// Whose permissions.
+        whose: String,
+        /// What is wrong with the pattern.
+        source: edri_events::NameError,
+    },
+    /// Keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
-/// What somebody may do: patterns of event names for each verb.
-#[derive(Debug, Clone, Default)]
-pub struct Permissions {
-    grants: Vec<(Verb, Pattern)>,
+/// Why a file with keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the keys in `{path}` cannot be used: {why}")]
+pub struct KeysError {
+    pub(crate) path: String,
+    pub(crate) why: String,
 }
 
-impl Permissions {
-    /// Nothing.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    pub(crate) fn allows(&self, verb: Verb, event: &EventName) -> bool {
-        self.grants.iter().any(|(granted, pattern)| *granted == verb && pattern.matches(event))
-    }
-}
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    name: Option<Arc<str>>,
-    permissions: Option<Arc<Permissions>>,
-}
-
-impl Caller {
-    /// Somebody who did not say who it is.
-    pub(crate) fn anonymous() -> Self {
-        Self { name: None, permissions: None }
-    }
-
-    /// The name in the caller's token.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// Whether the caller may do this with the event.
-    #[must_use]
-    pub fn may(&self, verb: Verb, event: &EventName) -> bool {
-        self.permissions.as_ref().is_none_or(|permissions| permissions.allows(verb, event))
-    }
-
-    /// Refuses what the caller may not do.
-    pub(crate) fn check(&self, verb: Verb, event: &EventName) -> Result<(), Problem> {
-        if self.may(verb, event) {
-            return Ok(());
-        }
-        Err(Problem::forbidden(verb, event, self.name.is_some()))
-    }
-}
-
-/// Who is let in.
+/// Who is let in, and what each may do.
 #[derive(Debug, Default)]
-pub(crate) struct Access {}
+pub(crate) struct Guard {
+    tokens: Vec<Known>,
+    issuers: Vec<Issuer>,
+    /// What somebody may do who does not say who it is; `None`: everything.
+    anonymous: Option<Arc<Granted>>,
+    metrics_open: bool,
+}
 
-impl Access {
-    /// Whom this token names, as a client says it that cannot set headers.
-    pub(crate) fn caller_by_token(&self, _token: &str) -> Result<Caller, Problem> {
-        Ok(Caller::anonymous())
+impl Guard {
+    /// Who sends this request: whoever it was found to be on the way in, and otherwise whom its token names.
+    ///
+    /// # Errors
+    ///
+    /// 401 when there is a token and it is not good, 400 when a header is set that only the node sets.
+    pub(crate) fn caller(&self, head: &Parts) -> Result<Caller, Problem> {
+        match head.extensions.get::<Caller>() {
+            Some(caller) => Ok(caller.clone()),
+            None => self.caller_by_headers(&head.headers),
+        }
     }
 
-    /// Who sends this request.
-    pub(crate) fn caller(&self, _head: &Parts) -> Result<Caller, Problem> {
-        Ok(Caller::anonymous())
+    pub(crate) fn caller_by_headers(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        if let Some(name) = headers.keys().map(header::HeaderName::as_str).find(|name| name.starts_with(RESERVED)) {
+            return Err(reserved(name));
+        }
+        // Nobody is to be told apart, so whatever another layer wants there is its own.
+        if self.is_open() {
+            return Ok(self.anonymous());
+        }
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        match (given.next(), given.next()) {
+            (None, _) => Ok(self.anonymous()),
+            (Some(value), None) => self.caller_by_token(bearer(value)?),
+            (Some(_), Some(_)) => Err(bad_token("there are several `Authorization` headers: send one")),
+        }
+    }
+
+    /// Whom this token names, as a client says it that cannot set headers.
+    ///
+    /// # Errors
+    ///
+    /// 401 when the token is not good.
+    pub(crate) fn caller_by_token(&self, token: &str) -> Result<Caller, Problem> {
+        if self.is_open() {
+            return Ok(self.anonymous());
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(bad_token(format!("a token has at most {TOKEN_BYTES_MAX} bytes")));
+        }
+        if let Some(known) = Known::find(&self.tokens, &Digest::of(token)) {
+            return Ok(known.caller());
+        }
+        if self.issuers.is_empty() || token.split('.').count() != 3 {
+            return Err(bad_token("the token is not known here"));
+        }
+        jwt::caller(&self.issuers, token, SystemTime::now()).map_err(|refused| bad_token(refused.to_string()))
+    }
+
+    /// Somebody who does not say who it is.
+    pub(crate) fn anonymous(&self) -> Caller {
+        Caller::anonymous(self.anonymous.clone())
+    }
+
+    /// Whether everybody may do everything that is exposed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.anonymous.is_none()
+    }
+
+    /// Whether this caller may read the node's metrics.
+    pub(crate) fn may_read_metrics(&self, caller: &Caller, from: IpAddr) -> bool {
+        self.metrics_open || if self.is_open() { from.is_loopback() } else { caller.may_read_metrics() }
+    }
+
+    /// Reads key files again when they have changed. Never returns; may be dropped at any time.
+    pub(crate) async fn watch(&self) {
+        futures_util::future::join_all(self.issuers.iter().map(Issuer::watch)).await;
+        std::future::pending().await
     }
 }
+
+/// Refuses headers of an event that only the node sets.
+///
+/// # Errors
+///
+/// 400, naming the header.
+#[cfg_attr(not(test), expect(dead_code, reason = "for events that come as frames"))]
+pub(crate) fn check_headers(headers: &Headers) -> Result<(), Problem> {
+    let set = headers.iter().map(|(name, _)| name);
+    set.into_iter().find(|name| is_reserved(name)).map_or(Ok(()), |name| Err(reserved(name)))
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+}
+
+fn reserved(name: &str) -> Problem {
+    let detail = format!("`{name}`: headers that begin with `{RESERVED}` are the node's own: leave it out");
+    Problem::new(axum::http::StatusCode::BAD_REQUEST, "invalid_headers", detail)
+}
+
+/// The token in an `Authorization` header.
+fn bearer(value: &HeaderValue) -> Result<&str, Problem> {
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.trim().split_once(' ')).unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+        return Ok(token.trim());
+    }
+    Err(bad_token("`Authorization` is not understood: send `Authorization: Bearer ...`"))
+}
+
+fn bad_token(detail: impl Into<String>) -> Problem {
+    Problem::unauthorized(detail)
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+}
+
+/// Checks the name of a caller, which is logged and travels in headers.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests;

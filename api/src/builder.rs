@@ -1,15 +1,22 @@
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use edri_events::{HttpRoute, Pattern};
 use edri_router::Router;
+use parking_lot::Mutex;
 
-use crate::access::Access;
+use crate::access::{Access, Guard};
+use crate::clients::Clients;
+use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
+use crate::metrics::Metrics;
 use crate::websocket::Sessions;
-use crate::{ApiError, ApiLimits};
+use crate::{ApiError, ApiLimits, Cors, Tls};
+use tower_http::services::ServeDir;
 
 /// A gateway in the making.
 #[derive(Debug)]
@@ -18,13 +25,26 @@ pub struct Api {
     address: String,
     exposes: Vec<String>,
     routes: Vec<(String, String)>,
+    files: Option<PathBuf>,
+    access: Option<Access>,
+    cors: Cors,
+    tls: Option<Tls>,
     limits: ApiLimits,
 }
 
 impl Api {
     /// A gateway that listens on this address, like `127.0.0.1:8080`; port 0 is one that is free.
     pub fn bind(address: impl Into<String>) -> Self {
-        Self { address: address.into(), exposes: Vec::new(), routes: Vec::new(), limits: ApiLimits::default() }
+        Self {
+            address: address.into(),
+            exposes: Vec::new(),
+            routes: Vec::new(),
+            files: None,
+            access: None,
+            cors: Cors::new(),
+            tls: None,
+            limits: ApiLimits::default(),
+        }
     }
 
     /// Exposes the events whose names this pattern selects, though they do not say so themselves: `sensor.read`,
@@ -40,6 +60,31 @@ impl Api {
         self
     }
 
+    /// Serves the files of this folder where no event has a route; `index.html` for a folder within.
+    pub fn files(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.files = Some(folder.into());
+        self
+    }
+
+    /// Says who is let in, and what each may do. Without it everybody who reaches the address may do everything with the
+    /// events that are exposed.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Says which pages of other origins may use the gateway from a browser. None without it.
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// Talks TLS: `https://` and `wss://`, and nothing else on this address.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Sets the gateway's bounds.
     pub fn limits(mut self, limits: ApiLimits) -> Self {
         self.limits = limits;
@@ -50,19 +95,30 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// [`ApiError`] when an address, a pattern or a route is none, or the address cannot be listened on.
+    /// [`ApiError`] when an address, a pattern, a route or something of `access`, `cors` or `tls` is none, a file cannot be
+    /// read, or the address cannot be listened on.
     pub async fn start(self, router: &Router) -> Result<Gateway, ApiError> {
         let address: SocketAddr = self.address.parse().map_err(|_| ApiError::Address(self.address.clone()))?;
         let patterns = self.exposes.iter().map(|pattern| Pattern::new(pattern)).collect::<Result<Vec<_>, _>>()?;
         let routes = self.routes.into_iter();
         let routes =
             routes.map(|(route, event)| Ok((HttpRoute::new(&route)?, event))).collect::<Result<_, ApiError>>()?;
+        if let Some(folder) = self.files.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(ApiError::Files(folder.clone()));
+        }
         let exposed = Exposed::new(router, Additions { patterns, routes });
+        let access = self.access.map_or_else(|| Ok(Guard::default()), Access::check)?;
         let shared = Shared {
             relay: router.bus().relay(),
             router: router.clone(),
             exposed,
-            access: Access::default(),
+            access,
+            cors: self.cors.check()?,
+            tls: self.tls.map(Tls::check).transpose()?,
+            metrics: Metrics::default(),
+            addresses: Addresses::default(),
+            clients: Mutex::new(Clients::new(&self.limits, Instant::now())),
+            files: self.files.map(ServeDir::new),
             sessions: Arc::new(Sessions::new(self.limits.websockets)),
             limits: self.limits,
             ready: AtomicBool::new(false),

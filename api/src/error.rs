@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 
 use edri_events::{NameError, RouteError};
 
+use crate::{AccessError, CorsError, TlsError};
+
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,14 +25,16 @@ pub enum ApiError {
     /// A route is none.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// Two routes would take the same requests.
-    #[error("the route `{route}` of `{event}` cannot be: {why}")]
-    Taken {
-        /// The route.
-        route: String,
-        /// Whose it is.
-        event: String,
-        /// What is in the way.
-        why: String,
-    },
+    /// The folder of files is none.
+    #[error("there is no folder `{}` to serve files from", .0.display())]
+    Files(std::path::PathBuf),
+    /// Who is let in cannot be as it was configured.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Pages cannot be let in as it was configured.
+    #[error(transparent)]
+    Cors(#[from] CorsError),
+    /// There is no TLS with these files.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }

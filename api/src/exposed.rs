@@ -29,6 +29,8 @@ pub(crate) struct Reachable {
     pub(crate) routes: Vec<HttpRoute>,
     /// The fields that come from a header or a cookie.
     pub(crate) sources: Vec<(Box<str>, Source)>,
+    /// Whether its response is an [`Http`](edri_events::Http).
+    pub(crate) answers_http: bool,
 }
 
 /// What can be reached at some moment.
@@ -54,6 +56,11 @@ impl Table {
     /// The event of this name, if it can be reached.
     pub(crate) fn event(&self, name: &str) -> Option<&Arc<Reachable>> {
         self.events.get(name)
+    }
+
+    /// All events that can be reached.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Reachable> {
+        self.events.values().map(|event| &**event)
     }
 
     /// Finds the event for a method and a path, still percent-encoded.
@@ -99,7 +106,12 @@ fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachab
         || !routes.is_empty()
         || additions.patterns.iter().any(|pattern| pattern.matches(name));
     let sources = sources.into_iter().map(|source| (source.field, source.from)).collect();
-    exposed.then_some(Reachable { descriptor, routes, sources })
+    if !exposed {
+        return None;
+    }
+    let output = descriptor.schemas().output.as_ref();
+    let answers_http = output.and_then(|schema| schema.get("x-edri-http")).is_some_and(|marked| marked == true);
+    Some(Reachable { descriptor, routes, sources, answers_http })
 }
 
 /// What can be reached, as the events that the node knows come and go.

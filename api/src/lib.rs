@@ -8,17 +8,30 @@
 //! what a client waits for ends when the client does. It knows nothing of links between nodes.
 
 mod access;
+mod activity;
+mod body;
 mod builder;
+mod clients;
+mod connections;
+mod cors;
 mod error;
 mod exposed;
+mod files;
+mod front;
 mod gateway;
 mod http;
 mod limits;
+mod metrics;
+mod openapi;
 mod problem;
+mod sse;
+mod tls;
 mod websocket;
 
-pub use access::{Caller, Permissions, Verb};
+pub use access::{Access, AccessError, Caller, Jwt, KeysError, Permissions, Token, Verb};
 pub use builder::Api;
+pub use cors::{Cors, CorsError};
 pub use error::ApiError;
 pub use gateway::Gateway;
 pub use limits::ApiLimits;
+pub use tls::{Tls, TlsError};

@@ -96,6 +96,17 @@ impl Problem {
         self
     }
 
+    /// The whole answer as HTTP/1.1 has it, for a connection that is closed with it.
+    pub(crate) fn to_http1(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let mut head = format!("HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n", self.status, self.title);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+        }
+        head += &format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    }
+
     pub(crate) fn code(&self) -> &str {
         &self.code
     }

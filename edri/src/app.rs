@@ -6,7 +6,7 @@ use edri_api::Api;
 use edri_connector::Connector;
 use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, IntoDefinition, Prepared};
-use edri_router::{Control, Limits, Router};
+use edri_router::{Control, History, Limits, Router};
 use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 
@@ -25,6 +25,7 @@ pub struct App {
     connector: Option<Connector>,
     api: Option<Api>,
     expects: Vec<String>,
+    histories: Vec<(String, History)>,
     limits: Limits,
     start_timeout: Duration,
     drain_limit: Duration,
@@ -39,6 +40,7 @@ impl App {
             connector: None,
             api: None,
             expects: Vec::new(),
+            histories: Vec::new(),
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
             drain_limit: Duration::from_secs(30),
@@ -67,6 +69,14 @@ impl App {
     /// nothing that they send misses it. It has to come within the start time-out.
     pub fn expects(mut self, node: &str) -> Self {
         self.expects.push(node.to_owned());
+        self
+    }
+
+    /// Keeps a history of the events of this name, or of the names that this pattern selects: of what is published on this
+    /// node, and of what comes from other nodes. Subscribers that come late begin in it, with
+    /// [`since`](edri_router::Subscribe::since) or [`last`](edri_router::Subscribe::last). Without it nothing is kept.
+    pub fn history(mut self, pattern: &str, history: History) -> Self {
+        self.histories.push((pattern.to_owned(), history));
         self
     }
 
@@ -142,7 +152,7 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, connector, &expects, self.api).await {
+        match node.begin(prepared, self.histories, connector, &expects, self.api).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

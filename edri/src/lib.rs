@@ -58,20 +58,24 @@ mod hosted;
 mod node;
 
 pub use app::App;
-pub use edri_api::{Api, ApiError, ApiLimits, Caller, Permissions, Verb};
+pub use edri_api::{
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Tls, TlsError,
+    Token, Verb,
+};
 pub use edri_client::{Client, ClientError, Connect};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
-    EventName, Exposure, Failure, FieldSource, Headers, HttpRoute, Incarnation, Item, KeyField, Kind, ManagerName,
-    NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext, Tunnel,
-    data, event, key_hash,
+    EventName, Exposure, Failure, FieldSource, Headers, Http, HttpPart, HttpRoute, Incarnation, Item, KeyField, Kind,
+    ManagerName, NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext,
+    Tunnel, data, event, key_hash,
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
 pub use edri_router::{
-    Accepted, Account, Answer, Answers, Bus, DeadLetter, DeclareError, GroupName, GroupView, Health, Limits, LinkState,
-    LinkView, ManagerState, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, PublishError, Quantiles, Reason,
-    Receipt, Received, Receiver, Reply, RequestError, ResendError, Sender, Subscription, Topology, TryPublishError,
+    Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, GroupName,
+    GroupView, Health, History, HistoryView, Limits, LinkState, LinkView, ManagerState, Missed, NodeView, Opened,
+    OpenedTunnel, Options, Overflow, Phase, Position, PublishError, Quantiles, Reason, Receipt, Received, Receiver,
+    Recorded, Replay, Reply, RequestError, ResendError, Sender, Since, Subscription, Topology, TryPublishError,
     TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
 };
 /// What is sent at times: entries, and the events of a [`Scheduler`].
@@ -91,9 +95,9 @@ pub use edri_events::__private;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Accepted, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
-        HandleConcurrent, Manager, Namespace, Node, Options, Overflow, Placement, PublishError, RequestError, Restart,
-        Retry, Scheduler, Store, TunnelError, Worker, data, event,
+        Accepted, Access, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
+        HandleConcurrent, History, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Permissions, Placement,
+        PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

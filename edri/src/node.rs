@@ -7,7 +7,7 @@ use edri_api::{Api, Gateway};
 use edri_connector::{Connector, Links};
 use edri_events::{ManagerName, NodeName};
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
-use edri_router::{Account, Bus, Control, Group, GroupName, Phase, Reason, Router, Topology};
+use edri_router::{Account, Bus, Control, DeclareError, Group, GroupName, History, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -92,11 +92,15 @@ impl Node {
     pub(crate) async fn begin(
         &self,
         prepared: Vec<Prepared>,
+        histories: Vec<(String, History)>,
         connector: Option<Connector>,
         expects: &[NodeName],
         api: Option<Api>,
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
+        for (pattern, history) in histories {
+            router.add_history(&pattern, history).await?;
+        }
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
         // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
         match connector {
@@ -204,6 +208,30 @@ impl Node {
             }
             tokio::time::sleep(REST_POLL).await;
         }
+    }
+
+    /// Begins to keep a history of the events that `pattern` selects, as [`App::history`](crate::App::history) does, from now
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`]: there is one of exactly this pattern, the text is no pattern, or a limit is reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped the history may be there or not.
+    pub async fn add_history(&self, pattern: &str, history: History) -> Result<(), DeclareError> {
+        self.inner.router.add_history(pattern, history).await
+    }
+
+    /// Ends the history of exactly this pattern; whether there was one. Its subscribers can read what it has, and then learn
+    /// that it is the end.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`]: the text is no pattern, or the node has stopped.
+    pub async fn remove_history(&self, pattern: &str) -> Result<bool, DeclareError> {
+        self.inner.router.remove_history(pattern).await
     }
 
     /// Adds a manager while the node runs. Once this returns, its workers take events.

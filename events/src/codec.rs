@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 /// How a payload is written.
@@ -94,29 +95,46 @@ impl Encoding {
     ///
     /// [`CodecError::Decode`] when the bytes are not a `T`.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
-        let fail = |source| CodecError::Decode { type_name: std::any::type_name::<T>(), encoding: self, source };
+        self.read(bytes, PhantomData, std::any::type_name::<T>()).map_err(|error| in_field::<T>(error, bytes))
+    }
+
+    /// As [`Encoding::decode`], but what is made of the value is `seed`'s affair; so one can look at a part of it without
+    /// building the rest. `what` is what errors call it.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when the bytes are malformed, or `seed` refuses them.
+    pub fn read<'de, S: DeserializeSeed<'de>>(
+        self,
+        bytes: &'de [u8],
+        seed: S,
+        what: &'static str,
+    ) -> Result<S::Value, CodecError> {
+        let fail = |source| CodecError::Decode { type_name: what, encoding: self, source };
         match self {
             Self::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
                 reader.set_max_depth(NESTING_MAX);
-                let value = T::deserialize(&mut reader).map_err(|e| fail(in_field::<T>(self, bytes, e)))?;
+                let value = seed.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
                 // The reader does not tell where it is, but only at the end of the bytes does it find no marker.
                 match <()>::deserialize(&mut reader) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
                     _ => Err(fail(Box::<dyn Error + Send + Sync>::from("bytes after the value").into())),
                 }
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(|e| fail(in_field::<T>(self, bytes, e))),
+            Self::Json => {
+                let mut reader = serde_json::Deserializer::from_slice(bytes);
+                let value = seed.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))?;
+                reader.end().map_err(|e| fail(Arc::new(e)))?;
+                Ok(value)
+            }
         }
     }
 }
 
-/// What the codec says, and in which field: the bytes are read again, for only the slow reader knows where it is.
-fn in_field<T: DeserializeOwned>(
-    encoding: Encoding,
-    bytes: &[u8],
-    error: impl Error + Send + Sync + 'static,
-) -> Arc<dyn Error + Send + Sync> {
+/// The error with the field that it is about: the bytes are read again, for only the slow reader knows where it is.
+fn in_field<T: DeserializeOwned>(error: CodecError, bytes: &[u8]) -> CodecError {
+    let CodecError::Decode { type_name, encoding, source } = error else { return error };
     let path = match encoding {
         Encoding::MessagePack => {
             let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -128,7 +146,7 @@ fn in_field<T: DeserializeOwned>(
             serde_path_to_error::deserialize::<_, T>(&mut reader).err().map(|error| error.path().to_string())
         }
     };
-    let text = error.to_string();
+    let text = source.to_string();
     let path = path.filter(|path| path != ".").unwrap_or_default();
     // A field that is not there has no place; serde names it in its text.
     let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')).map(|(name, _)| name);
@@ -138,10 +156,10 @@ fn in_field<T: DeserializeOwned>(
         None => path,
     };
     if field.is_empty() {
-        Arc::new(error)
-    } else {
-        Box::<dyn Error + Send + Sync>::from(format!("in `{field}`: {text}")).into()
+        return CodecError::Decode { type_name, encoding, source };
     }
+    let source = Box::<dyn Error + Send + Sync>::from(format!("in `{field}`: {text}")).into();
+    CodecError::Decode { type_name, encoding, source }
 }
 
 /// The longest value that is copied out of [`SCRATCH`].

@@ -357,6 +357,20 @@ impl Envelope {
         Ok(Self(Parts::new(head, Encoded { body, decoded: OnceLock::new() })))
     }
 
+    /// The same event, holding no more memory than its own: a payload that came as bytes may be a part of a larger buffer, as
+    /// of a packet with other events in it, and is copied.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let payload: &dyn Any = &self.0.payload;
+        match payload.downcast_ref::<Encoded>() {
+            None => self.clone(),
+            Some(encoded) => {
+                let body = Body::new(encoded.body.encoding, Bytes::copy_from_slice(&encoded.body.bytes));
+                Self(Parts::new(self.head().clone(), Encoded { body, decoded: OnceLock::new() }))
+            }
+        }
+    }
+
     /// The payload's bytes as a [`Body`]: as they came if the event came as bytes, otherwise in `encoding`.
     ///
     /// # Errors
@@ -409,6 +423,9 @@ impl Headers {
     pub const COUNT_MAX: usize = 64;
     /// The longest name and value of a header together, in bytes.
     pub const BYTES_MAX: usize = 8 * 1024;
+
+    /// The header that names who sent an event from outside, by its token. Only a gateway sets it.
+    pub const CALLER: &str = "edri-caller";
 
     /// Sets a header.
     ///

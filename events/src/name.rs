@@ -248,6 +248,21 @@ impl Pattern {
         }
         segments.next().is_none()
     }
+
+    /// Whether the pattern selects every name that `other` selects.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut others = other.text.split('.');
+        for wanted in self.text.split('.') {
+            match (wanted, others.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(segment)) if segment != ">" => {}
+                (wanted, Some(segment)) if wanted == segment => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
+    }
 }
 
 impl From<EventName> for Pattern {
@@ -320,6 +335,29 @@ mod tests {
         check("a.>", "a.b.c", true);
         check(">", "a.b.c", true);
         check("*", "a.b", false);
+    }
+
+    #[test]
+    fn a_pattern_covers_another_when_it_selects_all_of_its_names() {
+        let all = |choices: &[&str], longest: usize| {
+            let mut texts: Vec<String> = choices.iter().map(|&choice| choice.to_owned()).collect();
+            for _ in 1..longest {
+                let longer = texts.iter().flat_map(|text| choices.iter().map(move |choice| format!("{text}.{choice}")));
+                texts = choices.iter().map(|&choice| choice.to_owned()).chain(longer).collect();
+            }
+            texts
+        };
+        // `c` stands for every segment that no pattern names.
+        let names = all(&["a", "b", "c"], 4);
+        let patterns: Vec<_> =
+            all(&["a", "b", "*", ">"], 3).iter().filter_map(|pattern| Pattern::new(pattern).ok()).collect();
+        assert!(patterns.len() > 40);
+        for one in &patterns {
+            for other in &patterns {
+                let expect = names.iter().filter(|name| other.matches(name)).all(|name| one.matches(name));
+                assert_eq!(one.covers(other), expect, "{one} covers {other}");
+            }
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::bus::check_kind;
 use crate::circle::Waits;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
+use crate::history::Histories;
 use crate::interest::Follow;
 use crate::known::Known;
 use crate::letters::{DeadLetter, Letters, Reason};
@@ -70,6 +71,7 @@ pub(crate) struct Core {
     announced: AtomicU64,
     pub(crate) arriving: Arriving,
     pub(crate) known: Known,
+    pub(crate) histories: Histories,
     // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
     groups: Mutex<Groups>,
 }
@@ -125,6 +127,7 @@ impl Core {
             announced: AtomicU64::new(0),
             arriving: Arriving::default(),
             known: Known::default(),
+            histories: Histories::default(),
             groups: Mutex::default(),
         })
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use edri_events::{CodecError, EventName, Failure, HeadersError, Incompatible, Kind, ManagerName, NameError};
+use edri_events::{CodecError, EventName, Failure, HeadersError, Incompatible, Kind, ManagerName, NameError, Pattern};
 
 use crate::{GroupName, Receipt};
 
@@ -194,6 +194,20 @@ pub enum DeclareError {
     /// A process worker does not see who handles an event.
     #[error("a process worker does not see who handles an event: wait for that in the node's program")]
     NoView,
+    /// No history of this node has all the events that a subscriber asks to have from the past on.
+    #[error(
+        "no history of this node covers `{0}`: give it one with `App::history` or `Node::add_history`, or subscribe without \
+         `since` and `last`"
+    )]
+    NoHistory(Pattern),
+    /// The node has a history of this name or pattern already.
+    #[error("`{0}` has a history already: remove that one first, or leave it as it is")]
+    HistoryExists(Pattern),
+    /// A subscriber of a history has been given places or a policy for an inbox.
+    #[error(
+        "a subscription with `since` or `last` reads the history and has no inbox: leave out `capacity` and `overflow`"
+    )]
+    NoInbox,
     /// What another process says of the event.
     #[error("{message}")]
     Elsewhere {
@@ -216,7 +230,9 @@ impl DeclareError {
             Self::Headers(_) => "invalid_headers",
             Self::Limit { .. } => "overloaded",
             Self::Stopping => "stopping",
-            Self::NoSubscriptions | Self::NoView => "unsupported",
+            Self::NoSubscriptions | Self::NoView | Self::NoInbox => "unsupported",
+            Self::NoHistory(_) => "no_history",
+            Self::HistoryExists(_) => "history_exists",
             Self::Elsewhere { code, .. } => code,
         }
     }

@@ -15,12 +15,14 @@ mod arrive;
 mod beyond;
 mod bus;
 mod circle;
+mod conditions;
 mod control;
 mod core;
 mod delivery;
 mod error;
 mod group;
 mod group_name;
+mod history;
 mod interest;
 mod known;
 mod letters;
@@ -49,16 +51,20 @@ pub use account::Account;
 pub use arrive::{Arrival, Arrived};
 pub use beyond::{Beyond, LinkState, LinkView, NodeView};
 pub use bus::{Bus, Options, Receipt, ResendError};
+pub use conditions::{Conditions, ConditionsError};
 pub use control::Control;
 pub use core::Phase;
 pub use delivery::{Delivery, Offer, ReplyTo};
 pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
 pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 pub use group_name::GroupName;
+pub use history::{History, Missed, Position, Recorded, Replay, Since};
 pub use interest::{Interest, InterestFeed};
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
-    EVENT_NAMES_MAX, FIGURES_MAX, INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
+    CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_VALUES_MAX, CONDITIONS_MAX, EVENT_NAMES_MAX, FIGURES_MAX,
+    HISTORIES_MAX, HISTORY_BYTES_DEFAULT, HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX, HISTORY_READERS_MAX,
+    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
 };
 pub use pending::{Forgone, Outcome, Ticket};
 pub use relay::{Relay, Relayed};
@@ -70,7 +76,7 @@ pub use table::Predicate;
 pub use tap::{Tap, Tapped};
 pub use timing::Quantiles;
 pub use told::{Told, ToldWait};
-pub use topology::{GroupView, Topology, WorkerView};
+pub use topology::{GroupView, HistoryView, Topology, WorkerView};
 #[doc(hidden)]
 pub use tunnel::from_elsewhere;
 pub use tunnel::{

@@ -14,12 +14,33 @@ pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
 pub const INSTANCES_MAX: usize = 4096;
 /// The most figures one worker may report.
 pub const FIGURES_MAX: usize = 64;
+/// The most conditions on fields that one subscription may have.
+pub const CONDITIONS_MAX: usize = 64;
+/// The most values that the conditions of one subscription may compare with.
+pub const CONDITION_VALUES_MAX: usize = 1024;
+/// The most names on the way to a field that conditions ask for.
+pub const CONDITION_DEPTH_MAX: usize = 16;
+/// The longest that names and texts in the conditions of one subscription may be together, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1 << 16;
+/// The most histories of a node.
+pub const HISTORIES_MAX: usize = 1024;
+/// The most events that one history may keep.
+pub const HISTORY_EVENTS_MAX: usize = 1 << 20;
+/// The events that a history keeps when nothing is said.
+pub const HISTORY_EVENTS_DEFAULT: usize = 1024;
+/// The bytes that a history keeps when nothing is said.
+pub const HISTORY_BYTES_DEFAULT: usize = 4 << 20;
+/// The most subscribers that one history has at a time.
+pub const HISTORY_READERS_MAX: usize = 1 << 16;
+/// What an event in a history weighs beside its payload, key and headers, in bytes: about what an envelope takes.
+pub(crate) const HISTORY_EVENT_BYTES: usize = 512;
 /// The most names of events from other nodes that are remembered without being declared here; further ones still come.
 pub(crate) const ARRIVING_NAMES_MAX: usize = 1 << 16;
 /// One event in so many has its way timed.
 pub(crate) const TIMED_ONE_IN: u64 = 128;
 
 const _: () = assert!(INBOX_CAPACITY_DEFAULT <= INBOX_CAPACITY_MAX);
+const _: () = assert!(HISTORY_EVENTS_DEFAULT <= HISTORY_EVENTS_MAX);
 const _: () = assert!(ARRIVING_NAMES_MAX <= EVENT_NAMES_MAX);
 const _: () = assert!(TIMED_ONE_IN.is_power_of_two());
 

@@ -18,12 +18,13 @@ use crate::actor::Change;
 use crate::bus::Bus;
 use crate::core::Core;
 use crate::group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
+use crate::history::{Recorder, Start};
 use crate::letters::Reason;
 use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
 use crate::status::Ended;
 use crate::table::Predicate;
 use crate::uplink::Wanted;
-use crate::{DeclareError, GroupName};
+use crate::{Conditions, DeclareError, GroupName};
 
 /// Which events somebody wants.
 #[derive(Clone)]
@@ -43,6 +44,18 @@ impl Selection {
     #[must_use]
     pub fn new(pattern: Pattern) -> Self {
         Self { pattern, key: None, predicate: None, handler: 0 }
+    }
+
+    /// Whether it selects this event.
+    pub(crate) fn selects(&self, envelope: &Envelope) -> bool {
+        self.pattern.matches(envelope.name())
+            && self.key.as_ref().is_none_or(|wanted| envelope.with_key(|key| key == Some(&**wanted)))
+            && self.predicate.as_ref().is_none_or(|predicate| predicate(envelope))
+    }
+
+    /// Whether it selects every event that the pattern does, whatever its key and payload.
+    pub(crate) fn selects_all_of(&self, pattern: &Pattern) -> bool {
+        self.key.is_none() && self.predicate.is_none() && self.pattern.covers(pattern)
     }
 }
 
@@ -70,8 +83,10 @@ pub struct Subscribe<S> {
     bus: Bus,
     declare: Option<DescriptorRef>,
     selection: Result<Selection, DeclareError>,
-    capacity: usize,
-    overflow: Overflow,
+    capacity: Option<usize>,
+    overflow: Option<Overflow>,
+    /// Where it begins, when that is in the past.
+    begin: Option<Start>,
     stream: PhantomData<fn() -> S>,
 }
 
@@ -81,10 +96,34 @@ impl<S> Subscribe<S> {
             bus,
             declare,
             selection: pattern.map(Selection::new),
-            capacity: INBOX_CAPACITY_DEFAULT,
-            overflow: Overflow::Wait,
+            capacity: None,
+            overflow: None,
+            begin: None,
             stream: PhantomData,
         }
+    }
+
+    pub(crate) fn beginning<T>(self, start: Start) -> Subscribe<T> {
+        let Self { bus, declare, selection, capacity, overflow, .. } = self;
+        Subscribe { bus, declare, selection, capacity, overflow, begin: Some(start), stream: PhantomData }
+    }
+
+    /// The history that a subscription which begins in the past reads, what it wants of it, and where it begins.
+    pub(crate) async fn history(self) -> Result<(Arc<Recorder>, Selection, Start), DeclareError> {
+        let selection = self.selection?;
+        let core = &self.bus.core;
+        if core.uplink().is_some() {
+            return Err(DeclareError::NoSubscriptions);
+        }
+        if self.capacity.is_some() || self.overflow.is_some() {
+            return Err(DeclareError::NoInbox);
+        }
+        let history = core.histories.covering(&selection.pattern);
+        let history = history.ok_or_else(|| DeclareError::NoHistory(selection.pattern.clone()))?;
+        if let Some(descriptor) = self.declare {
+            core.declare(descriptor).await?;
+        }
+        Ok((history, selection, self.begin.unwrap_or(Start::Last(0))))
     }
 
     /// Only events with this key.
@@ -97,25 +136,42 @@ impl<S> Subscribe<S> {
 
     /// The places of the subscription's inbox, at least one.
     pub fn capacity(mut self, places: usize) -> Self {
-        self.capacity = places.clamp(1, INBOX_CAPACITY_MAX);
+        self.capacity = Some(places.clamp(1, INBOX_CAPACITY_MAX));
         self
     }
 
     /// What happens when the inbox is full. By default publishers wait, so a subscription that is not read holds them
-    /// up.
+    /// up. One that reads a history has no inbox: with this or with places for it, it is refused.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
+        self.overflow = Some(overflow);
         self
     }
 
-    fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+    /// Only events for whose payload all these conditions hold. They are looked at where the event is published, or where a
+    /// history is read; a payload that cannot be read is left out.
+    pub fn conditions(self, conditions: Conditions) -> Self {
+        if conditions.is_empty() {
+            return self;
+        }
+        self.predicate(move |envelope| {
+            conditions.hold(envelope).unwrap_or_else(|error| {
+                tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                false
+            })
+        })
+    }
+
+    /// Only events that `wants` wants too.
+    pub(crate) fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
         if let Ok(selection) = &mut self.selection {
+            let earlier = selection.predicate.take();
             // It runs in the publisher: its panic must not become the publisher's.
             selection.predicate = Some(Arc::new(move |envelope: &Envelope| {
-                catch_unwind(AssertUnwindSafe(|| wants(envelope))).unwrap_or_else(|_| {
-                    tracing::error!(event = %envelope.name(), "a subscription's filter panicked; the event is left out");
-                    false
-                })
+                earlier.as_ref().is_none_or(|earlier| earlier(envelope))
+                    && catch_unwind(AssertUnwindSafe(|| wants(envelope))).unwrap_or_else(|_| {
+                        tracing::error!(event = %envelope.name(), "a subscription's filter panicked; the event is left out");
+                        false
+                    })
             }));
         }
         self
@@ -127,21 +183,21 @@ impl<S> Subscribe<S> {
             shared: false,
             name: next_subscription(),
             spread: Spread::Compete,
-            capacity: self.capacity,
-            overflow: self.overflow,
+            capacity: self.capacity.unwrap_or(INBOX_CAPACITY_DEFAULT),
+            overflow: self.overflow.unwrap_or_default(),
             handlers: Vec::new(),
         });
         let core = self.bus.core;
-        // From here on, dropping ends it, also while the router is being told.
         if let Some(uplink) = core.uplink() {
             if let Some(event) = &self.declare {
                 uplink.declare(event)?;
             }
             let Selection { pattern, key, predicate, .. } = selection;
-            let wanted = Wanted { pattern, key, capacity: self.capacity, group: Arc::clone(&group) };
+            let wanted = Wanted { pattern, key, capacity: group.capacity(), group: Arc::clone(&group) };
             group.set_source(uplink.subscribe(wanted).await?);
             return Ok(RawSubscription { consumer: group.consume(0), core, group, wants: predicate });
         }
+        // From here on, dropping ends it, also while the router is being told.
         let subscription = RawSubscription { consumer: group.consume(0), core: Arc::clone(&core), group, wants: None };
         core.add_group(&subscription.group);
         core.change(Change {
@@ -155,14 +211,16 @@ impl<S> Subscribe<S> {
 }
 
 impl<E: Notification> Subscribe<Subscription<E>> {
-    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick. Of several, all must want
+    /// an event.
     pub fn filter(self, wants: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         self.predicate(move |envelope| envelope.payload::<E>().is_ok_and(&wants))
     }
 }
 
 impl Subscribe<UntypedSubscription> {
-    /// Only events that `wants` wants. It runs where the event is published, so it must be quick.
+    /// Only events that `wants` wants. It runs where the event is published, so it must be quick. Of several, all must want
+    /// an event.
     pub fn filter(self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
         self.predicate(wants)
     }
@@ -250,12 +308,9 @@ impl<E: Notification> Stream for Subscription<E> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received<E>>> {
         loop {
             let Some(envelope) = std::task::ready!(self.raw.poll_next(cx)) else { return Poll::Ready(None) };
-            match envelope.payload::<E>() {
-                Ok(_) => return Poll::Ready(Some(Received { envelope, event: PhantomData })),
-                Err(error) => {
-                    tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
-                    self.raw.group.miss();
-                }
+            match Received::new(envelope) {
+                Ok(received) => return Poll::Ready(Some(received)),
+                Err(()) => self.raw.group.miss(),
             }
         }
     }
@@ -269,6 +324,17 @@ pub struct Received<E> {
 }
 
 impl<E: Notification> Received<E> {
+    /// The event of this envelope, if its payload is one; otherwise the log has a line of it.
+    pub(crate) fn new(envelope: Envelope) -> Result<Self, ()> {
+        match envelope.payload::<E>() {
+            Ok(_) => Ok(Self { envelope, event: PhantomData }),
+            Err(error) => {
+                tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                Err(())
+            }
+        }
+    }
+
     /// The event with its id, origin, headers and trace.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use edri_events::{Incarnation, NodeName};
+use edri_events::{Incarnation, NodeName, Pattern};
 use serde::Serialize;
 
 use crate::core::{Core, Phase};
 use crate::group::{Group, Overflow};
+use crate::history::{Figures, Recorder};
 use crate::status::{Health, ManagerState, WorkerState, WorkerStatus};
 use crate::timing::{Quantiles, Timing};
 use crate::{Account, GroupName, LinkView, NodeView};
@@ -40,6 +41,9 @@ pub struct Topology {
     pub managers: Vec<GroupView>,
     /// The subscriptions, oldest first.
     pub subscriptions: Vec<GroupView>,
+    /// The histories, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histories: Vec<HistoryView>,
     /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<GroupView>,
@@ -83,6 +87,32 @@ pub struct GroupView {
     pub workers: Vec<WorkerView>,
 }
 
+/// A history at one moment.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct HistoryView {
+    /// The name, or the pattern of the names, of its events.
+    pub pattern: Pattern,
+    /// How many events it keeps.
+    pub events: usize,
+    /// At most how many.
+    pub events_max: usize,
+    /// What they weigh, in bytes.
+    pub bytes: usize,
+    /// At most how much.
+    pub bytes_max: usize,
+    /// How long ago the oldest of them came, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<f64>,
+    /// How long it keeps an event at most, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_max_s: Option<f64>,
+    /// How many events it has ever had.
+    pub recorded: u64,
+    /// How many subscriptions read it.
+    pub readers: usize,
+}
+
 /// A worker instance at one moment.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -113,7 +143,7 @@ pub struct WorkerView {
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
-        for group in core.groups().into_iter().filter(|group| group.has_joined()) {
+        for group in core.groups().into_iter().filter(|group| group.has_joined() && group.recorder().is_none()) {
             match group.name() {
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,
@@ -134,6 +164,7 @@ impl Topology {
             events: core.snapshot().descriptors().count(),
             managers,
             subscriptions,
+            histories: core.histories.list().iter().map(|history| HistoryView::of(history)).collect(),
             remote,
             nodes: core.beyond().map(|beyond| beyond.nodes()).unwrap_or_default(),
             links: core.beyond().map(|beyond| beyond.links()).unwrap_or_default(),
@@ -163,6 +194,24 @@ impl GroupView {
             queued: Timing::quantiles(workers.iter().map(|worker| &worker.queued)),
             handling: Timing::quantiles(workers.iter().map(|worker| &worker.handling)),
             workers: workers.iter().map(|worker| WorkerView::of(worker)).collect(),
+        }
+    }
+}
+
+impl HistoryView {
+    fn of(recorder: &Recorder) -> Self {
+        let Figures { pattern, bounds, events, bytes, oldest, recorded, readers } = recorder.figures();
+        let (events_max, bytes_max, age_max) = bounds.bounds();
+        Self {
+            pattern,
+            events,
+            events_max,
+            bytes,
+            bytes_max,
+            oldest_s: oldest.map(|at| at.elapsed().as_secs_f64()),
+            age_max_s: age_max.map(|age| age.as_secs_f64()),
+            recorded,
+            readers,
         }
     }
 }

@@ -49,11 +49,12 @@ pub(crate) async fn ask(node: &Node, line: &str, headers: &[(&str, &str)], body:
         let stream = TcpStream::connect(address).await.expect("connects");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes hands");
-        let driving = tokio::spawn(connection);
+        // Ends with the client, as a process would.
+        let mut driving = tokio::task::JoinSet::new();
+        driving.spawn(connection);
         let response: Response<_> = sender.send_request(request).await.expect("is answered");
         let (head, body) = response.into_parts();
         let body = body.collect().await.expect("comes whole").to_bytes();
-        driving.abort();
         Answer { status: head.status, headers: head.headers, body }
     })
     .await

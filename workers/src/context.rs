@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use edri_events::{Address, Body, Envelope, Event, Failure, ManagerName, Notification, Request, TraceContext, Tunnel};
+use edri_events::{
+    Address, Body, Envelope, Event, Failure, Headers, ManagerName, Notification, Request, TraceContext, Tunnel,
+};
 use edri_router::{
     Accepted, Bus, Deferred, Delivery, GroupRef, Health, Offer, OpenedTunnel, PublishError, Receipt, Reply, ReplyTo,
     RequestError, Router, Ticket, TryPublishError, WorkerStatus,
@@ -142,6 +144,13 @@ impl Context {
     #[must_use]
     pub fn envelope(&self) -> Option<&Envelope> {
         self.hand.as_ref().map(|hand| &hand.envelope)
+    }
+
+    /// Who sent the event from outside, through the gateway of a node: the name in its token. `None` when it came from within,
+    /// or from somebody without a token.
+    #[must_use]
+    pub fn caller(&self) -> Option<&str> {
+        self.envelope()?.header(Headers::CALLER)
     }
 
     /// Which try at the event this is, from 1.

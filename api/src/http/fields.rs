@@ -148,9 +148,6 @@ fn to_value(root: &Value, schema: Option<&Value>, texts: &[Cow<'_, str>]) -> Res
     if types.object {
         return serde_json::from_str(text).map_err(|error| format!("it takes JSON: {error}"));
     }
-    if types.null && text.is_empty() && !types.string {
-        return Ok(Value::Null);
-    }
     if types.string || !types.any() {
         return Ok(Value::String(text.to_string()));
     }
@@ -175,7 +172,6 @@ struct Types {
     integer: bool,
     number: bool,
     boolean: bool,
-    null: bool,
     array: bool,
     object: bool,
 }
@@ -188,8 +184,8 @@ impl Types {
     }
 
     fn any(&self) -> bool {
-        let Self { string, integer, number, boolean, null, array, object } = self;
-        *string || *integer || *number || *boolean || *null || *array || *object
+        let Self { string, integer, number, boolean, array, object } = self;
+        *string || *integer || *number || *boolean || *array || *object
     }
 
     fn add(&mut self, root: &Value, schema: &Value, depth: usize) {
@@ -204,7 +200,6 @@ impl Types {
             match value {
                 Value::String(_) => self.string = true,
                 Value::Bool(_) => self.boolean = true,
-                Value::Null => self.null = true,
                 Value::Number(_) => self.number = true,
                 _ => {}
             }
@@ -221,7 +216,6 @@ impl Types {
             "integer" => self.integer = true,
             "number" => (self.number, self.integer) = (true, true),
             "boolean" => self.boolean = true,
-            "null" => self.null = true,
             "array" => self.array = true,
             "object" => self.object = true,
             _ => {}

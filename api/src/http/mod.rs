@@ -3,77 +3,111 @@
 mod call;
 mod fields;
 mod negotiate;
+mod tunnel;
 
-use std::net::SocketAddr;
+pub(crate) use tunnel::Form;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use edri_router::Phase;
+use axum::{Extension, Router};
+use edri_events::Kind;
+use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
-use tower::Service;
+use tower::ServiceExt;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
 
-use crate::exposed::Found;
+use crate::exposed::{Found, Reachable};
 use crate::gateway::Shared;
+use crate::metrics;
 use crate::problem::Problem;
+use crate::{Verb, openapi, sse};
 
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remote(pub(crate) SocketAddr);
 
 /// Everything that the gateway answers.
-pub(crate) fn router(shared: Arc<Shared>, _stopping: watch::Receiver<bool>) -> Router {
+pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs))
+        .route("/metrics", get(node_metrics))
+        .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
         .route("/events/{name}", post(by_name))
         .route("/ws", get(crate::websocket::upgrade))
         .fallback(by_path)
         .with_state(shared)
-}
-
-/// The router for one connection: its requests know where they come from.
-#[derive(Clone)]
-pub(crate) struct Connected {
-    router: Router,
-    remote: Remote,
-}
-
-impl Connected {
-    pub(crate) fn new(router: Router, remote: SocketAddr) -> Self {
-        Self { router, remote: Remote(remote) }
-    }
-}
-
-impl Service<Request<hyper::body::Incoming>> for Connected {
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = <Router as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        <Router as Service<Request<Body>>>::poll_ready(&mut self.router, cx)
-    }
-
-    fn call(&mut self, request: Request<hyper::body::Incoming>) -> Self::Future {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.remote);
-        self.router.call(request)
-    }
+        .layer(CompressionLayer::new().compress_when(Compressible))
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let not_yet = |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).into_response();
     match shared.router.phase() {
-        Phase::Running if shared.ready.load(Ordering::Acquire) => "ready\n".into_response(),
+        Phase::Running if shared.ready.load(Ordering::Acquire) => match failed_managers(&shared) {
+            failed if failed.is_empty() => "ready\n".into_response(),
+            failed => not_yet("failed", &format!("these managers have failed: {}", failed.join(", "))),
+        },
         Phase::Running => not_yet("starting", "the node is starting"),
         _ => not_yet("stopping", "the node is stopping"),
     }
+}
+
+fn failed_managers(shared: &Shared) -> Vec<String> {
+    let managers = shared.router.bus().topology().managers;
+    let failed = managers.iter().filter(|manager| manager.state == ManagerState::Failed);
+    failed.map(|manager| manager.name.to_string()).collect()
+}
+
+async fn node_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let from = head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip());
+    if !shared.access.may_read_metrics(&caller, from) {
+        let detail = "the metrics are for tokens with this permission (`Permissions::metrics`)";
+        return match caller.name() {
+            Some(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response(),
+            None => Problem::unauthorized(detail).into_response(),
+        };
+    }
+    let text = metrics::write(&shared.metrics, &shared.router.bus().topology());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// What the caller may reach, for programs.
+async fn openapi(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let table = shared.exposed.table();
+    let may = |event: &&Reachable| {
+        let verb = if event.descriptor.kind() == Kind::Notification { Verb::Publish } else { Verb::Request };
+        caller.may(verb, event.descriptor.name())
+    };
+    let document =
+        openapi::document(shared.router.node().as_str(), table.events().filter(may), !shared.access.is_open());
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
+}
+
+/// What the caller may reach, for people: a page that reads the document.
+async fn docs() -> Response<Body> {
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("../docs.html")).into_response()
 }
 
 async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, request: Request) -> Response<Body> {
@@ -95,9 +129,38 @@ async fn by_path(State(shared): State<Arc<Shared>>, request: Request) -> Respons
             (event, places)
         }
         Found::OtherMethods(methods) => return call::other_methods(request.method(), methods),
+        Found::Nothing if shared.files.is_some() => return file(&shared, request).await,
         Found::Nothing => {
             return Problem::not_found(format!("nothing is at `{}`", request.uri().path())).into_response();
         }
     };
     call::answer(&shared, event, places, request).await
+}
+
+/// A file, where no event has a route.
+async fn file(shared: &Shared, request: Request) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let nothing = || Problem::not_found(format!("nothing is at `{path}`")).into_response();
+    let Some(files) = &shared.files else { return nothing() };
+    match files.clone().oneshot(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => nothing(),
+        Ok(response) => response.map(Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// Which answers are worth compressing: texts, of which no part was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Compressible;
+
+impl Predicate for Compressible {
+    fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
+        let headers = response.headers();
+        let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+        let is_text = media.starts_with("text/") && !media.starts_with("text/event-stream")
+            || ["json", "javascript", "xml"].iter().any(|kind| media.contains(kind)) && !media.contains("ndjson");
+        // What is shorter than a packet does not arrive earlier.
+        let is_long = response.body().size_hint().upper().is_none_or(|bytes| bytes > 1024);
+        is_text && is_long && !headers.contains_key(header::CONTENT_RANGE)
+    }
 }

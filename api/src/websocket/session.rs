@@ -11,7 +11,7 @@ use edri_events::{EventName, Headers, Kind, Pattern};
 use edri_protocol::limits::{CALL_MAX, FRAME_BYTES_MAX};
 use edri_protocol::resume::{Received, Sent};
 use edri_protocol::{Ack, Bye, Call, Cancel, Fault, Frame, PREFIX_BYTES, Ping, Pong, Response, Subscribe, Unsubscribe};
-use edri_router::{Bus, Selection};
+use edri_router::{Bus, Conditions, Selection};
 use edri_workers::wire::{Admit, Calls, Peer, Refused, fault, respond_error};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -24,8 +24,6 @@ use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_
 use crate::gateway::Shared;
 use crate::{Caller, Verb};
 
-/// The header of an event that names who sent it from outside.
-const CALLER: &str = "edri-caller";
 /// What the names of headers begin with that cannot be set from outside.
 const RESERVED: &str = "edri-";
 /// How many messages are read before other things have their turn.
@@ -541,9 +539,13 @@ impl Session {
         if self.feeds.len() >= limits.subscriptions {
             return Err(("overloaded", format!("a client has at most {} subscriptions", limits.subscriptions)));
         }
-        if conditions.is_some() {
-            return Err(("unsupported", "conditions come later".to_owned()));
-        }
+        let conditions = match conditions {
+            None => None,
+            Some(conditions) => {
+                let read = conditions.encoding().decode::<Conditions>(conditions.bytes());
+                Some(read.map_err(|error| ("invalid_conditions", error.to_string()))?)
+            }
+        };
         let pattern = Pattern::new(&select).map_err(|error| ("invalid_name", error.to_string()))?;
         let mut selection = Selection::new(pattern);
         selection.key = key.map(|key| Arc::from(&*key));
@@ -555,6 +557,14 @@ impl Session {
             selection.predicate = Some(Arc::new(move |envelope| {
                 let name = envelope.name();
                 shared.exposed.table().event(name).is_some() && caller.may(Verb::Subscribe, name)
+            }));
+        }
+        if let Some(conditions) = conditions.filter(|conditions| !conditions.is_empty()) {
+            let permitted = selection.predicate.take();
+            selection.predicate = Some(Arc::new(move |envelope| {
+                // A payload that cannot be read is left out.
+                permitted.as_ref().is_none_or(|permitted| permitted(envelope))
+                    && conditions.hold(envelope).unwrap_or(false)
             }));
         }
         let most = limits.subscription_events;
@@ -595,7 +605,7 @@ fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
             return Err(("invalid_headers".into(), message));
         }
         if let Some(name) = caller.name() {
-            headers.insert(CALLER, name).map_err(|error| ("invalid_headers".into(), error.to_string()))?;
+            headers.insert(Headers::CALLER, name).map_err(|error| ("invalid_headers".into(), error.to_string()))?;
         }
         Ok(())
     })

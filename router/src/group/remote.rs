@@ -3,9 +3,8 @@
 //! The inbox is the backlog that waits until the node takes more. While the node cannot be reached nobody waits for room
 //! in it, for that might last: what finds none is a dead letter.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use edri_events::NodeName;
 

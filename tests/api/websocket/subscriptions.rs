@@ -43,6 +43,22 @@ async fn events_come_by_name_pattern_and_key() {
 }
 
 #[tokio::test]
+async fn conditions_select_by_fields_of_the_payload() {
+    let node = node(gateway()).await;
+    let mut socket = Socket::to(&node).await;
+    let conditions = json!({"number": {"gte": 3, "lt": 5}});
+    socket.subscribe(json!({"id": 1, "select": "api.feed.*", "conditions": conditions})).await;
+    for number in 0..9 {
+        node.bus().publish(tick(number)).await.expect("published");
+    }
+    assert_eq!(numbers(&mut socket, 1, 2).await, [3, 4]);
+    let wrong = json!({"number": {"about": 3}});
+    socket.send(json!({"subscribe": {"id": 3, "select": "api.feed.*", "conditions": wrong}})).await;
+    assert_eq!(socket.response(3).await["error"]["code"], "invalid_conditions");
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_pattern_selects_nothing_that_is_not_exposed() {
     let node = node(gateway()).await;
     let mut socket = Socket::to(&node).await;

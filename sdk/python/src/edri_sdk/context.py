@@ -108,6 +108,11 @@ class _About:
         return self._fields.get("headers") or {}
 
     @property
+    def caller(self) -> Optional[str]:
+        """Who sent the event from outside, by the name in its token. None: it came from within, or from somebody without one."""
+        return self.headers.get("edri-caller")
+
+    @property
     def attempt(self) -> int:
         """Which try at the event this is, from 1; 0 when none is in hand."""
         return int(self._fields.get("tried") or 0) + 1 if self._fields else 0

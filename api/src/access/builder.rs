@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use super::permissions::{Granted, Permissions};
+use super::token::Known;
+use super::{AccessError, Guard, Jwt};
+
+/// The most tokens known by their hashes: each is compared with every token that comes.
+const TOKENS_MAX: usize = 1_024;
+/// The most places that sign tokens.
+const ISSUERS_MAX: usize = 16;
+
+/// Who is let in, and what each may do. A gateway without it is open to everybody who reaches its address, which is for an
+/// address like `127.0.0.1`. With it, somebody without a token may do nothing but what [`Access::anonymous`] says.
+///
+/// ```
+/// # use edri_api::{Access, Jwt, Permissions};
+/// let access = Access::new()
+///     .token(
+///         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+///         "dashboard",
+///         Permissions::new().subscribe("quake.>"),
+///     )
+///     .jwt(Jwt::jwks_file("keys.json").issuer("https://login.example").audience("quakes"))
+///     .anonymous(Permissions::new().request("risk.assess"));
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Access {
+    tokens: Vec<(String, String, Permissions)>,
+    issuers: Vec<Jwt>,
+    anonymous: Permissions,
+    metrics_open: bool,
+}
+
+impl Access {
+    /// Nobody, until somebody is let in.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets in who has the token with this hash (see [`Token`](super::Token)), under this name.
+    pub fn token(mut self, hash: &str, name: &str, permissions: Permissions) -> Self {
+        self.tokens.push((hash.to_owned(), name.to_owned(), permissions));
+        self
+    }
+
+    /// Lets in who has a signed token (JWT) of this issuer.
+    pub fn jwt(mut self, jwt: Jwt) -> Self {
+        self.issuers.push(jwt);
+        self
+    }
+
+    /// What somebody may do who has no token: nothing unless it is said here.
+    pub fn anonymous(mut self, permissions: Permissions) -> Self {
+        self.anonymous = permissions;
+        self
+    }
+
+    /// Lets everybody read `/metrics`, for a network where only those come who may.
+    pub fn metrics_for_all(mut self) -> Self {
+        self.metrics_open = true;
+        self
+    }
+
+    /// Reads what there is to read.
+    pub(crate) fn check(self) -> Result<Guard, AccessError> {
+        let too_many = |what, count, max| AccessError::TooMany { what, count, max };
+        if self.tokens.len() > TOKENS_MAX {
+            return Err(too_many("tokens", self.tokens.len(), TOKENS_MAX));
+        }
+        if self.issuers.len() > ISSUERS_MAX {
+            return Err(too_many("issuers", self.issuers.len(), ISSUERS_MAX));
+        }
+        let known = |(hash, name, permissions): &(String, String, Permissions)| {
+            Known::new(hash, name, granted(permissions, &format!("`{name}`"))?)
+        };
+        let tokens = self.tokens.iter().map(known).collect::<Result<_, _>>()?;
+        let issuers = self.issuers.into_iter().map(Jwt::check).collect::<Result<_, _>>()?;
+        let anonymous = granted(&self.anonymous, "callers without a token")?;
+        Ok(Guard { tokens, issuers, anonymous: Some(Arc::new(anonymous)), metrics_open: self.metrics_open })
+    }
+}
+
+pub(super) fn granted(permissions: &Permissions, whose: &str) -> Result<Granted, AccessError> {
+    permissions.check().map_err(|source| AccessError::Pattern { whose: whose.to_owned(), source })
+}

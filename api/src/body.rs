@@ -1,0 +1,73 @@
+//! Bodies that are watched on their way.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use crate::problem::Problem;
+
+/// Why a body does not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("nothing of the body came for {0:?}")]
+    Idle(Duration),
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// The body of a request, which may not stand still for long.
+pub(crate) struct Paced {
+    body: Incoming,
+    idle: Duration,
+    // Made when there is something to wait for.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
+        Self { body, idle, sleep: None }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.sleep = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let idle = this.idle;
+        let waits = this.sleep.get_or_insert_with(|| Box::pin(sleep(idle)));
+        ready!(waits.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Idle(idle))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What a client is told of a body that could not be read.
+pub(crate) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(BodyError::Idle(_)) = error.downcast_ref() {
+            return Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", error.to_string());
+        }
+        cause = error.source();
+    }
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_payload", format!("reading the body: {error}"))
+}

@@ -1,0 +1,260 @@
+//! Server-sent events: notifications as a stream that any browser reads (`EventSource`).
+//!
+//! Where the node keeps a history of what is asked for, each event has its place there as its id: a browser that comes back
+//! says which it had last, and goes on from there. Without one the stream begins with what comes.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use edri_events::{Encoding, Envelope, Pattern};
+use edri_router::{Conditions, DeclareError, Missed, Overflow, Recorded, Replay, Since, UntypedSubscription};
+use futures_util::stream;
+use tokio::sync::watch;
+
+use crate::gateway::Shared;
+use crate::problem::{FieldError, Problem};
+use crate::{Caller, Verb};
+
+/// How often something is sent, so that both sides and what is between them see that the other is there.
+const ALIVE: Duration = Duration::from_secs(15);
+/// How many events wait for a client without a history.
+const CAPACITY: usize = 1024;
+/// The name of the message that says that events are missing.
+const MISSED: &str = "edri.missed";
+
+/// What a client asks for.
+#[derive(Default)]
+struct Wanted {
+    event: Option<String>,
+    key: Option<String>,
+    conditions: Option<Conditions>,
+    last: Option<usize>,
+    since: Option<Since>,
+    /// Pages cannot set headers here, so the token may come so.
+    token: Option<String>,
+}
+
+/// `GET /subscribe?event=..&key=..&where=..&last=..`
+pub(crate) async fn subscribe(
+    State(shared): State<Arc<Shared>>,
+    stopping: axum::Extension<watch::Receiver<bool>>,
+    request: Request,
+) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let opened = async {
+        let wanted = Wanted::read(head.uri.query().unwrap_or_default(), &head.headers)?;
+        let caller = match &wanted.token {
+            Some(token) => shared.access.caller_by_token(token)?,
+            None => shared.access.caller(&head)?,
+        };
+        Feed::open(&shared, caller, wanted).await
+    };
+    match opened.await {
+        Ok(feed) => feed.respond(stopping.0),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl Wanted {
+    fn read(query: &str, headers: &HeaderMap) -> Result<Self, Problem> {
+        let mut wanted = Self::default();
+        let mut errors = Vec::new();
+        let mut wrong = |field: &str, message: String| errors.push(FieldError { field: field.to_owned(), message });
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "event" if wanted.event.is_some() => {
+                    wrong("event", "it is given twice: open a stream for each, or take a pattern".to_owned());
+                }
+                "event" => wanted.event = Some(value.into_owned()),
+                "key" => wanted.key = Some(value.into_owned()),
+                "where" => match value.parse() {
+                    Ok(conditions) => wanted.conditions = Some(conditions),
+                    Err(error) => wrong("where", error.to_string()),
+                },
+                "last" => match value.parse() {
+                    Ok(count) => wanted.last = Some(count),
+                    Err(_) => wrong("last", "it is a number of events".to_owned()),
+                },
+                "since" => wanted.since = Some(Since::from_text(&value)),
+                "access_token" => wanted.token = Some(value.into_owned()),
+                other => wrong(other, "it is none of event, key, where, last, since and access_token".to_owned()),
+            }
+        }
+        if wanted.event.is_none() {
+            wrong("event", "say which: `event=quake.recorded`, or a pattern such as `quake.*`".to_owned());
+        }
+        if !errors.is_empty() {
+            return Err(Problem::invalid(errors));
+        }
+        // What a browser says that comes back is later than what its address says.
+        let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        if let Some(id) = last_id {
+            wanted.since = Some(Since::from_text(id));
+        }
+        Ok(wanted)
+    }
+}
+
+/// Events for one client.
+struct Feed {
+    shared: Arc<Shared>,
+    caller: Caller,
+    source: Source,
+    /// What is to be sent first.
+    first: Option<Bytes>,
+}
+
+enum Source {
+    /// From a history.
+    Replay(Replay<Envelope>),
+    /// What comes, and how many were missed as far as the client was told.
+    Live(UntypedSubscription, u64),
+}
+
+impl Feed {
+    async fn open(shared: &Arc<Shared>, caller: Caller, wanted: Wanted) -> Result<Self, Problem> {
+        let text = wanted.event.unwrap_or_default();
+        let pattern = Pattern::new(&text).map_err(|error| {
+            Problem::invalid(vec![FieldError { field: "event".to_owned(), message: error.to_string() }])
+        })?;
+        if pattern.is_exact() {
+            let table = shared.exposed.table();
+            let event = table.event(&text).ok_or_else(|| {
+                Problem::not_found(format!(
+                    "no event `{text}` can be reached here: it is not known, or it does not say `expose`"
+                ))
+            })?;
+            caller.check(Verb::Subscribe, event.descriptor.name())?;
+        }
+        let bus = shared.router.bus();
+        let subscribe = || {
+            let mut subscribe = bus.untyped().subscribe(&text);
+            if let Some(key) = &wanted.key {
+                subscribe = subscribe.key(key);
+            }
+            match wanted.conditions.clone() {
+                Some(conditions) => subscribe.conditions(conditions),
+                None => subscribe,
+            }
+        };
+        let replayed = match (wanted.since, wanted.last) {
+            (Some(since), _) => subscribe().since(since).await,
+            (None, last) => subscribe().last(last.unwrap_or(0)).await,
+        };
+        let feed = |source, first| Self { shared: Arc::clone(shared), caller, source, first };
+        match replayed {
+            Ok(replay) => Ok(feed(Source::Replay(replay), None)),
+            Err(DeclareError::NoHistory(_)) if wanted.last.is_some() => {
+                let message = format!("the node keeps no history of `{text}`: leave `last` away");
+                Err(Problem::invalid(vec![FieldError { field: "last".to_owned(), message }]))
+            }
+            Err(DeclareError::NoHistory(_)) => {
+                let live = subscribe().capacity(CAPACITY).overflow(Overflow::DropOldest).await.map_err(refused)?;
+                // Whoever comes back may have missed something, and there is nothing to look it up in.
+                let first = wanted.since.map(|_| missed(None));
+                Ok(feed(Source::Live(live, 0), first))
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    fn respond(self, stopping: watch::Receiver<bool>) -> Response<Body> {
+        let messages = stream::unfold((self, stopping), |(mut feed, mut stopping)| async move {
+            let message = tokio::select! {
+                message = feed.next() => message?,
+                () = tokio::time::sleep(ALIVE) => Bytes::from_static(b":\n\n"),
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+            };
+            Some((Ok::<_, Infallible>(message), (feed, stopping)))
+        });
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+            // What is between must not hold messages back.
+            (header::HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        // The head goes out at once, so that the client knows that it is subscribed.
+        let begin = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b":\n\n"))]);
+        (headers, Body::from_stream(futures_util::StreamExt::chain(begin, messages))).into_response()
+    }
+
+    /// The next message; `None` once the node has stopped. Cancel safe.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        loop {
+            let (id, envelope) = match &mut self.source {
+                Source::Replay(replay) => match replay.next().await? {
+                    Ok(Recorded { position, event, .. }) => (position.to_string(), event),
+                    Err(Missed { events, .. }) => return Some(missed(events)),
+                },
+                Source::Live(live, told) => {
+                    let envelope = live.next().await?;
+                    let now = live.missed();
+                    if now > *told {
+                        let more = now - std::mem::replace(told, now);
+                        let text = self.message(&envelope.id().to_string(), &envelope);
+                        return Some([missed(Some(more)), text.unwrap_or_default()].concat().into());
+                    }
+                    (envelope.id().to_string(), envelope)
+                }
+            };
+            if let Some(message) = self.message(&id, &envelope) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The event as a message, if the client may see it.
+    fn message(&self, id: &str, envelope: &Envelope) -> Option<Bytes> {
+        let name = envelope.name();
+        if self.shared.exposed.table().event(name).is_none() || !self.caller.may(Verb::Subscribe, name) {
+            return None;
+        }
+        let json = match envelope.encoded(Encoding::Json) {
+            Ok(json) => json,
+            Err(error) => {
+                tracing::warn!(event = %name, %error, "left out of a stream of server-sent events");
+                return None;
+            }
+        };
+        let mut message = format!("id: {id}\nevent: {name}\n").into_bytes();
+        // JSON that came from elsewhere may have line breaks.
+        for line in json.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
+            message.extend_from_slice(b"data: ");
+            message.extend_from_slice(line);
+            message.push(b'\n');
+        }
+        message.push(b'\n');
+        Some(message.into())
+    }
+}
+
+fn refused(error: DeclareError) -> Problem {
+    let status = match error {
+        DeclareError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        DeclareError::Limit { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Problem::new(status, error.code().to_owned(), error.to_string())
+}
+
+/// The message that events are missing, and how many if that is known.
+fn missed(events: Option<u64>) -> Bytes {
+    let mut message = format!("event: {MISSED}\ndata: ");
+    let written = match events {
+        Some(events) => write!(message, "{{\"events\":{events}}}"),
+        None => write!(message, "{{\"events\":null}}"),
+    };
+    debug_assert!(written.is_ok(), "a String takes all");
+    message.push_str("\n\n");
+    message.into()
+}
