@@ -3,6 +3,7 @@
 mod calls;
 mod client;
 mod misuse;
+mod permissions;
 mod sessions;
 mod socket;
 mod strangers;

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use edri_events::{EventName, Headers, Kind, Pattern};
@@ -77,6 +77,8 @@ pub(super) struct Session {
     /// When the client is to be told what has come.
     ack_due: Option<Instant>,
     bad: BadFrames,
+    /// When the token ends that the client was let in with.
+    expires: Option<Instant>,
     clock: Pin<Box<Sleep>>,
     leave: BoxFuture<'static, ()>,
     leaving: bool,
@@ -124,6 +126,7 @@ impl Session {
         let admit = admit(shared, &caller);
         let calls = Calls::polled(shared.relay.clone(), Arc::clone(&peer), shared.limits.calls, admit);
         let now = Instant::now();
+        let (expires, first) = (expires_at(&caller), now + shared.limits.silence / 3);
         let (leaving, cutting) = (Arc::clone(&shared.sessions), Arc::clone(&shared.sessions));
         Self {
             caller,
@@ -140,7 +143,8 @@ impl Session {
             pinged: false,
             ack_due: None,
             bad: BadFrames { since: now, count: 0 },
-            clock: Box::pin(tokio::time::sleep_until(now + shared.limits.silence / 3)),
+            expires,
+            clock: Box::pin(tokio::time::sleep_until(expires.map_or(first, |expires| first.min(expires)))),
             leave: Box::pin(async move { leaving.stopping().await }),
             leaving: false,
             cut: Box::pin(async move { cutting.over().await }),
@@ -221,7 +225,8 @@ impl Session {
             let message = format!("{} bytes wait to be acknowledged", self.sent.bytes());
             return Err(Over::Refused("too_slow", message));
         }
-        if self.leaving && self.calls.is_empty() && drained {
+        // Who is away is not waited for, once its calls are done.
+        if self.leaving && self.calls.is_empty() && (drained || self.socket.is_none()) {
             return Err(Over::Left);
         }
         self.look_at_the_clock(cx)?;
@@ -231,25 +236,17 @@ impl Session {
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Whether more events may be written.
-    fn has_room(&self) -> bool {
-        let kept = if self.kept.is_some() { self.shared.limits.session_bytes } else { UNSENT_BYTES };
-        let waiting = self.peer.output_bytes();
-        self.sent.unsent_bytes() + waiting < UNSENT_BYTES && self.sent.bytes() + waiting < kept
-    }
-
     /// Writes what there is; whether all of it is on its way.
     fn write(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             let before = self.peer.output_bytes();
-            if self.feeds.has_turns() && self.has_room() {
+            if self.feeds.has_turns() {
                 let (peer, sent) = (&self.peer, &self.sent);
-                let kept = if self.kept.is_some() { self.shared.limits.session_bytes } else { UNSENT_BYTES };
-                let room = || {
+                let most = if self.kept.is_some() { self.shared.limits.session_bytes } else { UNSENT_BYTES };
+                self.feeds.write(peer, || {
                     let waiting = peer.output_bytes();
-                    sent.unsent_bytes() + waiting < UNSENT_BYTES && sent.bytes() + waiting < kept
-                };
-                self.feeds.write(peer, room);
+                    sent.unsent_bytes() + waiting < UNSENT_BYTES && sent.bytes() + waiting < most
+                });
             }
             let more = self.peer.output_bytes() > before;
             self.collect(cx);
@@ -309,7 +306,7 @@ impl Session {
     fn take_over(&mut self, cx: &mut Context<'_>) {
         let Some(kept) = &mut self.kept else { return };
         let Poll::Ready(Some(resumed)) = kept.resumed.poll_recv(cx) else { return };
-        let Resumed { mut socket, received, answer } = resumed;
+        let Resumed { mut socket, received, caller, answer } = resumed;
         if let Err(error) = self.sent.reconnect(received) {
             tracing::debug!(%error, "a session cannot be gone on with");
             let _ = answer.send(Err(socket));
@@ -329,6 +326,7 @@ impl Session {
             self.heard = Instant::now();
             self.pinged = false;
             self.ack_due = None;
+            self.expires = expires_at(&caller);
             self.set_clock();
         }
     }
@@ -337,14 +335,12 @@ impl Session {
 
     fn due(&self) -> Instant {
         let limits = &self.shared.limits;
-        match &self.socket {
-            None => self.heard + limits.session_keep,
-            Some(_) => {
-                let silent = if self.pinged { limits.silence } else { limits.silence / 3 };
-                let due = self.heard + silent;
-                self.ack_due.map_or(due, |ack| ack.min(due))
-            }
-        }
+        let (limit, ack) = match &self.socket {
+            None => (limits.session_keep, None),
+            Some(_) if self.pinged => (limits.silence, self.ack_due),
+            Some(_) => (limits.silence / 3, self.ack_due),
+        };
+        ack.into_iter().chain(self.expires).fold(self.heard + limit, Instant::min)
     }
 
     fn set_clock(&mut self) {
@@ -361,6 +357,9 @@ impl Session {
         }
         while self.clock.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            if self.expires.is_some_and(|expires| expires <= now) {
+                return Err(Over::Refused("unauthorized", "the token has expired: connect with another".to_owned()));
+            }
             let silent = now.saturating_duration_since(self.heard);
             let limits = &self.shared.limits;
             match &mut self.socket {
@@ -581,6 +580,12 @@ impl Session {
         }
         may(&self.caller, Verb::Subscribe, event.descriptor.name()).map_err(|message| ("forbidden", message))
     }
+}
+
+/// When the client's token ends, by the clock that the session has.
+fn expires_at(caller: &Caller) -> Option<Instant> {
+    let left = caller.expires()?.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now().checked_add(left)
 }
 
 fn unreachable(name: &str) -> String {

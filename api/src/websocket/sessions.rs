@@ -25,6 +25,8 @@ pub(super) struct Asked {
 pub(super) struct Resumed {
     pub(super) socket: Socket,
     pub(super) received: u64,
+    /// Who comes: of the same name, with a token of now.
+    pub(super) caller: Caller,
     pub(super) answer: oneshot::Sender<Result<(), Socket>>,
 }
 
@@ -117,7 +119,7 @@ impl Sessions {
             _ => return Err(socket),
         };
         let (answer, answered) = oneshot::channel();
-        let resumed = Resumed { socket, received: asked.received, answer };
+        let resumed = Resumed { socket, received: asked.received, caller: caller.clone(), answer };
         match resume.send(resumed).await {
             // A session that ends meanwhile drops the socket: the client comes again.
             Ok(()) => answered.await.unwrap_or(Ok(())),
