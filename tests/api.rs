@@ -10,6 +10,7 @@ mod feeds;
 mod metrics;
 mod streams;
 mod tls;
+mod websocket;
 
 use edri::Node;
 use edri::prelude::*;

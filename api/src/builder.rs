@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
 use crate::metrics::Metrics;
+use crate::websocket::Sessions;
 use crate::{ApiError, ApiLimits, Cors, Tls};
 use tower_http::services::ServeDir;
 
@@ -128,6 +130,7 @@ impl Api {
             addresses: Addresses::default(),
             clients: Mutex::new(Clients::new(&self.limits, Instant::now())),
             files: self.files.map(ServeDir::new),
+            sessions: Arc::new(Sessions::new(self.limits.websockets)),
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

@@ -27,6 +27,7 @@ use crate::front::{Front, retry_after};
 use crate::gateway::Shared;
 use crate::metrics::Refusal;
 use crate::problem::Problem;
+use crate::websocket::Sessions;
 use crate::{ApiLimits, http};
 
 /// How long the listener pauses when the system has no descriptor left for another connection.
@@ -51,6 +52,8 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stoppi
     let router = http::router(Arc::clone(&shared), stopping.clone());
     let builder = Arc::new(builder(&shared.limits));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    // WebSockets are tasks of their own, and end with this function however it ends.
+    let _ending = Ending(Arc::clone(&shared.sessions));
     // All end with this function, should it be dropped.
     let mut connections = JoinSet::new();
     let mut watching = JoinSet::new();
@@ -84,7 +87,17 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stoppi
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    let ended = async { while connections.join_next().await.is_some() {} };
+    tokio::join!(ended, shared.sessions.leave());
+}
+
+/// Ends the sessions of WebSockets.
+struct Ending(Arc<Sessions>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 async fn watch_files(shared: Arc<Shared>) {

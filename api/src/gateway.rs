@@ -19,6 +19,7 @@ use crate::connections::{Addresses, serve};
 use crate::exposed::Exposed;
 use crate::files::Reloaded;
 use crate::metrics::Metrics;
+use crate::websocket::Sessions;
 use crate::{ApiError, ApiLimits, Cors};
 
 /// What all connections share.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) relay: Relay,
     pub(crate) exposed: Exposed,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) access: Guard,
     pub(crate) files: Option<ServeDir>,
     pub(crate) limits: ApiLimits,

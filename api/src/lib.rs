@@ -26,6 +26,7 @@ mod openapi;
 mod problem;
 mod sse;
 mod tls;
+mod websocket;
 
 pub use access::{Access, AccessError, Caller, Jwt, KeysError, Permissions, Token, Verb};
 pub use builder::Api;

@@ -21,6 +21,28 @@ pub struct ApiLimits {
     pub head_time: Duration,
     /// How long nothing may come in the body of a request. 30 s by default.
     pub body_idle: Duration,
+    /// The most WebSockets at a time, with the sessions that wait for their client to come again. 11,024 by default.
+    pub websockets: usize,
+    /// How long a client of a WebSocket may take for its `hello`. 10 s by default.
+    pub hello_time: Duration,
+    /// The most bytes in a frame of a client. 2 MiB and 64 KiB by default.
+    pub frame_bytes: usize,
+    /// The most calls that a client of a WebSocket has open. 1,024 by default.
+    pub calls: u32,
+    /// The most subscriptions of a client. 1,024 by default.
+    pub subscriptions: usize,
+    /// The most events that are kept for one subscription whose client is slow; a client that does not say has 1,024.
+    /// 65,536 by default.
+    pub subscription_events: usize,
+    /// The most bad frames of a client in a minute; then it is disconnected. 100 by default.
+    pub bad_frames: u32,
+    /// A WebSocket from which nothing has come for so long is lost; a third of it, and it is asked. 30 s by default.
+    pub silence: Duration,
+    /// How long a session is kept for a client whose connection broke. 60 s by default.
+    pub session_keep: Duration,
+    /// Of how many bytes a client may not have acknowledged before its subscriptions count as slow; at four times as much (at
+    /// least the longest frame) its session ends. 4 MiB by default.
+    pub session_bytes: usize,
     /// How long the whole body of a request may take that is no tunnel. 60 s by default.
     pub body_time: Duration,
     /// How long a client may take nothing of an answer that is there. 120 s by default.
@@ -49,6 +71,16 @@ impl Default for ApiLimits {
             handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
+            websockets: 11_024,
+            hello_time: Duration::from_secs(10),
+            frame_bytes: (2 << 20) + (64 << 10),
+            calls: 1024,
+            subscriptions: 1024,
+            subscription_events: 65_536,
+            bad_frames: 100,
+            silence: Duration::from_secs(30),
+            session_keep: Duration::from_secs(60),
+            session_bytes: 4 << 20,
             body_time: Duration::from_secs(60),
             send_idle: Duration::from_secs(120),
             idle_time: Duration::from_secs(60),

@@ -103,7 +103,7 @@ impl Problem {
         self.status.canonical_reason().unwrap_or("Error")
     }
 
-    fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let Self { status, code, detail, errors, .. } = self;
         let kind = format!("urn:edri:{code}");
         let written = Written { kind, title: self.title(), status: status.as_u16(), code, detail, errors };

@@ -62,6 +62,7 @@ pub use edri_api::{
     Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Tls, TlsError,
     Token, Verb,
 };
+pub use edri_client::{Client, ClientError, Connect};
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
     Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,

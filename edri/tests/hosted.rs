@@ -132,6 +132,7 @@ impl Node {
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             window: Window::default(),
             arguments: Some(Payload::new(Encoding::MessagePack, &word)),
+            session: None,
         }));
         assert_eq!(self.name(), "ready");
     }

@@ -174,7 +174,7 @@ mod tests {
             let call = Call { id: 7, event: "quake.recorded".into(), payload: payload.clone(), ..Call::default() };
             round(&Frame::Publish(call), encoding);
             round(&Frame::Response(Response { id: 7, value: payload, ..Response::default() }), encoding);
-            round(&Frame::Ack(Ack { done: vec![1, 3], begun: Some(5) }), encoding);
+            round(&Frame::Ack(Ack { done: vec![1, 3], begun: Some(5), received: None }), encoding);
         }
     }
 

@@ -85,6 +85,8 @@ frames! {
     Subscribe(Subscribe<'a>) = "subscribe",
     /// It wants them no more.
     Unsubscribe(Unsubscribe) = "unsubscribe",
+    /// Events that a subscription did not get.
+    Missed(Missed) = "missed",
     /// A notification.
     Publish(Call<'a>) = "publish",
     /// A request.
@@ -154,6 +156,39 @@ pub struct Hello<'a> {
     /// How many of them it handles at once; zero is one.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub concurrency: u32,
+    /// What a client is let in with, if it could not send it before: a browser sets no headers.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Text<'a>>,
+    /// The client wants a session that outlives its connection.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Resume<'a>>,
+}
+
+/// A session that a client asks for: a new one, or that of an earlier connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resume<'a> {
+    /// The session to go on with; a new one when there is none.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text<'a>>,
+    /// How many frames of it the client has received.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub received: u64,
+}
+
+/// The session that a client has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session<'a> {
+    /// What names it: whoever knows it may go on with it.
+    #[serde(borrow)]
+    pub id: Text<'a>,
+    /// How long it is kept without a connection, in milliseconds.
+    pub keep_ms: u64,
+    /// Whether it is the one that was asked for: nothing of it was lost.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub resumed: bool,
+    /// How many frames of the client the node has received in it.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub received: u64,
 }
 
 /// What one handler takes.
@@ -227,6 +262,9 @@ pub struct Welcome<'a> {
     /// What the worker is made with.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Payload<'a>>,
+    /// The session of a client that has asked for one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session<'a>>,
 }
 
 /// The worker has started.
@@ -242,9 +280,9 @@ pub struct Declare {
 }
 
 /// The sender wants notifications. They come as `publish` with this number as their `subscription`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subscribe<'a> {
-    /// A number that the sender has chosen, not in use.
+    /// The number of the subscription, from those of calls.
     pub id: u64,
     /// The name of an event, or a pattern.
     #[serde(borrow)]
@@ -252,6 +290,30 @@ pub struct Subscribe<'a> {
     /// Only events of this key.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Text<'a>>,
+    /// Only events for whose payload these hold.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Payload<'a>>,
+    /// How many events are kept for a subscriber that is slow; as many as the receiver likes when zero.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub capacity: u32,
+    /// What happens when more of them come.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
+    pub slow: Slow,
+    /// How many events may be sent before more are granted; as many as the connection takes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<u64>,
+}
+
+/// What becomes of a subscriber that is too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Slow {
+    /// The oldest events make room, and it is told how many: [`Missed`].
+    #[default]
+    Missed,
+    /// It is disconnected.
+    Bye,
 }
 
 /// The end of a subscription.
@@ -259,6 +321,15 @@ pub struct Subscribe<'a> {
 pub struct Unsubscribe {
     /// The number of the subscription.
     pub id: u64,
+}
+
+/// Events that a subscription did not get, between those before this frame and those behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// The number of the subscription.
+    pub id: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// An event on its way to whoever handles it.
@@ -390,6 +461,9 @@ pub struct Ack {
     /// All calls up to this number have been begun; those behind it have not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<u64>,
+    /// How many frames of a session the sender has received. A frame with this says nothing else and is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
 }
 
 /// The caller waits no more.
@@ -409,10 +483,10 @@ pub struct Data<'a> {
     pub payload: Payload<'a>,
 }
 
-/// More may be sent in a tunnel; it adds to what was granted before.
+/// More may be sent in a tunnel or to a subscription; it adds to what was granted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
-    /// The number of the `open`.
+    /// The number of the `open` or `subscribe`.
     pub id: u64,
     /// So many items more.
     #[serde(default, deserialize_with = "reading::or_default")]

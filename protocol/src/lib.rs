@@ -21,6 +21,7 @@ pub mod limits;
 pub mod packet;
 mod payload;
 mod reading;
+pub mod resume;
 pub mod session;
 mod stream;
 mod text;
@@ -29,7 +30,8 @@ pub use codec::FrameError;
 pub use declaration::{DeclaredExposure, DeclaredSchemas, EventDeclaration};
 pub use frame::{
     Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, End, Fault, Frame, Grant, Handler, Health, Hello, Level, Log,
-    Notice, Ping, Pong, Ready, Report, Response, Role, Subscribe, Unsubscribe, Wait, Welcome, Window,
+    Missed, Notice, Ping, Pong, Ready, Report, Response, Resume, Role, Session, Slow, Subscribe, Unsubscribe, Wait,
+    Welcome, Window,
 };
 pub use payload::Payload;
 pub use reading::events as read_declarations;

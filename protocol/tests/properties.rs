@@ -238,7 +238,7 @@ fn a_plain_call_is_read_without_an_allocation() {
             trace: Some(edri_events::TraceContext::root(edri_events::EventId::next())),
             ..Default::default()
         };
-        let ack = edri_protocol::Ack { done: Vec::new(), begun: Some(7) };
+        let ack = edri_protocol::Ack { done: Vec::new(), begun: Some(7), received: None };
         let data = edri_protocol::Data { id: 7, payload: edri_protocol::Payload::new(encoding, &payload) };
         for frame in [Frame::Publish(call), Frame::Ack(ack), Frame::Data(data)] {
             let mut bytes = Vec::with_capacity(1024);

@@ -119,6 +119,7 @@ fn payload_of<'f, 'a>(frame: &'f mut Frame<'a>) -> Option<&'f mut edri_protocol:
         Frame::Publish(call) | Frame::Request(call) | Frame::Open(call) => call.payload.as_mut(),
         Frame::Response(response) => response.value.as_mut(),
         Frame::Welcome(welcome) => welcome.arguments.as_mut(),
+        Frame::Subscribe(subscribe) => subscribe.conditions.as_mut(),
         Frame::Data(data) => Some(&mut data.payload),
         _ => None,
     }

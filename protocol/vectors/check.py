@@ -19,6 +19,7 @@ PAYLOADS = {
     "data": "payload",
     "response": "value",
     "welcome": "arguments",
+    "subscribe": "conditions",
 }
 # What a field may be in `frame` that is missing or null in the bytes.
 DEFAULTS = (None, False, 0, "", [], {}, {"calls": 64, "bytes": 8388608}, 64, 8388608)

@@ -3,7 +3,7 @@
 mod remote;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
 use crate::history::Recorder;
+use crate::limits::INBOX_CAPACITY_DEFAULT;
 use crate::queue::{Consumer, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
+use crate::tap::Tap;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
 use remote::Remote;
@@ -85,6 +87,9 @@ pub struct Group {
     /// The name that it shares its events under.
     shared: Option<Arc<str>>,
     remote: Option<Box<Remote>>,
+    /// Takes what comes, where it is published: the inboxes are closed from the beginning then.
+    tap: Option<Arc<dyn Tap>>,
+    tap_closed: AtomicBool,
     /// Takes what comes, in a group that is a history: its inboxes are closed from the beginning.
     recorder: Option<Arc<Recorder>>,
 }
@@ -139,6 +144,13 @@ impl Group {
         Arc::new(Self::make(options, None))
     }
 
+    /// A group that gives what comes to `tap`, where it is published. Nobody waits for it.
+    pub(crate) fn tapped(options: GroupOptions, tap: Arc<dyn Tap>) -> GroupRef {
+        let group = Self { tap: Some(tap), ..Self::make(options, None) };
+        group.inboxes.iter().for_each(Queue::close);
+        Arc::new(group)
+    }
+
     fn make(options: GroupOptions, remote: Option<Box<Remote>>) -> Self {
         let inboxes = match options.spread {
             Spread::Compete => 1,
@@ -163,6 +175,8 @@ impl Group {
             source: Mutex::new(None),
             workers: RwLock::default(),
             remote,
+            tap: None,
+            tap_closed: AtomicBool::new(false),
             recorder: None,
         }
     }
@@ -223,7 +237,8 @@ impl Group {
     /// The places of each inbox.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.inboxes[0].capacity()
+        // Nothing waits in it, so that is what may be on its way from elsewhere.
+        if self.tap.is_some() { INBOX_CAPACITY_DEFAULT } else { self.inboxes[0].capacity() }
     }
 
     /// Whether the two are one group on several nodes.
@@ -260,6 +275,12 @@ impl Group {
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Counts events that never came to it from beyond an uplink.
+    #[doc(hidden)]
+    pub fn miss_some(&self, count: u64) {
+        self.missed.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn miss(&self) {
@@ -305,7 +326,11 @@ impl Group {
     /// Whether the group takes no more deliveries.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.recorder.as_ref().map_or_else(|| self.inboxes[0].is_closed(), |recorder| recorder.is_closed())
+        match (&self.tap, &self.recorder) {
+            (Some(_), _) => self.tap_closed.load(Ordering::Acquire),
+            (None, Some(recorder)) => recorder.is_closed(),
+            (None, None) => self.inboxes[0].is_closed(),
+        }
     }
 
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
@@ -321,6 +346,13 @@ impl Group {
                 }
                 Err(Refused::Full) => {}
                 Err(Refused::Closed) => {
+                    if let Some(tap) = self.tap.as_ref().filter(|_| !self.tap_closed.load(Ordering::Acquire)) {
+                        tap.take(&delivery.envelope);
+                        // It never had a place, and is done with.
+                        self.reject();
+                        self.count(Ended::Handled);
+                        return Offered::Taken;
+                    }
                     if let Some(recorder) = &self.recorder {
                         self.record(recorder, &delivery.envelope);
                         return Offered::Taken;
@@ -415,6 +447,7 @@ impl Group {
             let _ = self.successor.set(successor);
         }
         self.inboxes.iter().for_each(Queue::close);
+        self.tap_closed.store(true, Ordering::Release);
         if let Some(recorder) = &self.recorder {
             recorder.close();
         }

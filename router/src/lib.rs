@@ -38,6 +38,7 @@ mod status;
 mod subscribe;
 pub mod system;
 mod table;
+mod tap;
 mod timing;
 mod told;
 mod topology;
@@ -72,6 +73,7 @@ pub use router::{Joining, Router};
 pub use status::{Ended, Health, ManagerState, Tally, WorkerState, WorkerStatus};
 pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
 pub use table::Predicate;
+pub use tap::{Tap, Tapped};
 pub use timing::Quantiles;
 pub use told::{Told, ToldWait};
 pub use topology::{GroupView, HistoryView, Topology, WorkerView};
@@ -84,4 +86,4 @@ pub use tunnel::{
 pub use untyped::Untyped;
 pub use uplink::Outcomes;
 #[doc(hidden)]
-pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink};
+pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink, Wanted};

@@ -23,6 +23,7 @@ use crate::letters::Reason;
 use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
 use crate::status::Ended;
 use crate::table::Predicate;
+use crate::uplink::Wanted;
 use crate::{Conditions, DeclareError, GroupName};
 
 /// Which events somebody wants.
@@ -178,9 +179,6 @@ impl<S> Subscribe<S> {
 
     async fn start(self) -> Result<RawSubscription, DeclareError> {
         let selection = self.selection?;
-        if self.bus.core.uplink().is_some() {
-            return Err(DeclareError::NoSubscriptions);
-        }
         let group = Group::new(GroupOptions {
             shared: false,
             name: next_subscription(),
@@ -190,8 +188,17 @@ impl<S> Subscribe<S> {
             handlers: Vec::new(),
         });
         let core = self.bus.core;
+        if let Some(uplink) = core.uplink() {
+            if let Some(event) = &self.declare {
+                uplink.declare(event)?;
+            }
+            let Selection { pattern, key, predicate, .. } = selection;
+            let wanted = Wanted { pattern, key, capacity: group.capacity(), group: Arc::clone(&group) };
+            group.set_source(uplink.subscribe(wanted).await?);
+            return Ok(RawSubscription { consumer: group.consume(0), core, group, wants: predicate });
+        }
         // From here on, dropping ends it, also while the router is being told.
-        let subscription = RawSubscription { consumer: group.consume(0), core: Arc::clone(&core), group };
+        let subscription = RawSubscription { consumer: group.consume(0), core: Arc::clone(&core), group, wants: None };
         core.add_group(&subscription.group);
         core.change(Change {
             declare: self.declare.into_iter().collect(),
@@ -242,6 +249,8 @@ struct RawSubscription {
     core: Arc<Core>,
     group: GroupRef,
     consumer: InboxConsumer,
+    /// What is wanted of what comes from beyond an uplink, where functions cannot go.
+    wants: Option<Predicate>,
 }
 
 impl RawSubscription {
@@ -249,6 +258,9 @@ impl RawSubscription {
         loop {
             let Some(delivery) = std::task::ready!(self.consumer.poll_next(cx)) else { return Poll::Ready(None) };
             self.consumer.give_back();
+            if self.wants.as_ref().is_some_and(|wants| !wants(&delivery.envelope)) {
+                continue;
+            }
             if delivery.envelope.head().deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.core.discard(&self.group, delivery, Reason::Expired, "its time to live ended in the inbox");
                 continue;

@@ -3,14 +3,16 @@
 //! Nothing ever subscribes in such a process, so every verb of the [`Bus`](crate::Bus) finds no entry in the table and comes
 //! to its slow path; only there it looks for the uplink. The hot path of a node knows nothing of it.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use edri_events::{DescriptorRef, Envelope, Kind};
+use edri_events::{DescriptorRef, Envelope, Kind, Pattern};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::delivery::{Delivery, Offer};
+use crate::group::GroupRef;
 use crate::pending::Outcome;
 use crate::{DeclareError, GroupName, Health, PublishError, Receipt, RequestError};
 
@@ -49,6 +51,26 @@ pub trait Uplink: Send + Sync {
     /// Opens a tunnel. Ready once a worker's inbox has it, with what comes of it in the end.
     fn open(&self, envelope: Envelope, offer: Box<dyn Offer>)
     -> BoxFuture<'static, Result<OutcomeAbove, RequestError>>;
+
+    /// Subscribes. Ready once the subscription is in place, with where its events come from; dropping that ends it. By default
+    /// there are no subscriptions: a worker handles events.
+    fn subscribe(&self, wanted: Wanted) -> BoxFuture<'static, Result<Box<dyn Source>, DeclareError>> {
+        drop(wanted);
+        Box::pin(std::future::ready(Err(DeclareError::NoSubscriptions)))
+    }
+}
+
+/// A subscription beyond the uplink.
+#[derive(Debug)]
+pub struct Wanted {
+    /// By name.
+    pub pattern: Pattern,
+    /// Only those with this key.
+    pub key: Option<Arc<str>>,
+    /// How many events may be on their way.
+    pub capacity: usize,
+    /// The group that stands for it here, which counts what it misses.
+    pub group: GroupRef,
 }
 
 /// Answers from beyond the uplink, by the group of who answered as its node calls it.

@@ -4,4 +4,5 @@ pub mod chaos;
 pub mod cluster;
 pub mod keeper;
 pub mod proxy;
+pub mod tcp;
 pub mod workers;

@@ -21,4 +21,12 @@ pub use policy::{Backoff, Placement, Policy, Retry};
 pub use process::{Demand, Introduced, Process, ProcessPlan};
 #[doc(hidden)]
 pub use process::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
+/// What a connection is made of that carries calls, for those who have one with something else than a process.
+#[doc(hidden)]
+pub mod wire {
+    pub use crate::process::child::up::Up;
+    pub use crate::process::fault::{self, Refused};
+    pub use crate::process::peer::{Opener, Peer, TUNNEL_WINDOW};
+    pub use crate::process::{Admit, Calls, Outgoing, left_ms, nothing, respond_error};
+}
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

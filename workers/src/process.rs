@@ -6,8 +6,8 @@
 
 mod calls;
 mod carried;
-mod child;
-mod fault;
+pub(crate) mod child;
+pub mod fault;
 mod flights;
 mod guardian;
 mod host;
@@ -15,8 +15,10 @@ mod introduce;
 mod launch;
 mod options;
 mod output;
-mod peer;
+pub(crate) mod peer;
 
+pub use calls::{Admit, Calls, respond_error};
+pub use carried::{Outgoing, left_ms, nothing};
 pub use child::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 pub(crate) use host::run;
 pub use introduce::Introduced;

@@ -44,6 +44,7 @@ pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Ro
         .route("/metrics", get(node_metrics))
         .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
         .route("/events/{name}", post(by_name))
+        .route("/ws", get(crate::websocket::upgrade))
         .fallback(by_path)
         .with_state(shared)
         .layer(CompressionLayer::new().compress_when(Compressible))

@@ -328,7 +328,5 @@ fn line(name: &str, value: EventBody) -> Result<Bytes, edri_events::CodecError> 
 }
 
 fn problem_line(problem: &Problem) -> Bytes {
-    let mut line = serde_json::to_vec(&serde_json::json!({ "problem": problem })).unwrap_or_default();
-    line.push(b'\n');
-    line.into()
+    [b"{\"problem\":", &*problem.to_json(), b"}\n"].concat().into()
 }

@@ -44,6 +44,8 @@ pub(crate) fn run() -> Result<()> {
         handlers: events.iter().map(|event| Handler { select: event.name().as_str().into() }).collect(),
         window: Window::default(),
         concurrency: 1,
+        token: None,
+        session: None,
     }))?;
     link.flush()?;
     let (mut answer, mut done) = (Vec::new(), Vec::new());
@@ -74,7 +76,7 @@ pub(crate) fn run() -> Result<()> {
             }
         }
         if !done.is_empty() {
-            link.push(&Frame::Ack(Ack { done: std::mem::take(&mut done), begun: None }))?;
+            link.push(&Frame::Ack(Ack { done: std::mem::take(&mut done), begun: None, received: None }))?;
         }
         link.flush()?;
     }

@@ -113,6 +113,7 @@ impl Parent {
             frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
             window: Window::default(),
             arguments: None,
+            session: None,
         }))?;
         self.link.flush()?;
         match Frame::decode(&self.wait()?)? {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use edri_events::{Encoding, EventId, Kind, TraceContext};
 use edri_protocol::{
     Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredExposure, DeclaredSchemas, End, EventDeclaration,
-    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Notice, Payload, Ping, Pong, Ready, Report, Response,
-    Role, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
+    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Missed, Notice, Payload, Ping, Pong, Ready, Report,
+    Response, Resume, Role, Session, Slow, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -30,6 +30,8 @@ impl Sample {
             Frame::Publish(call) | Frame::Request(call) | Frame::Open(call) => call.payload = payload,
             Frame::Response(response) => response.value = payload,
             Frame::Welcome(welcome) => welcome.arguments = payload,
+            Frame::Subscribe(subscribe) => subscribe.conditions = payload,
+            Frame::Subscribe(subscribe) => subscribe.conditions = payload,
             Frame::Data(data) => data.payload = payload.unwrap_or_else(|| null(encoding)),
             _ => {}
         }
@@ -62,7 +64,8 @@ fn any_frame() -> BoxedStrategy<Frame<'static>> {
         welcome().prop_map(Frame::Welcome).boxed(),
         Just(Frame::Ready(Ready {})),
         vec(declaration(), 0..4).prop_map(|events| Frame::Declare(Declare { events })),
-        (id(), text(), of(text())).prop_map(|(id, select, key)| Frame::Subscribe(Subscribe { id, select, key })),
+        subscribe().prop_map(Frame::Subscribe).boxed(),
+        (id(), id()).prop_map(|(id, count)| Frame::Missed(Missed { id, count })),
         id().prop_map(|id| Frame::Unsubscribe(Unsubscribe { id })),
         window().prop_map(Frame::Window).boxed(),
         id().prop_map(|id| Frame::Ping(Ping { id })),
@@ -84,7 +87,11 @@ fn any_frame() -> BoxedStrategy<Frame<'static>> {
         (id(), of(fault()), of(fault()), of(text()), any::<bool>()).prop_map(|(id, failure, error, from, more)| {
             Frame::Response(Response { id, value: None, failure, error, from, more })
         }),
-        (vec(id(), 0..200), of(id())).prop_map(|(done, begun)| Frame::Ack(Ack { done, begun })),
+        (vec(id(), 0..200), of(id()), of(id())).prop_map(|(done, begun, received)| Frame::Ack(Ack {
+            done,
+            begun,
+            received
+        })),
         id().prop_map(|id| Frame::Cancel(Cancel { id })),
         id().prop_map(|id| Frame::Data(Data { id, payload: null(Encoding::Json) })),
         (id(), id(), id()).prop_map(|(id, items, bytes)| Frame::Credit(Credit { id, items, bytes })),
@@ -123,8 +130,9 @@ fn window() -> BoxedStrategy<Window> {
 fn hello() -> BoxedStrategy<Hello<'static>> {
     let role = prop_oneof![Just(Role::Worker), Just(Role::Client)];
     let handlers = vec(text().prop_map(|select| Handler { select }), 0..4);
-    (any::<u32>(), role, text(), vec(declaration(), 0..4), handlers, window(), any::<u32>())
-        .prop_map(|(version, role, agent, events, handlers, window, concurrency)| Hello {
+    let session = of((of(text()), any::<u64>()).prop_map(|(id, received)| Resume { id, received }));
+    (any::<u32>(), role, text(), vec(declaration(), 0..4), handlers, window(), any::<u32>(), of(text()), session)
+        .prop_map(|(version, role, agent, events, handlers, window, concurrency, token, session)| Hello {
             version,
             role,
             agent,
@@ -132,22 +140,43 @@ fn hello() -> BoxedStrategy<Hello<'static>> {
             handlers,
             window,
             concurrency,
+            token,
+            session,
+        })
+        .boxed()
+}
+
+fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
+    let slow = prop_oneof![Just(Slow::Missed), Just(Slow::Bye)];
+    (any::<u64>(), text(), of(text()), any::<u32>(), slow, of(any::<u64>()))
+        .prop_map(|(id, select, key, capacity, slow, credit)| Subscribe {
+            id,
+            select,
+            key,
+            conditions: None,
+            capacity,
+            slow,
+            credit,
         })
         .boxed()
 }
 
 fn welcome() -> BoxedStrategy<Welcome<'static>> {
-    (any::<u32>(), text(), text(), of(text()), any::<u32>(), any::<u64>(), any::<u64>(), window())
-        .prop_map(|(version, node, incarnation, manager, instance, silence_ms, frame_bytes_max, window)| Welcome {
+    let session = of((text(), any::<u64>(), any::<bool>(), any::<u64>())
+        .prop_map(|(id, keep_ms, resumed, received)| Session { id, keep_ms, resumed, received }));
+    let limits = (any::<u32>(), any::<u64>(), any::<u64>());
+    (any::<u32>(), text(), text(), of(text()), limits, window(), session)
+        .prop_map(|(version, node, incarnation, manager, limits, window, session)| Welcome {
             version,
             node,
             incarnation,
             manager,
-            instance,
-            silence_ms,
-            frame_bytes_max,
+            instance: limits.0,
+            silence_ms: limits.1,
+            frame_bytes_max: limits.2,
             window,
             arguments: None,
+            session,
         })
         .boxed()
 }

@@ -1,29 +1,58 @@
-//! What a process asks of its node: events it publishes, requests and opens.
+//! What a process or a client asks of its node: events it publishes, requests and opens.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_events::{Body, Encoding, EventId, Headers};
+use edri_events::{Body, Encoding, EventId, Headers, Kind};
 use edri_protocol::{Call, Fault, Frame, Payload, Response};
 use edri_router::{Relay, Relayed, RequestError};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{AbortHandle, Abortable, BoxFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::carried;
 use super::fault::{self, Refused};
 use super::peer::{Opener, Peer};
 
-/// The open calls of one process.
-pub(super) struct Calls {
+/// Looks at what somebody who is not trusted sends before it is sent: what it may not is refused with a code and a text.
+/// It may add headers.
+pub type Admit = Box<dyn Fn(Kind, &str, &mut Headers) -> Result<(), (Cow<'static, str>, String)> + Send + Sync>;
+
+/// The open calls of one process or client.
+pub struct Calls {
     relay: Relay,
     peer: Arc<Peer>,
-    tasks: JoinSet<u64>,
+    running: Running,
     handles: HashMap<u64, AbortHandle>,
     most: usize,
+    admit: Option<Admit>,
+}
+
+/// A call and its number. A call is boxed once, where it begins.
+struct Numbered(Abortable<BoxFuture<'static, ()>>, u64);
+
+impl Future for Numbered {
+    type Output = u64;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
+        // One that was taken back ends too.
+        ready!(self.0.poll_unpin(cx)).unwrap_or_default();
+        Poll::Ready(self.1)
+    }
+}
+
+/// Calls that were not over at once.
+enum Running {
+    /// As tasks: whoever has them need not look after them.
+    Tasks(JoinSet<u64>),
+    /// In the task of whoever polls them: nothing crosses threads that need not.
+    Polled(FuturesUnordered<Numbered>),
 }
 
 /// What a publisher is answered.
@@ -35,27 +64,67 @@ struct Receipt {
 
 impl Calls {
     pub(super) fn new(relay: Relay, peer: Arc<Peer>, most: u32) -> Self {
-        Self { relay, peer, tasks: JoinSet::new(), handles: HashMap::new(), most: most as usize }
+        let running = Running::Tasks(JoinSet::new());
+        Self { relay, peer, running, handles: HashMap::new(), most: most as usize, admit: None }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+    /// Calls that make progress while they are polled: see [`Calls::poll_settled`]. No more than `most` may be open.
+    #[must_use]
+    pub fn polled(relay: Relay, peer: Arc<Peer>, most: u32, admit: Admit) -> Self {
+        let running = Running::Polled(FuturesUnordered::new());
+        Self { relay, peer, running, handles: HashMap::new(), most: most as usize, admit: Some(admit) }
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        match &self.running {
+            Running::Tasks(tasks) => tasks.len(),
+            Running::Polled(calls) => calls.len(),
+        }
+    }
+
+    /// Whether the call of this number is open.
+    #[must_use]
+    pub fn is_open(&self, number: u64) -> bool {
+        self.handles.contains_key(&number)
     }
 
     /// Waits until one that lasted is over. Cancel safe.
     pub(super) async fn settled(&mut self) {
-        if let Some(Ok(number)) = self.tasks.join_next().await {
-            self.handles.remove(&number);
-        }
+        std::future::poll_fn(|cx| self.poll_settled(cx)).await;
+    }
+
+    /// Polls the calls; ready when one that lasted is over, or none is open.
+    pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        let settled = match &mut self.running {
+            Running::Tasks(tasks) => match ready!(tasks.poll_join_next(cx)) {
+                Some(Ok(number)) => Some(number),
+                Some(Err(_)) => return Poll::Ready(Some(())),
+                None => None,
+            },
+            Running::Polled(calls) => ready!(calls.poll_next_unpin(cx)),
+        };
+        let Some(number) = settled else { return Poll::Ready(None) };
+        self.handles.remove(&number);
+        Poll::Ready(Some(()))
     }
 
     /// Ends all of them: nobody waits for their answers any more.
-    pub(super) fn abort(&mut self) {
-        self.tasks.abort_all();
+    pub fn abort(&mut self) {
+        match &mut self.running {
+            Running::Tasks(tasks) => tasks.abort_all(),
+            Running::Polled(calls) => calls.clear(),
+        }
         self.handles.clear();
     }
 
-    pub(super) fn cancel(&mut self, number: u64) {
+    /// Takes back a call; one that is over already is left alone.
+    pub fn cancel(&mut self, number: u64) {
         if let Some(call) = self.handles.remove(&number) {
             call.abort();
             self.peer.tunnel_over(number);
@@ -63,8 +132,9 @@ impl Calls {
         }
     }
 
-    pub(super) fn publish(&mut self, call: &Call<'_>, frame: &Bytes) {
-        let Some(event) = self.accept(call, frame) else { return };
+    /// Publishes an event.
+    pub fn publish(&mut self, call: &Call<'_>, frame: &Bytes) {
+        let Some(event) = self.accept(Kind::Notification, call, frame) else { return };
         let (relay, peer, number) = (self.relay.clone(), Arc::clone(&self.peer), call.id);
         self.begin(number, async move {
             match relay.publish(event).await {
@@ -79,8 +149,9 @@ impl Calls {
         });
     }
 
-    pub(super) fn request(&mut self, call: &Call<'_>, frame: &Bytes) {
-        let Some(event) = self.accept(call, frame) else { return };
+    /// Asks one worker, or all.
+    pub fn request(&mut self, call: &Call<'_>, frame: &Bytes) {
+        let Some(event) = self.accept(Kind::Request, call, frame) else { return };
         let (relay, peer, number) = (self.relay.clone(), Arc::clone(&self.peer), call.id);
         let to = call.to.as_deref().map(str::to_owned);
         if call.all {
@@ -94,8 +165,9 @@ impl Calls {
         }
     }
 
-    pub(super) fn open(&mut self, call: &Call<'_>, frame: &Bytes) {
-        let Some(event) = self.accept(call, frame) else { return };
+    /// Opens a tunnel.
+    pub fn open(&mut self, call: &Call<'_>, frame: &Bytes) {
+        let Some(event) = self.accept(Kind::Tunnel, call, frame) else { return };
         let (relay, peer, number) = (self.relay.clone(), Arc::clone(&self.peer), call.id);
         let credit = call.credit.unwrap_or_default();
         self.begin(number, async move {
@@ -117,22 +189,27 @@ impl Calls {
     }
 
     /// What the call sends, unless it cannot be taken.
-    fn accept(&self, call: &Call<'_>, frame: &Bytes) -> Option<Relayed> {
+    fn accept(&self, kind: Kind, call: &Call<'_>, frame: &Bytes) -> Option<Relayed> {
         let refuse = |code: &str, message: &str| {
             respond_error(&self.peer, call.id, code, message);
             None
         };
         if call.id != 0 && (call.id.is_multiple_of(2) || self.handles.contains_key(&call.id)) {
-            return refuse("invalid_call", "a worker numbers its calls 1, 3, 5 …, each once");
+            return refuse("invalid_call", "who says hello numbers its calls 1, 3, 5 …, each once");
         }
-        if self.tasks.len() >= self.most {
-            return refuse("overloaded", "the worker has more calls open than its node's window allows");
+        if self.len() >= self.most {
+            return refuse("overloaded", "more calls are open than the node's window allows");
         }
         let mut headers = Headers::default();
         for (name, value) in &call.headers {
             if let Err(error) = headers.insert(&**name, &**value) {
                 return refuse("invalid_headers", &error.to_string());
             }
+        }
+        if let Some(admit) = &self.admit
+            && let Err((code, message)) = admit(kind, &call.event, &mut headers)
+        {
+            return refuse(&code, &message);
         }
         let body = match &call.payload {
             Some(payload) => payload.to_body(frame),
@@ -156,13 +233,12 @@ impl Calls {
         if (&mut call).now_or_never().is_some() {
             return;
         }
-        let handle = self.tasks.spawn_on(
-            async move {
-                call.await;
-                number
-            },
-            self.peer.runtime(),
-        );
+        let (handle, registration) = AbortHandle::new_pair();
+        let call = Numbered(Abortable::new(call, registration), number);
+        match &mut self.running {
+            Running::Tasks(tasks) => drop(tasks.spawn_on(call, self.peer.runtime())),
+            Running::Polled(calls) => calls.push(call),
+        }
         if number != 0 {
             self.handles.insert(number, handle);
         }
@@ -208,11 +284,12 @@ fn respond(peer: &Peer, number: u64, result: Result<Body, RequestError>) {
     }
 }
 
-fn refuse(peer: &Peer, number: u64, refused: Refused<'_>) {
+pub(super) fn refuse(peer: &Peer, number: u64, refused: Refused<'_>) {
     peer.send_short(&Frame::Response(refused.response(number)));
 }
 
-fn respond_error(peer: &Peer, number: u64, code: &str, message: &str) {
+/// Answers a call with an error of edri.
+pub fn respond_error(peer: &Peer, number: u64, code: &str, message: &str) {
     let error = Fault { code: code.into(), message: message.into(), ..Fault::default() };
     refuse(peer, number, Refused::Error(error));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edri_events::{Address, Body, CodecError, Encoding, Kind, Origin};
+use edri_events::{Address, Body, CodecError, Encoding, Envelope, Kind, Origin};
 use edri_protocol::{Call, Frame, Grant, Level, Log, Payload, Report, Text};
 use edri_router::{Delivery, Health, ReplyTo, WorkerStatus};
 
@@ -15,9 +15,9 @@ use crate::host::Seat;
 /// What has grown beyond this is not kept for the next payload.
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 
-/// Writes deliveries as calls.
+/// Writes deliveries as calls, and events for subscriptions.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub struct Outgoing {
     /// The last origin and how it is written: most events of a while come from the same.
     origin: Option<(Origin, String)>,
     /// Where payloads are written that nobody else asks for.
@@ -25,6 +25,40 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Writes an event for the subscription of this number; returns how many bytes its payload has. Its writer is not told.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be written; nothing is.
+    pub fn event(
+        &mut self,
+        peer: &Peer,
+        subscription: u64,
+        envelope: &Envelope,
+        now: Instant,
+    ) -> Result<usize, String> {
+        let (head, encoding) = (envelope.head(), peer.encoding());
+        // Other subscriptions have it too.
+        let payload = envelope.encoded(encoding).map_err(|error| error.to_string())?;
+        let key = envelope.key();
+        let headers = head.headers().into_iter().flat_map(|headers| headers.iter());
+        let call = Call {
+            event: envelope.name().as_str().into(),
+            payload: Some(Payload::new(encoding, payload)),
+            event_id: Some(head.id),
+            origin: Some(written(&mut self.origin, &head.origin).into()),
+            key: key.as_deref().map(Text::from),
+            cause: head.cause,
+            timeout_ms: head.deadline.map(|deadline| left_ms(deadline, now)),
+            trace: head.trace,
+            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            subscription: Some(subscription),
+            ..Call::default()
+        };
+        peer.send_quietly(&Frame::Publish(call)).map_err(|error| error.to_string())?;
+        Ok(payload.len())
+    }
+
     /// Gives a delivery to a peer as the call `number`; returns how many bytes its payload has. Its writer is not told.
     pub(super) fn send(
         &mut self,
@@ -97,13 +131,15 @@ fn written<'a>(last: &'a mut Option<(Origin, String)>, origin: &Origin) -> &'a s
 }
 
 /// How many milliseconds are left, rounded up: what is left of one is not nothing.
-pub(super) fn left_ms(deadline: Instant, now: Instant) -> u64 {
+#[must_use]
+pub fn left_ms(deadline: Instant, now: Instant) -> u64 {
     let left = deadline.saturating_duration_since(now) + Duration::from_nanos(999_999);
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A payload that is absent.
-pub(super) fn nothing(encoding: Encoding) -> Body {
+#[must_use]
+pub fn nothing(encoding: Encoding) -> Body {
     let bytes: &'static [u8] = match encoding {
         Encoding::MessagePack => b"\xc0",
         Encoding::Json => b"null",

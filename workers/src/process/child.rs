@@ -7,7 +7,7 @@
 mod entry;
 mod line;
 mod log;
-mod up;
+pub(crate) mod up;
 
 use std::collections::HashMap;
 use std::io;
@@ -130,6 +130,8 @@ impl Hosted {
             handlers: self.selections.iter().map(|wants| Handler { select: wants.pattern.as_str().into() }).collect(),
             window: Window { calls, ..Window::default() },
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
+            token: None,
+            session: None,
         }
     }
 
@@ -458,7 +460,7 @@ impl Connection {
             }
             Frame::Bye(_) => self.line.close(),
             Frame::Unknown(name) => peer.object("unknown_frame", "this version does not know it", &name, None),
-            other @ (Frame::Subscribe(_) | Frame::Unsubscribe(_)) => {
+            other @ (Frame::Subscribe(_) | Frame::Unsubscribe(_) | Frame::Missed(_)) => {
                 peer.object("unsupported", "a worker takes no subscriptions", other.name(), None);
             }
             other => peer.object("out_of_order", "a worker does not expect this from its node", other.name(), None),

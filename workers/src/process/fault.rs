@@ -10,7 +10,7 @@ pub(super) const START_REFUSED: &str = "start_refused";
 
 /// What came of a call that has no value, as a `response` says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refused<'a> {
+pub enum Refused<'a> {
     /// The handler's own failure.
     Failure(Fault<'a>),
     /// An error of edri.
@@ -32,7 +32,7 @@ impl<'a> Refused<'a> {
     }
 
     /// The response that says so.
-    pub(crate) fn response(self, id: u64) -> Response<'a> {
+    pub fn response(self, id: u64) -> Response<'a> {
         match self {
             Self::Failure(fault) => Response { id, failure: Some(fault), ..Response::default() },
             Self::Error(fault) => Response { id, error: Some(fault), ..Response::default() },
@@ -40,7 +40,7 @@ impl<'a> Refused<'a> {
     }
 
     /// What a response says if it has no value.
-    pub(crate) fn of(response: Response<'a>) -> Option<Self> {
+    pub fn of(response: Response<'a>) -> Option<Self> {
         let failure = response.failure.map(Self::Failure);
         failure.or_else(|| response.error.map(Self::Error))
     }
@@ -78,7 +78,7 @@ fn read(fault: Fault<'_>) -> Told {
 }
 
 /// A handler's failure as it was read.
-pub(crate) fn to_failure(fault: Fault<'_>) -> Failure {
+pub fn to_failure(fault: Fault<'_>) -> Failure {
     let failure = Failure::new(fault.code.into_owned(), fault.message.into_owned());
     match fault.detail {
         Some(detail) => failure.with_detail(detail.into_owned()),
@@ -87,42 +87,42 @@ pub(crate) fn to_failure(fault: Fault<'_>) -> Failure {
 }
 
 /// Why a request has no response, as it is written.
-pub(crate) fn from_request(error: &RequestError) -> Refused<'static> {
+pub fn from_request(error: &RequestError) -> Refused<'static> {
     Refused::new(Told::from(error))
 }
 
 /// Why the request of `event` has no response, as it was read.
-pub(crate) fn to_request(refused: Refused<'_>, event: &EventName) -> RequestError {
+pub fn to_request(refused: Refused<'_>, event: &EventName) -> RequestError {
     RequestError::from_told(refused.told(), event)
 }
 
 /// Why a notification was not delivered, as it is written.
-pub(crate) fn from_publish(error: &PublishError) -> Refused<'static> {
+pub fn from_publish(error: &PublishError) -> Refused<'static> {
     Refused::new(Told::from(error))
 }
 
 /// Why the notification `event` was not delivered, as it was read. Who has it all the same is not told.
-pub(crate) fn to_publish(refused: Refused<'_>, event: &EventName, id: EventId) -> PublishError {
+pub fn to_publish(refused: Refused<'_>, event: &EventName, id: EventId) -> PublishError {
     PublishError::from_told(refused.told(), event, id)
 }
 
 /// Why a tunnel broke, as an `abort` says it.
-pub(crate) fn from_tunnel(error: &TunnelError) -> Fault<'static> {
+pub fn from_tunnel(error: &TunnelError) -> Fault<'static> {
     written(Told::from(error))
 }
 
 /// Why a tunnel has no result, as its response says it.
-pub(crate) fn tunnel_refused(error: &TunnelError) -> Refused<'static> {
+pub fn tunnel_refused(error: &TunnelError) -> Refused<'static> {
     Refused::new(error.told_as_result())
 }
 
 /// Why a tunnel broke, as an `abort` said it.
-pub(crate) fn to_tunnel(fault: Fault<'_>) -> TunnelError {
+pub fn to_tunnel(fault: Fault<'_>) -> TunnelError {
     TunnelError::from_told(read(fault))
 }
 
 /// A fault in words.
-pub(crate) fn text(fault: &Fault<'_>) -> String {
+pub fn text(fault: &Fault<'_>) -> String {
     read(fault.clone()).to_string()
 }
 

@@ -213,6 +213,7 @@ impl ProcessHost {
             frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
             window: Window { calls: CALLS_MAX, ..Window::default() },
             arguments: arguments.as_ref().map(edri_protocol::Payload::of),
+            session: None,
         };
         self.peer.send(&Frame::Welcome(welcome)).map_err(|error| format!("its welcome: {error}"))
     }
@@ -522,7 +523,7 @@ impl ProcessHost {
             Frame::Unknown(name) => {
                 self.peer.object("unknown_frame", &format!("no frame `{name}` in version {VERSION}"), &name, None);
             }
-            Frame::Subscribe(_) | Frame::Unsubscribe(_) => {
+            Frame::Subscribe(_) | Frame::Unsubscribe(_) | Frame::Missed(_) => {
                 let advice = "a process worker does not subscribe: it handles events";
                 self.peer.object("unsupported", advice, frame.name(), None);
             }

@@ -6,12 +6,12 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use edri_events::{Body, Encoding, Failure};
 use edri_protocol::{Abort, Credit, Data, End, Frame, FrameError, Grant, Notice, Payload};
-pub(crate) use edri_router::Opener;
+pub use edri_router::Opener;
 use edri_router::{OtherSide, Receiver, Sender, TunnelError, Tunnels};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -20,13 +20,13 @@ use tokio::runtime::Handle;
 use super::fault;
 
 /// What is granted for each direction of a tunnel that comes here. The opener grants it in its `open`.
-pub(crate) const TUNNEL_WINDOW: Grant = Grant { items: 128, bytes: 4 << 20 };
+pub const TUNNEL_WINDOW: Grant = Grant { items: 128, bytes: 4 << 20 };
 
 /// Output that has grown beyond this is not kept for reuse.
 const OUTPUT_KEPT_BYTES: usize = 1 << 20;
 
 /// One side of a connection. Shared by all who write to it.
-pub(crate) struct Peer {
+pub struct Peer {
     encoding: Encoding,
     frame_bytes_max: usize,
     runtime: Handle,
@@ -46,7 +46,8 @@ struct Output {
 }
 
 impl Peer {
-    pub(crate) fn new(encoding: Encoding, frame_bytes_max: usize, runtime: Handle) -> Arc<Self> {
+    /// A side that writes frames of at most so many bytes.
+    pub fn new(encoding: Encoding, frame_bytes_max: usize, runtime: Handle) -> Arc<Self> {
         Arc::new_cyclic(|peer| Self {
             encoding,
             frame_bytes_max,
@@ -59,17 +60,17 @@ impl Peer {
     }
 
     /// The runtime that tunnels are pumped on.
-    pub(crate) fn runtime(&self) -> &Handle {
+    pub fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
     /// How much waits to be written.
-    pub(crate) fn output_bytes(&self) -> usize {
+    pub fn output_bytes(&self) -> usize {
         self.output.lock().bytes.len()
     }
 
     /// How frames, and the payloads in them, are written.
-    pub(crate) fn encoding(&self) -> Encoding {
+    pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
@@ -78,7 +79,7 @@ impl Peer {
     /// # Errors
     ///
     /// When the frame is too long, or a payload in it is of another encoding; nothing is added then.
-    pub(crate) fn send(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
+    pub fn send(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
         let mut output = self.output.lock();
         frame.encode_to_stream(self.encoding, self.frame_bytes_max, &mut output.bytes)?;
         let wake = !std::mem::replace(&mut output.announced, true);
@@ -94,32 +95,32 @@ impl Peer {
     /// # Errors
     ///
     /// As [`Peer::send`].
-    pub(crate) fn send_quietly(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
+    pub fn send_quietly(&self, frame: &Frame<'_>) -> Result<(), FrameError> {
         frame.encode_to_stream(self.encoding, self.frame_bytes_max, &mut self.output.lock().bytes)
     }
 
     /// Tells the writer that there is something to be written.
-    pub(crate) fn announce(&self) {
+    pub fn announce(&self) {
         if !std::mem::replace(&mut self.output.lock().announced, true) {
             self.writer.wake();
         }
     }
 
     /// Sends a frame that is short and has no payload; should it not be writable all the same, that is logged.
-    pub(crate) fn send_short(&self, frame: &Frame<'_>) {
+    pub fn send_short(&self, frame: &Frame<'_>) {
         if let Err(error) = self.send(frame) {
             tracing::error!(frame = frame.name(), %error, "a frame was not sent");
         }
     }
 
     /// Tells the other side that a frame of its is wrong.
-    pub(crate) fn object(&self, code: &str, message: &str, frame: &str, id: Option<u64>) {
+    pub fn object(&self, code: &str, message: &str, frame: &str, id: Option<u64>) {
         let notice = Notice { code: code.into(), message: message.into(), frame: Some(frame.into()), id };
         self.send_short(&Frame::Error(notice));
     }
 
     /// Swaps what is to be written into `into`, which is empty. Whether there was any.
-    pub(crate) fn take_output(&self, into: &mut Vec<u8>) -> bool {
+    pub fn take_output(&self, into: &mut Vec<u8>) -> bool {
         debug_assert!(into.is_empty(), "what was taken before has been written");
         if into.capacity() > OUTPUT_KEPT_BYTES {
             *into = Vec::new();
@@ -131,12 +132,14 @@ impl Peer {
     }
 
     /// Ready once there is something to be written. For one task at a time. Cancel safe.
-    pub(crate) async fn output(&self) {
-        poll_fn(|cx| {
-            self.writer.register(cx.waker());
-            if self.output.lock().announced { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+    pub async fn output(&self) {
+        poll_fn(|cx| self.poll_output(cx)).await;
+    }
+
+    /// As [`Peer::output`].
+    pub fn poll_output(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.writer.register(cx.waker());
+        if self.output.lock().announced { Poll::Ready(()) } else { Poll::Pending }
     }
 
     // ---- tunnels ---------------------------------------------------------------------------------------------------
@@ -145,40 +148,33 @@ impl Peer {
     ///
     /// `credit` is what the other side takes at first: what its `open` said, or nothing when it was opened here. What this
     /// side takes is [`TUNNEL_WINDOW`]; who opens here says so in the `open`.
-    pub(crate) fn run_tunnel(
-        &self,
-        id: u64,
-        opener: Opener,
-        receiver: Receiver<Body>,
-        sender: Sender<Body>,
-        credit: Grant,
-    ) {
+    pub fn run_tunnel(&self, id: u64, opener: Opener, receiver: Receiver<Body>, sender: Sender<Body>, credit: Grant) {
         // First, so that nobody finds the tunnel neither running nor known.
         self.latest[(id % 2) as usize].fetch_max(id, Ordering::AcqRel);
         self.tunnels.run(id, opener, receiver, sender, granted(credit));
     }
 
     /// An item came.
-    pub(crate) fn data(&self, data: &Data<'_>, frame: &Bytes) {
+    pub fn data(&self, data: &Data<'_>, frame: &Bytes) {
         let runs = self.tunnels.item(data.id, data.payload.to_body(frame));
         self.check(runs, data.id, "data");
     }
 
     /// More may be sent.
-    pub(crate) fn credit(&self, credit: &Credit) {
+    pub fn credit(&self, credit: &Credit) {
         let more = Grant { items: credit.items, bytes: credit.bytes };
         let runs = self.tunnels.credit(credit.id, granted(more));
         self.check(runs, credit.id, "credit");
     }
 
     /// Nothing more comes.
-    pub(crate) fn end(&self, end: &End) {
+    pub fn end(&self, end: &End) {
         let runs = self.tunnels.end(end.id);
         self.check(runs, end.id, "end");
     }
 
     /// The other side breaks a tunnel.
-    pub(crate) fn abort(&self, abort: &Abort<'_>) {
+    pub fn abort(&self, abort: &Abort<'_>) {
         let runs = self.tunnels.abort(abort.id, fault::to_tunnel(abort.failure.clone()));
         self.check(runs, abort.id, "abort");
     }
@@ -192,24 +188,24 @@ impl Peer {
 
     /// The tunnel's response came or was sent, its opener waits no more, or the connection is gone. Items of a worker that
     /// are here already still go to its opener.
-    pub(crate) fn tunnel_over(&self, id: u64) {
+    pub fn tunnel_over(&self, id: u64) {
         self.tunnels.over(id);
     }
 
     /// The connection is gone, and so are its tunnels, as [`Peer::tunnel_over`] says it; also those to come.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.tunnels.close();
     }
 
     /// Waits until all that the local side sent through the tunnel, and its end, is in the output: what a worker sent comes
     /// before its response. Ready at once when there is no such tunnel. Cancel safe.
-    pub(crate) async fn tunnel_sent(&self, id: u64) {
+    pub async fn tunnel_sent(&self, id: u64) {
         self.tunnels.sent(id).await;
     }
 
     /// Waits until the other side has given credit for the tunnel, which says that it has taken it, or until it is over.
     /// Cancel safe.
-    pub(crate) async fn tunnel_taken(&self, id: u64) {
+    pub async fn tunnel_taken(&self, id: u64) {
         self.tunnels.taken(id).await;
     }
 }

@@ -12,7 +12,7 @@ enum May {
 }
 
 /// Every crate has its line here: a new one has to find its place first.
-const LAYERS: [(&str, May); 15] = [
+const LAYERS: [(&str, May); 16] = [
     ("events/macros", May::Use(&[])),
     ("events", May::Use(&["events/macros"])),
     ("protocol", May::Use(&["events"])),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, May); 15] = [
     ("managers/store", May::Use(&["events", "router", "workers", "managers"])),
     ("connector", May::Use(&["events", "protocol", "router"])),
     ("api", May::Use(&["events", "protocol", "router", "workers", "managers"])),
+    ("client", May::Use(&["events", "protocol", "router", "workers"])),
     ("edri", May::UseAll),
     ("examples", May::UseAll),
     ("tests", May::UseAll),

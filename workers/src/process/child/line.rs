@@ -197,7 +197,7 @@ impl Line {
         if acks.is_empty() && begun.is_none() {
             return;
         }
-        let mut frame = Frame::Ack(Ack { done: std::mem::take(&mut *acks), begun });
+        let mut frame = Frame::Ack(Ack { done: std::mem::take(&mut *acks), begun, received: None });
         if let Err(error) = self.peer.send_quietly(&frame) {
             tracing::error!(%error, "an ack was not sent");
         }

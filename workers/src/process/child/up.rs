@@ -1,4 +1,4 @@
-//! The child's own calls: what its worker publishes, requests and opens goes to the node.
+//! Calls to a node over a connection: what the worker of a child, or a client, publishes, requests and opens.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::process::peer::{Opener, Peer, TUNNEL_WINDOW};
 /// How long after its deadline a call waits for the node's word, which says what was waited for.
 const GRACE: Duration = Duration::from_millis(25);
 
-/// The calls of a worker's process.
-pub(super) struct Up {
+/// The calls of a worker's process, or of a client.
+pub struct Up {
     inner: Arc<Inner>,
 }
 
@@ -41,6 +41,8 @@ struct Inner {
     // Held to make a call or to find one.
     calls: Mutex<Calls>,
     room: Notify,
+    /// Whether the node is told of events before they are used.
+    declares: bool,
     // Held for a look-up.
     known: Mutex<HashMap<String, Known>>,
 }
@@ -122,19 +124,51 @@ impl Up {
                 runtime,
                 calls: Mutex::new(calls),
                 room: Notify::new(),
+                declares: true,
                 known: Mutex::new(known.collect()),
             }),
         })
     }
 
+    /// The calls of a client, whose node knows all events that it may use.
+    #[must_use]
+    pub fn of_client(peer: Arc<Peer>, name: ManagerName, window: Window, runtime: Handle) -> Arc<Self> {
+        let calls = Calls { open: HashMap::new(), next: 1, bytes: 0, window, lost: false };
+        Arc::new(Self {
+            inner: Arc::new(Inner {
+                peer,
+                manager: name,
+                runtime,
+                calls: Mutex::new(calls),
+                room: Notify::new(),
+                declares: false,
+                known: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Where calls are written.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.inner.peer
+    }
+
+    /// Sends something that takes a number of a call, in the order of numbers.
+    pub fn with_number<T>(&self, send: impl FnOnce(u64) -> T) -> T {
+        let mut calls = self.inner.calls.lock();
+        let number = calls.next;
+        calls.next += 2;
+        send(number)
+    }
+
     /// The node's window has changed.
-    pub(super) fn set_window(&self, window: Window) {
+    pub fn set_window(&self, window: Window) {
         self.inner.calls.lock().window = window;
         self.inner.room.notify_waiters();
     }
 
     /// A response came.
-    pub(super) fn response(&self, mut response: Response<'_>, frame: &Bytes) {
+    pub fn response(&self, mut response: Response<'_>, frame: &Bytes) {
         let id = response.id;
         if response.more {
             let asked = match self.inner.calls.lock().open.get(&id) {
@@ -189,7 +223,7 @@ impl Up {
     }
 
     /// The node says that a call of this number is wrong.
-    pub(super) fn refused(&self, id: u64, code: &str, message: &str) {
+    pub fn refused(&self, id: u64, code: &str, message: &str) {
         if let Some(open) = self.inner.take(id) {
             open.caller.fail(&open.event, Told::error(code, message));
             self.inner.peer.tunnel_over(id);
@@ -197,7 +231,7 @@ impl Up {
     }
 
     /// The node is gone.
-    pub(super) fn lost(&self) {
+    pub fn lost(&self) {
         let open = {
             let mut calls = self.inner.calls.lock();
             calls.lost = true;
@@ -210,7 +244,7 @@ impl Up {
     }
 }
 
-const GONE: &str = "the worker's node is gone";
+const GONE: &str = "the node is gone";
 
 fn gone() -> Failure {
     Failure::new("peer_lost", GONE)
@@ -335,6 +369,10 @@ impl Inner {
             Some(Known::Declared(declared)) => return event.compatible(declared).map_err(DeclareError::from),
             Some(Known::Named(named)) if named.same(event) => return Ok(()),
             _ => {}
+        }
+        if !self.declares {
+            known.insert(event.name().to_string(), Known::Declared(event.clone()));
+            return Ok(());
         }
         let declare = Declare { events: vec![EventDeclaration::of(event)] };
         let elsewhere = |error: edri_protocol::FrameError| DeclareError::Elsewhere {
@@ -591,5 +629,11 @@ impl Uplink for Up {
         offer: Box<dyn Offer>,
     ) -> BoxFuture<'static, Result<OutcomeAbove, RequestError>> {
         Box::pin(Arc::clone(&self.inner).open(envelope, offer))
+    }
+}
+
+impl std::fmt::Debug for Up {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Up").field("peer", &self.inner.peer).finish_non_exhaustive()
     }
 }

@@ -65,6 +65,7 @@ impl Node {
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             window: WINDOW,
             arguments: None,
+            session: None,
         }
     }
 
