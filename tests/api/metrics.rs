@@ -2,10 +2,13 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use edri::prelude::*;
 use edri::{Node, Restart, Token};
+use parking_lot::Mutex;
 use serde_json::Value;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::access::as_bearer;
 use super::client::{ask, get};
@@ -86,6 +89,59 @@ async fn the_metrics_are_for_whoever_may_read_them() {
     node.shutdown().await;
     let node = super::node(gateway().access(access.metrics_for_all())).await;
     assert_eq!(get(&node, "/metrics").await.status, 200);
+    node.shutdown().await;
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_each_answer_and_nothing_that_is_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+    // Of this thread, on which the whole node runs.
+    let _logs = lines.with_writer(move || writer.clone()).set_default();
+    let token = Token::random().expect("random");
+    let node = node(gateway().access(Access::new().token(&token.hash(), "anna", Permissions::all()))).await;
+    as_bearer(&node, "GET /risk/north?depth=3", token.secret()).await;
+    get(&node, "/risk/south").await;
+    let text = || String::from_utf8_lossy(&log.0.lock()).into_owned();
+    let line = |path: &str| {
+        text().lines().find(|line| line.contains("edri::access") && line.contains(path)).map(str::to_owned)
+    };
+    within("both lines", async {
+        while line("/risk/south").is_none() || line("/risk/north").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (good, refused) = (line("/risk/north").expect("a line"), line("/risk/south").expect("a line"));
+    for part in [
+        "DEBUG",
+        "method=GET",
+        "status=200",
+        "event=\"api.risk\"",
+        "caller=\"anna\"",
+        "remote=127.0.0.1:",
+        "duration_ms=",
+    ] {
+        assert!(good.contains(part), "{part} in {good}");
+    }
+    assert!(refused.contains("status=401") && !refused.contains("caller="), "{refused}");
+    assert!(!text().contains("depth=3") && !text().contains(token.secret()), "{}", text());
     node.shutdown().await;
 }
 
