@@ -12,7 +12,6 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
-use crate::history::Recorder;
 use crate::limits::INBOX_CAPACITY_DEFAULT;
 use crate::queue::{Consumer, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
@@ -90,8 +89,6 @@ pub struct Group {
     /// Takes what comes, where it is published: the inboxes are closed from the beginning then.
     tap: Option<Arc<dyn Tap>>,
     tap_closed: AtomicBool,
-    /// Takes what comes, in a group that is a history: its inboxes are closed from the beginning.
-    recorder: Option<Arc<Recorder>>,
 }
 
 /// A counted reference to a group.
@@ -177,21 +174,7 @@ impl Group {
             remote,
             tap: None,
             tap_closed: AtomicBool::new(false),
-            recorder: None,
         }
-    }
-
-    /// A group that puts down what comes in a history, where it is published. Nobody waits for it, and it loses nothing for
-    /// want of room.
-    pub(crate) fn recording(options: GroupOptions, recorder: Arc<Recorder>) -> GroupRef {
-        let group = Self { recorder: Some(recorder), ..Self::make(options, None) };
-        group.inboxes.iter().for_each(Queue::close);
-        Arc::new(group)
-    }
-
-    /// The history that the group is.
-    pub(crate) fn recorder(&self) -> Option<&Arc<Recorder>> {
-        self.recorder.as_ref()
     }
 
     /// Distinguishes the group from all others of the process.
@@ -326,10 +309,9 @@ impl Group {
     /// Whether the group takes no more deliveries.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        match (&self.tap, &self.recorder) {
-            (Some(_), _) => self.tap_closed.load(Ordering::Acquire),
-            (None, Some(recorder)) => recorder.is_closed(),
-            (None, None) => self.inboxes[0].is_closed(),
+        match &self.tap {
+            Some(_) => self.tap_closed.load(Ordering::Acquire),
+            None => self.inboxes[0].is_closed(),
         }
     }
 
@@ -353,10 +335,6 @@ impl Group {
                         self.count(Ended::Handled);
                         return Offered::Taken;
                     }
-                    if let Some(recorder) = &self.recorder {
-                        self.record(recorder, &delivery.envelope);
-                        return Offered::Taken;
-                    }
                     return match self.hand_over(&mut delivery) {
                         Some(successor) => successor.offer(delivery, displaced),
                         None => Offered::Gone(delivery),
@@ -372,13 +350,6 @@ impl Group {
                 Overflow::DropOldest => displaced.extend(queue.evict().map(|oldest| (Arc::clone(self), oldest))),
             }
         }
-    }
-
-    fn record(&self, recorder: &Recorder, envelope: &Envelope) {
-        recorder.record(envelope);
-        // It never had a place, and is done with.
-        self.reject();
-        self.count(Ended::Handled);
     }
 
     /// How much room there is for this event: none when the answer is zero.
@@ -448,8 +419,8 @@ impl Group {
         }
         self.inboxes.iter().for_each(Queue::close);
         self.tap_closed.store(true, Ordering::Release);
-        if let Some(recorder) = &self.recorder {
-            recorder.close();
+        if let Some(tap) = &self.tap {
+            tap.close();
         }
     }
 

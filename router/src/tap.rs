@@ -18,6 +18,9 @@ use crate::{DeclareError, GroupName};
 pub trait Tap: Send + Sync + std::fmt::Debug + 'static {
     /// An event. Called in the order of each publisher; it must be quick and must not panic.
     fn take(&self, envelope: &Envelope);
+
+    /// Nothing more comes.
+    fn close(&self) {}
 }
 
 /// A tap in the table. Dropping it takes it out.

@@ -143,7 +143,7 @@ pub struct WorkerView {
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
-        for group in core.groups().into_iter().filter(|group| group.has_joined() && group.recorder().is_none()) {
+        for group in core.groups().into_iter().filter(|group| group.has_joined() && !core.histories.is_one(group)) {
             match group.name() {
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,

@@ -11,18 +11,19 @@ use crate::actor::Change;
 use crate::group::{Group, GroupOptions, GroupRef, Overflow, Spread};
 use crate::limits::{HISTORIES_MAX, INBOX_CAPACITY_DEFAULT};
 use crate::subscribe::{Selection, next_subscription};
+use crate::tap::Tap;
 use crate::{DeclareError, Router};
 
 /// The histories of a node, in the order in which they were added.
 #[derive(Default)]
 pub(crate) struct Histories {
     // Held to find, list, add or remove one.
-    all: Mutex<Vec<GroupRef>>,
+    all: Mutex<Vec<(GroupRef, Arc<Recorder>)>>,
 }
 
 impl Histories {
     pub(crate) fn list(&self) -> Vec<Arc<Recorder>> {
-        self.all.lock().iter().filter_map(|group| group.recorder().cloned()).collect()
+        self.all.lock().iter().map(|(_, recorder)| Arc::clone(recorder)).collect()
     }
 
     /// The history of exactly this pattern, otherwise the first that has all of its events.
@@ -32,7 +33,13 @@ impl Histories {
         exact.or_else(|| all.iter().find(|history| history.pattern().covers(pattern))).cloned()
     }
 
-    fn add(&self, pattern: &Pattern, group: &GroupRef) -> Result<(), DeclareError> {
+    /// Whether the group is a history.
+    pub(crate) fn is_one(&self, group: &GroupRef) -> bool {
+        self.all.lock().iter().any(|(history, _)| history.id() == group.id())
+    }
+
+    fn add(&self, group: &GroupRef, recorder: Arc<Recorder>) -> Result<(), DeclareError> {
+        let pattern = recorder.pattern();
         let mut all = self.all.lock();
         if position(&all, pattern).is_some() {
             return Err(DeclareError::HistoryExists(pattern.clone()));
@@ -40,19 +47,19 @@ impl Histories {
         if all.len() >= HISTORIES_MAX {
             return Err(DeclareError::Limit { what: "histories", limit: HISTORIES_MAX });
         }
-        all.push(Arc::clone(group));
+        all.push((Arc::clone(group), recorder));
         Ok(())
     }
 
     fn remove(&self, pattern: &Pattern) -> Option<GroupRef> {
         let mut all = self.all.lock();
         let at = position(&all, pattern)?;
-        Some(all.remove(at))
+        Some(all.remove(at).0)
     }
 }
 
-fn position(all: &[GroupRef], pattern: &Pattern) -> Option<usize> {
-    all.iter().position(|group| group.recorder().is_some_and(|recorder| recorder.pattern() == pattern))
+fn position(all: &[(GroupRef, Arc<Recorder>)], pattern: &Pattern) -> Option<usize> {
+    all.iter().position(|(_, recorder)| recorder.pattern() == pattern)
 }
 
 impl Router {
@@ -81,8 +88,9 @@ impl Router {
             handlers: Vec::new(),
             shared: false,
         };
-        let group = Group::recording(options, Recorder::new(pattern.clone(), history));
-        self.core.histories.add(&pattern, &group)?;
+        let recorder = Recorder::new(pattern.clone(), history);
+        let group = Group::tapped(options, Arc::clone(&recorder) as Arc<dyn Tap>);
+        self.core.histories.add(&group, recorder)?;
         self.core.add_group(&group);
         let selections = vec![Selection::new(pattern.clone())];
         let change = Change { subscribe: vec![(Arc::clone(&group), selections)], ..Change::default() };

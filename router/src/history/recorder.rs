@@ -13,6 +13,7 @@ use super::log::{Entry, Found, Log, Search};
 use super::{History, Mark, Missed, Position, Since};
 use crate::DeclareError;
 use crate::limits::{HISTORY_EVENT_BYTES, HISTORY_READERS_MAX};
+use crate::tap::Tap;
 
 /// How many entries are given to a reader under one hold of the lock: publishers wait for it.
 const AT_ONCE: usize = 64;
@@ -70,6 +71,36 @@ pub(crate) struct Figures {
     pub(crate) readers: usize,
 }
 
+impl Tap for Recorder {
+    /// Numbers an event and keeps it, unless it is too large. Never waits for anybody.
+    fn take(&self, envelope: &Envelope) {
+        let kept_alone = envelope.detached();
+        let weight = weigh(&kept_alone);
+        let mut gone = Vec::new();
+        let wake = {
+            let mut kept = self.kept.lock();
+            if kept.closed {
+                return;
+            }
+            let number = kept.log.push(Instant::now(), weight, kept_alone, &mut gone);
+            kept.waiting.call(envelope, number)
+        };
+        drop(gone);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nothing comes any more: readers end once they have had everything.
+    fn close(&self) {
+        let wake = {
+            let mut kept = self.kept.lock();
+            kept.closed = true;
+            let next = kept.log.next();
+            kept.waiting.call_all(next)
+        };
+        wake.into_iter().for_each(Waker::wake);
+    }
+}
+
 impl Recorder {
     pub(super) fn new(pattern: Pattern, bounds: History) -> Arc<Self> {
         let kept = Kept {
@@ -88,38 +119,6 @@ impl Recorder {
 
     pub(super) fn position(&self, number: u64) -> Position {
         Position { history: self.life, number }
-    }
-
-    /// Numbers an event and keeps it, unless it is too large. Never waits for anybody.
-    pub(crate) fn record(&self, envelope: &Envelope) {
-        let kept_alone = envelope.detached();
-        let weight = weigh(&kept_alone);
-        let mut gone = Vec::new();
-        let wake = {
-            let mut kept = self.kept.lock();
-            if kept.closed {
-                return;
-            }
-            let number = kept.log.push(Instant::now(), weight, kept_alone, &mut gone);
-            kept.waiting.call(envelope, number)
-        };
-        drop(gone);
-        wake.into_iter().for_each(Waker::wake);
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.kept.lock().closed
-    }
-
-    /// Nothing comes any more: readers end once they have had everything.
-    pub(crate) fn close(&self) {
-        let wake = {
-            let mut kept = self.kept.lock();
-            kept.closed = true;
-            let next = kept.log.next();
-            kept.waiting.call_all(next)
-        };
-        wake.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn figures(&self) -> Figures {
