@@ -3,6 +3,7 @@
 //! Where the node keeps a history of what is asked for, each event has its place there as its id: a browser that comes back
 //! says which it had last, and goes on from there. Without one the stream begins with what comes.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use edri_events::{Encoding, Envelope, Pattern};
-use edri_router::{Conditions, DeclareError, Missed, Overflow, Recorded, Replay, Since, UntypedSubscription};
+use edri_router::{Conditions, DeclareError, Missed, Predicate, Recorded, Replay, Selection, Since, Tap, Tapped};
 use futures_util::stream;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
 use crate::gateway::Shared;
 use crate::problem::{FieldError, Problem};
@@ -114,8 +116,63 @@ struct Feed {
 enum Source {
     /// From a history.
     Replay(Replay<Envelope>),
-    /// What comes, and how many were missed as far as the client was told.
-    Live(UntypedSubscription, u64),
+    /// What comes from now on.
+    Live { waiting: Arc<Waiting>, _tapped: Tapped },
+}
+
+/// Events that a client has not taken yet. The oldest make room, and are counted; a publisher never waits.
+#[derive(Debug, Default)]
+struct Waiting {
+    // Held to add an event or to take one.
+    state: Mutex<WaitingState>,
+    came: Notify,
+}
+
+#[derive(Debug, Default)]
+struct WaitingState {
+    events: VecDeque<Envelope>,
+    /// How many were left out before the first of them.
+    missed: u64,
+    closed: bool,
+}
+
+impl Tap for Waiting {
+    fn take(&self, envelope: &Envelope) {
+        let mut state = self.state.lock();
+        if state.events.len() == CAPACITY {
+            state.events.pop_front();
+            state.missed += 1;
+        }
+        state.events.push_back(envelope.clone());
+        drop(state);
+        self.came.notify_one();
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.came.notify_one();
+    }
+}
+
+impl Waiting {
+    /// The next event, or how many are missing before it; `None` once the node has stopped. Cancel safe.
+    async fn next(&self) -> Option<Result<Envelope, u64>> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.missed > 0 {
+                    return Some(Err(std::mem::take(&mut state.missed)));
+                }
+                if let Some(event) = state.events.pop_front() {
+                    return Some(Ok(event));
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.came.notified().await;
+        }
+    }
 }
 
 impl Feed {
@@ -156,10 +213,16 @@ impl Feed {
                 Err(Problem::invalid(vec![FieldError { field: "last".to_owned(), message }]))
             }
             Err(DeclareError::NoHistory(_)) => {
-                let live = subscribe().capacity(CAPACITY).overflow(Overflow::DropOldest).await.map_err(refused)?;
+                let mut selection = Selection::new(pattern);
+                selection.key = wanted.key.as_deref().map(Into::into);
+                selection.predicate = wanted.conditions.clone().map(|conditions| {
+                    Arc::new(move |event: &Envelope| conditions.hold(event).unwrap_or(false)) as Predicate
+                });
+                let waiting = Arc::<Waiting>::default();
+                let tapped = bus.tap(selection, Arc::clone(&waiting) as Arc<dyn Tap>).await.map_err(refused)?;
                 // Whoever comes back may have missed something, and there is nothing to look it up in.
                 let first = wanted.since.map(|_| missed(None));
-                Ok(feed(Source::Live(live, 0), first))
+                Ok(feed(Source::Live { waiting, _tapped: tapped }, first))
             }
             Err(error) => Err(refused(error)),
         }
@@ -196,16 +259,10 @@ impl Feed {
                     Ok(Recorded { position, event, .. }) => (position.to_string(), event),
                     Err(Missed { events, .. }) => return Some(missed(events)),
                 },
-                Source::Live(live, told) => {
-                    let envelope = live.next().await?;
-                    let now = live.missed();
-                    if now > *told {
-                        let more = now - std::mem::replace(told, now);
-                        let text = self.message(&envelope.id().to_string(), &envelope);
-                        return Some([missed(Some(more)), text.unwrap_or_default()].concat().into());
-                    }
-                    (envelope.id().to_string(), envelope)
-                }
+                Source::Live { waiting, .. } => match waiting.next().await? {
+                    Ok(event) => (event.id().to_string(), event),
+                    Err(events) => return Some(missed(Some(events))),
+                },
             };
             if let Some(message) = self.message(&id, &envelope) {
                 return Some(message);

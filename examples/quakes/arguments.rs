@@ -21,6 +21,11 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of a page
     #[arg(long)]
     pub(crate) json: bool,
+    /// Open the node to browsers and services at this address, replay at 3600 times the speed of the earth unless something
+    /// else is said, and go on until it is stopped
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8080",
+        conflicts_with_all = ["cluster", "role"])]
+    pub(crate) serve: Option<String>,
     /// Leave out the report by region, whose worker needs Python
     #[arg(long)]
     pub(crate) no_python: bool,

@@ -45,7 +45,7 @@ const RESULTS: [&str; 11] = [
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     say("cluster: first in one process, to have something to compare with");
     let Some(alone) = observatory().run_with(async |node: Node| {
-        let findings = observe(&node, arguments).await?;
+        let findings = observe(&node, arguments, arguments.speed).await?;
         node.shutdown().await;
         Ok::<_, Box<dyn Error>>(findings)
     })?

@@ -57,7 +57,7 @@ pub(crate) struct FeedEnded {
 }
 
 /// The earth shook, and a seismic network took note.
-#[event(notification, name = "quake.recorded", key = network)]
+#[event(notification, name = "quake.recorded", key = network, expose)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct QuakeRecorded {
     /// The network's code: `ci` is Southern California, `us` the whole world.
@@ -73,7 +73,7 @@ pub(crate) struct QuakeRecorded {
 }
 
 /// A quake was so strong that people should know.
-#[event(notification, name = "quake.alert")]
+#[event(notification, name = "quake.alert", expose)]
 #[derive(Debug, Clone)]
 pub(crate) struct QuakeAlert {
     pub(crate) id: String,
@@ -83,7 +83,7 @@ pub(crate) struct QuakeAlert {
 }
 
 /// What has this network recorded?
-#[event(request, name = "network.summarise", key = network, response = NetworkSummary)]
+#[event(request, name = "network.summarise", key = network, response = NetworkSummary, http = "GET /networks/{network}")]
 pub(crate) struct SummariseNetwork {
     pub(crate) network: String,
 }
@@ -99,7 +99,7 @@ pub(crate) struct NetworkSummary {
 }
 
 /// How many alerts were there, and which quakes were the strongest?
-#[event(request, name = "alerts.list", response = Alerts)]
+#[event(request, name = "alerts.list", response = Alerts, http = "GET /alerts")]
 pub(crate) struct ListAlerts {}
 
 #[data]
@@ -117,7 +117,7 @@ pub(crate) struct AlertsSummarised {
 }
 
 /// How are the magnitudes distributed?
-#[event(request, name = "magnitudes.study", response = Study, timeout = "1m", idempotent)]
+#[event(request, name = "magnitudes.study", response = Study, timeout = "1m", idempotent, http = "GET /magnitudes")]
 pub(crate) struct StudyMagnitudes {}
 
 /// Has the store got the latest quakes? Answered once it has.
@@ -142,7 +142,7 @@ pub(crate) struct LatestQuake {
 }
 
 /// What was there, by region? Answered in Python, by `report.py`.
-#[event(request, name = "regions.report", response = Vec<Region>, timeout = "10s", idempotent)]
+#[event(request, name = "regions.report", response = Vec<Region>, timeout = "10s", idempotent, http = "GET /regions")]
 pub(crate) struct ReportRegions {}
 
 #[data]

@@ -109,8 +109,20 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Everything in one process, or nearly so.
 fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let findings = observatory().run_with(async move |node: Node| {
-        let findings = observe(&node, arguments).await?;
+    let (app, speed) = match &arguments.serve {
+        Some(address) => (serving(observatory(), address), arguments.speed.or(Some(SERVED_SPEED))),
+        None => (observatory(), arguments.speed),
+    };
+    let findings = app.run_with(async move |node: Node| {
+        if let Some(address) = node.api_address() {
+            say(&format!("http://{address}/ shows quakes as they come; http://{address}/docs what can be asked"));
+        }
+        let findings = observe(&node, arguments, speed).await?;
+        if arguments.serve.is_some() {
+            print(&findings, arguments.json)?;
+            say("all of them have come; what they say can be asked until this is stopped");
+            node.stopped().await;
+        }
         node.shutdown().await;
         Ok::<_, Box<dyn Error>>(findings)
     })?;
@@ -120,12 +132,24 @@ fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// How many times faster than it happened a catalogue is replayed for people who look on.
+const SERVED_SPEED: f64 = 3600.0;
+
+/// Opens the node to browsers and services. They may look and ask; only this program says that the earth shook.
+fn serving(app: App, address: &str) -> App {
+    let looking_on = Permissions::new().subscribe("quake.*").request(">");
+    let api = Api::bind(address)
+        .access(Access::new().anonymous(looking_on))
+        .files(concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/page"));
+    app.history("quake.recorded", History::new().events(500)).api(api)
+}
+
 /// Has the catalogue replayed, then asks the workers what they found.
-async fn observe(node: &Node, arguments: &Arguments) -> Result<Findings, Box<dyn Error>> {
+async fn observe(node: &Node, arguments: &Arguments, speed: Option<f64>) -> Result<Findings, Box<dyn Error>> {
     let has_report = !arguments.no_python && start_report(node).await;
-    let summaries = Summaries::begin(node, arguments.speed).await?;
+    let summaries = Summaries::begin(node, speed).await?;
     let began = Instant::now();
-    let upload = upload(node, arguments, Part::WHOLE);
+    let upload = upload(node, arguments, Part::WHOLE, speed);
     let (replayed, summaries) = match summaries {
         Some(summaries) => summaries.during(node.bus(), upload).await,
         None => (upload.await, Vec::new()),
@@ -202,7 +226,7 @@ fn lost_workers(managers: &[GroupView]) -> BTreeMap<String, u32> {
 }
 
 /// Has a part of the file replayed.
-async fn upload(node: &Node, arguments: &Arguments, part: Part) -> Result<Replayed, Box<dyn Error>> {
+async fn upload(node: &Node, arguments: &Arguments, part: Part, speed: Option<f64>) -> Result<Replayed, Box<dyn Error>> {
     let replayed = replay(node, arguments, part).await;
     replayed.map_err(|error| format!("{}: {error}", arguments.file.display()).into())
 }

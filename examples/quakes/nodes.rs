@@ -108,7 +108,7 @@ async fn feed(node: &Node, name: &str, arguments: &Arguments) -> Result<(), Box<
     }
     say(&format!("{name}: publishes {} for the centre", arguments.file.display()));
     let began = Instant::now();
-    let replayed = upload(node, arguments, arguments.part).await?;
+    let replayed = upload(node, arguments, arguments.part, arguments.speed).await?;
     let quakes = replayed.quakes;
     arrived(bus).await?;
     let seconds = began.elapsed().as_secs_f64();
