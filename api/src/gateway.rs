@@ -19,8 +19,8 @@ use crate::connections::{Addresses, serve};
 use crate::exposed::Exposed;
 use crate::files::Reloaded;
 use crate::metrics::Metrics;
-use crate::{ApiError, ApiLimits, Cors};
 use crate::websocket::Sessions;
+use crate::{ApiError, ApiLimits, Cors};
 
 /// What all connections share.
 pub(crate) struct Shared {
