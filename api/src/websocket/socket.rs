@@ -115,7 +115,7 @@ impl Socket {
         let written = std::future::poll_fn(|cx| self.poll_write(cx, || None)).await;
         if written.is_ok() {
             // The other side answers, so that it does not take the end for a fault of the network.
-            while let Ok(_) = self.next().await {}
+            while self.next().await.is_ok() {}
         }
     }
 }

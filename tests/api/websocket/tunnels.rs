@@ -71,5 +71,7 @@ async fn a_broken_tunnel_is_told_to_the_worker() {
     assert!(socket.next().await["credit"].is_object());
     socket.send(json!({"data": {"id": 3, "payload": "x"}})).await;
     assert_eq!(socket.next().await["data"]["payload"], "X");
+    // A node that stops waits for open tunnels.
+    drop(socket);
     node.shutdown().await;
 }
