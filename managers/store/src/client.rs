@@ -292,7 +292,7 @@ impl<T: DeserializeOwned> Namespace<T> {
     pub async fn watch(&self, prefix: &str) -> Result<Watching<T>, Error> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, &Watch { prefix: prefix.to_owned() })?;
-        let tunnel = self.bus.untyped().open(&self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
+        let tunnel = self.bus.untyped().open(self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
         Ok(Watching { tunnel, value: PhantomData })
     }
 }
