@@ -146,7 +146,10 @@ fn region(place: &str) -> String {
         "CA" => "California".to_owned(),
         "MX" => "Mexico".to_owned(),
         "NV" => "Nevada".to_owned(),
-        name => name[..name.floor_char_boundary(KEY_BYTES_MAX)].to_owned(),
+        name => {
+            let fits = (0..=name.len().min(KEY_BYTES_MAX)).rev().find(|end| name.is_char_boundary(*end));
+            name[..fits.unwrap_or(0)].to_owned()
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use edri_events::{Body, CodecError, Encoding};
 use edri_router::{Bus, DeclareError, Opened, Options, RequestError, TunnelError};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -18,7 +19,6 @@ use crate::event::{
     NamespaceError, Operation, Page, Set, Swap, Transact, Transacted, VERBS, Verb, Watch, Written, descriptors,
     milliseconds,
 };
-use crate::raw;
 
 /// How long a request to the store may take, with all that are sent again.
 const TIME_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
@@ -149,19 +149,15 @@ impl<T> Namespace<T> {
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(&self, verb: Verb, question: &Q) -> Result<A, Error> {
-        Ok(self.answer(verb, question).await?.decode()?)
-    }
-
-    async fn answer<Q: Serialize>(&self, verb: Verb, question: &Q) -> Result<Body, Error> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, question)?;
         let (event, began) = (self.names.event(verb), Instant::now());
         let options = Options::new().time_limit(self.time_limit);
         match self.bus.untyped().request_with(event, body, &options).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => Ok(answer.decode()?),
             Err(error) if is_lost(&error, false) => {
                 let body = Body::encode(Encoding::MessagePack, question)?;
-                Ok(Box::pin(self.ask_again(event, body, began, error)).await?)
+                Ok(Box::pin(self.ask_again(event, body, began, error)).await?.decode()?)
             }
             Err(error) => Err(error.into()),
         }
@@ -250,12 +246,8 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// [`Error`]; `invalid_payload` when what is kept is no `T`.
     pub async fn get(&self, key: &str) -> Result<Option<T>, Error> {
-        let answer = self.answer(Verb::Get, &Keyed { key }).await?;
-        // Of an answer as the store writes it nothing else needs to be read.
-        match raw::fields(&answer.bytes).ok().as_deref() {
-            Some([("key", _), ("value", value), ..]) => Ok(Some(answer.encoding.decode(value)?)),
-            _ => Ok(answer.decode::<Option<Item<T>>>()?.map(|item| item.value)),
-        }
+        let item: Option<Valued<T>> = self.ask(Verb::Get, &Keyed { key }).await?;
+        Ok(item.map(|item| item.value))
     }
 
     /// As [`Namespace::get`], with the item's version and time.
@@ -300,7 +292,7 @@ impl<T: DeserializeOwned> Namespace<T> {
     pub async fn watch(&self, prefix: &str) -> Result<Watching<T>, Error> {
         self.declare().await?;
         let body = Body::encode(Encoding::MessagePack, &Watch { prefix: prefix.to_owned() })?;
-        let tunnel = self.bus.untyped().open(&self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
+        let tunnel = self.bus.untyped().open(self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
         Ok(Watching { tunnel, value: PhantomData })
     }
 }
@@ -366,6 +358,12 @@ struct Keyed<'a> {
     key: &'a str,
 }
 
+/// What somebody needs of an [`Item`] who only wants its value.
+#[derive(Deserialize)]
+struct Valued<T> {
+    value: T,
+}
+
 /// Whether the store, or the way to it, is lost; after that it may not be back yet.
 fn is_lost(error: &RequestError, before: bool) -> bool {
     match error {
@@ -375,9 +373,12 @@ fn is_lost(error: &RequestError, before: bool) -> bool {
     }
 }
 
-/// An id that nobody else gives a request.
+/// An id that nobody else gives a request. Those of one process follow one another, so that in a store's file they lie side by
+/// side: of what is written for many requests at once they are a few pages, and not one for each.
 fn request_id() -> Option<String> {
-    Some(format!("{:032x}", fastrand::u128(..)))
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    Some(format!("{:016x}{:016x}", *PROCESS, NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A value on its way to a key; `.await` sends it.

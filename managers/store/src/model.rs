@@ -376,6 +376,9 @@ impl Model {
     }
 
     fn check(&self, now: u64, key: &Arc<str>, only: &If) -> Result<(), Refusal> {
+        if *only == If::Always {
+            return Ok(());
+        }
         let entry = self.living(now, key);
         let found = entry.map(|entry| entry.version);
         match only {
@@ -401,28 +404,33 @@ impl Model {
         if value.len() > VALUE_BYTES_MAX {
             return Err(Refusal::Long { key: Arc::clone(key), bytes: value.len() });
         }
-        // Whoever watches learns that the old one was over before the new one came.
-        if self.entries.get(key).is_some_and(|entry| entry.is_over(now)) {
-            self.change(key, What::Expired, None, changes);
+        let mut old_bytes = None;
+        if let Some(old) = self.entries.get(key) {
+            if old.is_over(now) {
+                // Whoever watches learns that the old one was over before the new one came.
+                self.change(key, What::Expired, None, changes);
+            } else {
+                old_bytes = Some(size(key, old.value.len()));
+            }
         }
-        self.make_room(now, began, key, value.len(), changes)?;
+        self.make_room(now, began, (key, old_bytes), value.len(), changes)?;
         Ok(self.change(key, What::Set, Some((value, expires_at)), changes))
     }
 
+    /// Makes room for a value of a key, which has so many bytes already if it is there. Its own item is spared, so they stay so many.
     fn make_room(
         &mut self,
         now: u64,
         began: u64,
-        key: &Arc<str>,
+        (key, old_bytes): (&Arc<str>, Option<u64>),
         value_bytes: usize,
         changes: &mut Vec<Change>,
     ) -> Result<(), Refusal> {
         loop {
-            let (old_keys, old_bytes) = self.entries.get(key).map_or((0, 0), |entry| (1, size(key, entry.value.len())));
-            let keys = self.entries.len() - old_keys + 1;
-            let bytes = self.bytes - old_bytes + size(key, value_bytes);
+            let keys = self.entries.len() + usize::from(old_bytes.is_none());
+            let bytes = self.bytes - old_bytes.unwrap_or(0) + size(key, value_bytes);
             // What takes no more than it did may stay, also when the bounds have become tighter.
-            let grows = old_keys == 0 || bytes > self.bytes;
+            let grows = old_bytes.is_none() || bytes > self.bytes;
             if !grows || (keys <= self.bounds.keys_max && bytes <= self.bounds.bytes_max) {
                 return Ok(());
             }

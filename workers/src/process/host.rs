@@ -512,14 +512,12 @@ impl ProcessHost {
                 }
                 None => self.peer.object("out_of_order", "`ready` is said once", "ready", None),
             },
-            Frame::Bye(bye) => {
-                return Err(match bye.error {
-                    Some(error) if &*error.code == START_REFUSED && self.phase == Phase::Starting => {
-                        Over::Refused(error.message.into_owned())
-                    }
-                    error => Over::Bye(error.map(|error| fault::text(&error))),
-                });
+            Frame::Bye(Bye { error: Some(error) })
+                if &*error.code == START_REFUSED && self.phase == Phase::Starting =>
+            {
+                return Err(Over::Refused(error.message.into_owned()));
             }
+            Frame::Bye(bye) => return Err(Over::Bye(bye.error.map(|error| fault::text(&error)))),
             Frame::Unknown(name) => {
                 self.peer.object("unknown_frame", &format!("no frame `{name}` in version {VERSION}"), &name, None);
             }
