@@ -226,14 +226,24 @@ fn lost_workers(managers: &[GroupView]) -> BTreeMap<String, u32> {
 }
 
 /// Has a part of the file replayed.
-async fn upload(node: &Node, arguments: &Arguments, part: Part, speed: Option<f64>) -> Result<Replayed, Box<dyn Error>> {
-    let replayed = replay(node, arguments, part).await;
+async fn upload(
+    node: &Node,
+    arguments: &Arguments,
+    part: Part,
+    speed: Option<f64>,
+) -> Result<Replayed, Box<dyn Error>> {
+    let replayed = replay(node, arguments, part, speed).await;
     replayed.map_err(|error| format!("{}: {error}", arguments.file.display()).into())
 }
 
 /// Sends the file through a tunnel and shows how far its replay is.
-async fn replay(node: &Node, arguments: &Arguments, part: Part) -> Result<Replayed, Box<dyn Error>> {
-    let Arguments { repeat, speed, .. } = *arguments;
+async fn replay(
+    node: &Node,
+    arguments: &Arguments,
+    part: Part,
+    speed: Option<f64>,
+) -> Result<Replayed, Box<dyn Error>> {
+    let repeat = arguments.repeat;
     let mut file = tokio::fs::File::open(&arguments.file).await?;
     let mut tunnel = node.bus().open(UploadCatalogue { repeat, speed, part }).await?;
     loop {

@@ -146,7 +146,7 @@ async fn files_are_served_where_no_event_has_a_route_and_nothing_above_their_fol
 #[tokio::test]
 async fn a_gateway_that_cannot_be_is_refused_with_what_to_do() {
     let start = async |api: Api| {
-        let error = App::new("refused").api(api).start().await.err().expect("does not start");
+        let error = App::new("refused").api(api).start().await.expect_err("does not start");
         error.to_string()
     };
     assert!(start(Api::bind("localhost")).await.contains("write it like `127.0.0.1:8080`"));

@@ -31,7 +31,6 @@ impl Sample {
             Frame::Response(response) => response.value = payload,
             Frame::Welcome(welcome) => welcome.arguments = payload,
             Frame::Subscribe(subscribe) => subscribe.conditions = payload,
-            Frame::Subscribe(subscribe) => subscribe.conditions = payload,
             Frame::Data(data) => data.payload = payload.unwrap_or_else(|| null(encoding)),
             _ => {}
         }

@@ -45,7 +45,7 @@ async fn a_client_may_write_messagepack() {
     assert_eq!(socket.next().await["welcome"]["node"], "gate");
     // A byte string that holds the payload's MessagePack; a null is none.
     send(&mut socket, json!({"request": {"id": 1, "event": "api.risk", "payload": null}})).await;
-    assert_eq!(socket.response(1).await["failure"]["code"], "invalid_payload");
+    assert_eq!(socket.response(1).await["error"]["code"], "invalid_payload");
     let mut frame = Vec::new();
     let payload = edri_events::Encoding::MessagePack.encode(&json!({"region": "x"})).expect("encodes");
     let call = edri_protocol::Call {

@@ -24,7 +24,7 @@ pub(crate) struct Socket {
 #[derive(Debug)]
 pub(crate) enum Ended {
     Closed(Option<CloseFrame>),
-    Broken(Error),
+    Broken(#[expect(dead_code, reason = "shown when a test fails")] Error),
 }
 
 impl Socket {
