@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy, and theirs say where all the same")]
 
 mod nodes;
+mod served;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -54,17 +55,17 @@ impl Run {
         Self { child: command.spawn().unwrap() }
     }
 
-    /// Waits until a line with `text` is on stderr.
-    fn until_it_says(&mut self, text: &str) {
+    /// Waits until a line with `text` is on stderr, and returns it.
+    fn until_it_says(&mut self, text: &str) -> String {
         let mut lines = BufReader::new(self.child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let text = text.to_owned();
         let said = within_limit(&format!("stderr to say {text:?}"), move || {
-            let said = lines.any(|line| line.contains(&text));
+            let said = lines.find(|line| line.contains(&text));
             // What follows is read too, or writing it would fail.
             std::thread::spawn(move || lines.for_each(drop));
             said
         });
-        assert!(said, "the example ended before");
+        said.expect("the example ended before")
     }
 
     /// Waits for its end; what it wrote to stdout and, unless it was waited for, to stderr.

@@ -127,6 +127,8 @@ fn run_alone(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>(findings)
     })?;
     match findings {
+        // Served, they have been printed when all had come.
+        _ if arguments.serve.is_some() => Ok(()),
         Some(findings) => print(&findings, arguments.json),
         None => stopped(),
     }

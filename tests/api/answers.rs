@@ -90,6 +90,9 @@ async fn head_and_options_are_answered_from_the_routes() {
     }
     let options = ask(&node, "OPTIONS /orders/6", &[], "").await;
     assert_eq!((options.status.as_u16(), options.header("allow")), (204, "GET, HEAD, OPTIONS"));
+    let wrong = get(&node, "/events/answer.order").await;
+    assert_eq!((wrong.status.as_u16(), wrong.header("allow")), (405, "OPTIONS, POST"));
+    assert_eq!(wrong.json()["code"], "method_not_allowed");
     node.shutdown().await;
 }
 

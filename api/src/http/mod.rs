@@ -13,9 +13,9 @@ use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{Response, StatusCode, header};
+use axum::http::{Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 use edri_events::Kind;
 use edri_router::{ManagerState, Phase};
@@ -43,7 +43,7 @@ pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Ro
         .route("/docs", get(docs))
         .route("/metrics", get(node_metrics))
         .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
-        .route("/events/{name}", post(by_name))
+        .route("/events/{name}", any(by_name))
         .route("/ws", get(crate::websocket::upgrade))
         .fallback(by_path)
         .with_state(shared)
@@ -115,6 +115,9 @@ async fn docs() -> Response<Body> {
 }
 
 async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, request: Request) -> Response<Body> {
+    if request.method() != Method::POST {
+        return call::other_methods(request.method(), vec!["POST"]);
+    }
     let table = shared.exposed.table();
     match table.event(&name) {
         Some(event) => call::answer(&shared, event, Vec::new(), request).await,

@@ -69,6 +69,38 @@ async fn a_client_has_the_verbs_of_the_bus() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_away_for_ten_seconds_misses_nothing_of_a_feed() {
+    const EVENTS: u64 = 1_200;
+    let node = node(gateway()).await;
+    let proxy = TcpProxy::to(address(&node)).await.expect("listens");
+    let client = client(proxy.address()).await;
+    let mut ticks = client.subscribe::<Tick>().capacity(EVENTS as usize).await.expect("subscribed");
+    let bus = node.bus().clone();
+    // A feed does not stop for somebody who is away.
+    let publishing = tokio::spawn(async move {
+        for number in 0..EVENTS {
+            bus.publish(tick(number)).await.expect("published");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let breaking = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        proxy.cut();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        proxy.mend();
+    };
+    let reading = async {
+        for number in 0..EVENTS {
+            let tick = within("an event", ticks.next()).await.expect("comes");
+            assert_eq!((tick.number, ticks.missed()), (number, 0));
+        }
+    };
+    tokio::join!(breaking, reading);
+    within("the publisher", publishing).await.expect("no panic");
+    node.shutdown().await;
+}
+
 /// For some seconds the network comes and goes while numbered events come in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_loses_its_network_finds_every_event_once_and_in_order() {
