@@ -10,6 +10,7 @@
 mod allocator;
 mod case;
 mod event;
+mod gateway;
 mod harness;
 mod idle;
 mod link;
@@ -54,6 +55,10 @@ enum Suite {
     Store(Options),
     /// What is sent at times: a million entries beside a million sleeping tasks.
     Scheduler(Options),
+    /// The gateway over HTTP, beside an axum handler.
+    Http(Options),
+    /// The gateway over WebSocket, beside an echo.
+    Websocket(Options),
     /// One side of a case of `link`, for a profiler.
     #[command(hide = true)]
     LinkOnce(link::Once),
@@ -105,6 +110,8 @@ fn main() -> Result<ExitCode> {
         Suite::Link(options) => suite("link", &options, link::CASES.iter()),
         Suite::Store(options) => suite("store", &options, store::CASES.iter()),
         Suite::Scheduler(options) => suite("scheduler", &options, scheduler::CASES.iter()),
+        Suite::Http(options) => suite("http", &options, gateway::HTTP.iter()),
+        Suite::Websocket(options) => suite("websocket", &options, gateway::WEBSOCKET.iter()),
         Suite::LinkOnce(once) => {
             let took = runtime()?.block_on(async { tokio::spawn(link::once(once)).await })??;
             report::took(took);

@@ -1,0 +1,233 @@
+//! The gateway beside a bare server of the same library: 64 connections, each of which asks and waits for its answer.
+//!
+//! The client is the same for both sides and does as little as it can: it writes the same bytes and reads until the answer is
+//! there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::routing::post;
+use axum::{Json, Router};
+use edri::{Api, App, Manager, Node};
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::Result;
+use crate::case::{Case, Figures};
+use crate::event::{Ask, Oracle, stop};
+use crate::harness::{Plan, Side, compare};
+
+/// In the order they are run. The budgets are those of the project's plan.
+pub(crate) const HTTP: &[Case] = &[Case::new("http.request64", "requests/s", 0.8, |plan| Box::pin(http64(plan)))];
+pub(crate) const WEBSOCKET: &[Case] =
+    &[Case::new("websocket.request64", "requests/s", 0.8, |plan| Box::pin(websocket64(plan)))];
+
+/// How many connections ask at once.
+const CONNECTIONS: usize = 64;
+
+async fn gate() -> Result<Node> {
+    let oracle = Manager::new("oracle").worker(Oracle::default).handles::<Ask>();
+    let api = Api::bind("127.0.0.1:0").expose("bench.ask").route("POST /ask", "bench.ask");
+    Ok(App::new("bench").manager(oracle).api(api).start().await?)
+}
+
+fn address(node: &Node) -> Result<SocketAddr> {
+    node.api_address().ok_or_else(|| "the node has no gateway".into())
+}
+
+/// A server that ends with the benchmark.
+struct Server(AbortHandle);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+// ---- HTTP ----------------------------------------------------------------------------------------------------------
+
+/// The same handler under axum alone.
+async fn bare_http() -> Result<(SocketAddr, Server)> {
+    async fn answer(Json(ask): Json<Ask>) -> Json<u64> {
+        Json(Oracle.answer(&ask).await.unwrap_or_default())
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let serving = async move {
+        let app = Router::new().route("/ask", post(answer));
+        // As the gateway does.
+        let served = axum::serve(
+            axum::serve::ListenerExt::tap_io(listener, |stream: &mut TcpStream| {
+                let _ = stream.set_nodelay(true);
+            }),
+            app,
+        );
+        let _ = served.await;
+    };
+    Ok((address, Server(tokio::spawn(serving).abort_handle())))
+}
+
+/// A connection that asks one thing after another.
+struct Http {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Http {
+    async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let body = serde_json::to_vec(&Ask::new(7))?;
+        let head = format!(
+            "POST /ask HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        Ok(Self { stream, request: [head.as_bytes(), &body].concat(), answer: Vec::with_capacity(4096) })
+    }
+
+    async fn ask(&mut self) {
+        self.stream.write_all(&self.request).await.expect("the server runs");
+        self.answer.clear();
+        loop {
+            let read = self.stream.read_buf(&mut self.answer).await.expect("the server runs");
+            assert!(read > 0, "the server has closed the connection");
+            // 7 + 7, behind an empty line.
+            if self.answer.ends_with(b"\r\n\r\n14") {
+                assert!(self.answer.starts_with(b"HTTP/1.1 200"), "the answer is no success");
+                return;
+            }
+        }
+    }
+}
+
+async fn http64(plan: Plan) -> Result<Figures> {
+    let node = gate().await?;
+    let (bare, _server) = bare_http().await?;
+    let ours = http_side("edri", address(&node)?).await?;
+    let reference = http_side("axum", bare).await?;
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+async fn http_side(name: &'static str, address: SocketAddr) -> Result<Side> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Mutex::new(Http::open(address).await?));
+    }
+    Ok(by_each(name, connections, |connection, rounds| {
+        Box::pin(async move {
+            for _ in 0..rounds {
+                connection.ask().await;
+            }
+        })
+    }))
+}
+
+// ---- WebSocket -----------------------------------------------------------------------------------------------------
+
+/// A server that sends back what it is sent.
+async fn echo() -> Result<(SocketAddr, Server)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let serving = async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let _ = stream.set_nodelay(true);
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    };
+    Ok((address, Server(tokio::spawn(serving).abort_handle())))
+}
+
+/// A connection that asks one thing after another, in JSON.
+struct Socket {
+    socket: WebSocketStream<TcpStream>,
+    payload: String,
+    /// The number of the next call.
+    next: u64,
+}
+
+impl Socket {
+    async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await?;
+        // The other side sends it back, or a welcome.
+        socket.send(Message::text(r#"{"hello":{"version":1,"role":"client"}}"#)).await?;
+        socket.next().await.ok_or("the server has closed the connection")??;
+        Ok(Self { socket, payload: serde_json::to_string(&Ask::new(7))?, next: 1 })
+    }
+
+    async fn ask(&mut self) {
+        let Self { socket, payload, next } = self;
+        let frame = format!(r#"{{"request":{{"id":{next},"event":"bench.ask","payload":{payload}}}}}"#);
+        *next += 2;
+        socket.send(Message::text(frame)).await.expect("the server runs");
+        let answer = socket.next().await.expect("the server runs").expect("an answer");
+        std::hint::black_box(answer);
+    }
+}
+
+async fn websocket64(plan: Plan) -> Result<Figures> {
+    let node = gate().await?;
+    let (bare, _server) = echo().await?;
+    let ours = websocket_side("edri", address(&node)?).await?;
+    let reference = websocket_side("tungstenite echo", bare).await?;
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
+}
+
+async fn websocket_side(name: &'static str, address: SocketAddr) -> Result<Side> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Mutex::new(Socket::open(address).await?));
+    }
+    Ok(by_each(name, connections, |connection, rounds| {
+        Box::pin(async move {
+            for _ in 0..rounds {
+                connection.ask().await;
+            }
+        })
+    }))
+}
+
+// ---- both ----------------------------------------------------------------------------------------------------------
+
+/// A side whose rounds are shared by its connections.
+fn by_each<C: Send + 'static>(
+    name: &'static str,
+    connections: Vec<Mutex<C>>,
+    each: impl for<'c> Fn(&'c mut C, u64) -> BoxFuture<'c, ()> + Copy + Send + Sync + 'static,
+) -> Side {
+    let connections = Arc::new(connections);
+    Side::new(name, move |rounds| {
+        let connections = Arc::clone(&connections);
+        async move {
+            let share = rounds.div_ceil(CONNECTIONS as u64);
+            let began = Instant::now();
+            let tasks = (0..CONNECTIONS).map(|number| {
+                let connections = Arc::clone(&connections);
+                tokio::spawn(async move { each(&mut *connections[number].lock().await, share).await })
+            });
+            join_all(tasks).await.into_iter().for_each(|ended| ended.expect("no panic"));
+            began.elapsed()
+        }
+    })
+}
