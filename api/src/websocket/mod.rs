@@ -19,7 +19,6 @@ use axum::RequestPartsExt;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -78,7 +77,7 @@ async fn try_upgrade(shared: &Arc<Shared>, request: Request) -> Result<Response<
         .write_buffer_size(WRITE_BYTES)
         .max_message_size(limits.frame_bytes)
         .max_frame_size(limits.frame_bytes)
-        .on_upgrade(async move |socket| serve(serving, Socket::new(socket, encoding), caller, head, place).await))
+        .on_upgrade(async move |socket| serve(serving, Socket::new(socket, encoding), caller, place).await))
 }
 
 /// How the client wants its frames; JSON when it does not say.
@@ -97,7 +96,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 }
 
 /// Hears the hello, then serves the client in a session of its own or hands it to the one that it goes on with.
-async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Caller, _head: Parts, place: Place) {
+async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Caller, place: Place) {
     let hello = tokio::time::timeout(shared.limits.hello_time, hello(&shared, &mut socket, caller));
     let greeted = tokio::select! {
         greeted = hello => greeted.unwrap_or_else(|_| Err(refused("timed_out", "no `hello` came in time"))),

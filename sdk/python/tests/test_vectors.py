@@ -25,6 +25,7 @@ PAYLOADS = {
     "data": "payload",
     "response": "value",
     "welcome": "arguments",
+    "subscribe": "conditions",
 }
 DEFAULTS = (None, False, 0, "", [], {}, {"calls": 64, "bytes": 8388608}, 64, 8388608)
 
