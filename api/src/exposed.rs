@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use edri_events::{DescriptorRef, Exposure, HttpRoute, Pattern, Source};
-use edri_router::{Bus, Router};
+use edri_events::{DescriptorRef, Exposure, FieldSource, HttpRoute, Pattern};
+use edri_router::Router;
 use matchit::Router as Paths;
 use parking_lot::Mutex;
 
@@ -28,7 +28,7 @@ pub(crate) struct Reachable {
     /// All its routes.
     pub(crate) routes: Vec<HttpRoute>,
     /// The fields that come from a header or a cookie.
-    pub(crate) sources: Vec<(Box<str>, Source)>,
+    pub(crate) sources: Vec<FieldSource>,
     /// Whether its response is an [`Http`](edri_events::Http).
     pub(crate) answers_http: bool,
 }
@@ -75,9 +75,10 @@ impl Table {
         if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
     }
 
-    fn build(version: u64, bus: &Bus, additions: &Additions) -> Self {
-        let mut table = Self { version, ..Self::default() };
-        for descriptor in bus.events() {
+    fn build(router: &Router, additions: &Additions) -> Self {
+        // First, so that an event that comes meanwhile has the table made again.
+        let mut table = Self { version: router.events_version(), ..Self::default() };
+        for descriptor in router.bus().events() {
             let Some(event) = reachable(descriptor, additions) else { continue };
             if table.events.len() >= EXPOSED_MAX {
                 tracing::warn!(event = %event.descriptor.name(), "not reachable: {EXPOSED_MAX} events are already");
@@ -85,6 +86,10 @@ impl Table {
             }
             let event = Arc::new(event);
             for route in &event.routes {
+                if is_own(route.path()) {
+                    tracing::warn!(%route, event = %event.descriptor.name(), "a route is left out: the path is the gateway's own");
+                    continue;
+                }
                 let paths = table.paths.entry(route.method()).or_default();
                 if let Err(error) = paths.insert(route.path(), Arc::clone(&event)) {
                     tracing::warn!(%route, event = %event.descriptor.name(), %error, "a route is left out");
@@ -96,6 +101,12 @@ impl Table {
     }
 }
 
+/// Whether the gateway itself answers at this path.
+fn is_own(path: &str) -> bool {
+    const OWN: [&str; 7] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/ws"];
+    OWN.contains(&path) || path.strip_prefix("/events/").is_some_and(|rest| !rest.contains('/'))
+}
+
 /// The event as it can be reached; `None` when it cannot.
 fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachable> {
     let name = descriptor.name();
@@ -105,7 +116,6 @@ fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachab
     let exposed = descriptor.exposure().is_some()
         || !routes.is_empty()
         || additions.patterns.iter().any(|pattern| pattern.matches(name));
-    let sources = sources.into_iter().map(|source| (source.field, source.from)).collect();
     if !exposed {
         return None;
     }
@@ -117,7 +127,6 @@ fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachab
 /// What can be reached, as the events that the node knows come and go.
 pub(crate) struct Exposed {
     router: Router,
-    bus: Bus,
     additions: Additions,
     table: ArcSwap<Table>,
     // Held to make the table anew.
@@ -126,26 +135,22 @@ pub(crate) struct Exposed {
 
 impl Exposed {
     pub(crate) fn new(router: &Router, additions: Additions) -> Self {
-        let (version, bus) = (router.events_version(), router.bus());
-        let table = Table::build(version, &bus, &additions);
-        Self { router: router.clone(), bus, additions, table: ArcSwap::from_pointee(table), making: Mutex::new(()) }
+        let table = Table::build(router, &additions);
+        Self { router: router.clone(), additions, table: ArcSwap::from_pointee(table), making: Mutex::new(()) }
     }
 
     /// What can be reached now.
     pub(crate) fn table(&self) -> Arc<Table> {
         let table = self.table.load_full();
-        let version = self.router.events_version();
-        if table.version == version {
+        if table.version == self.router.events_version() {
             return table;
         }
         let _making = self.making.lock();
         let table = self.table.load_full();
-        let version = self.router.events_version();
-        if table.version == version {
+        if table.version == self.router.events_version() {
             return table;
         }
-        // An event that comes meanwhile raises the version again.
-        let table = Arc::new(Table::build(version, &self.bus, &self.additions));
+        let table = Arc::new(Table::build(&self.router, &self.additions));
         self.table.store(Arc::clone(&table));
         table
     }

@@ -111,3 +111,37 @@ fn stamp(file: &std::fs::Metadata) -> (u64, u64, i128) {
     let written = file.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     (0, file.len(), written.map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_changed_is_read_again_and_what_cannot_be_used_changes_nothing() {
+        let path = std::env::temp_dir().join(format!("edri-reloaded-{}", std::process::id()));
+        let write = |text: &str| {
+            // Put in its place whole, and a file of its own: its stamp differs however fast this is.
+            let next = path.with_extension("next");
+            std::fs::write(&next, text).expect("is written");
+            std::fs::rename(next, &path).expect("is moved");
+        };
+        write("1");
+        let number = |paths: &[PathBuf]| {
+            let text = read(&paths[0])?;
+            String::from_utf8_lossy(&text).parse::<u32>().map_err(|error| error.to_string())
+        };
+        let reloaded = Reloaded::open("a number", vec![path.clone()], number).expect("is read");
+        assert_eq!((reloaded.look(), *reloaded.current()), (Ok(false), 1));
+        write("2");
+        assert_eq!((reloaded.look(), *reloaded.current()), (Ok(true), 2));
+        write("two");
+        assert!(reloaded.look().is_err());
+        assert_eq!((reloaded.look(), *reloaded.current()), (Ok(false), 2), "said once, and the old one stays");
+        std::fs::remove_file(&path).expect("is removed");
+        assert!(reloaded.look().is_err());
+        assert_eq!(*reloaded.current(), 2);
+        write("3");
+        assert_eq!((reloaded.look(), *reloaded.current()), (Ok(true), 3));
+        std::fs::remove_file(&path).expect("is removed");
+    }
+}

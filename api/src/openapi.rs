@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edri_events::{HttpRoute, Kind, Schemas, Source};
+use edri_events::{FieldSource, HttpRoute, Kind, Schemas, Source};
 use schemars::Schema;
 use serde_json::{Map, Value, json};
 
@@ -210,7 +210,7 @@ fn in_path(route: &HttpRoute, field: &str) -> bool {
 }
 
 fn is_sourced(event: &Reachable, field: &str) -> bool {
-    event.sources.iter().any(|(name, _)| **name == *field)
+    event.sources.iter().any(|source| *source.field == *field)
 }
 
 /// The schema of a map without the fields that come from elsewhere.
@@ -236,8 +236,8 @@ fn parameters(event: &Reachable, route: &HttpRoute, fields: &Value, all_in_query
         .fields()
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": schema_of(name) }))
         .collect();
-    for (field, source) in &event.sources {
-        let (place, name) = match source {
+    for FieldSource { field, from } in &event.sources {
+        let (place, name) = match from {
             Source::Header(name) => ("header", name),
             Source::Cookie(name) => ("cookie", name),
         };

@@ -68,6 +68,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    /// An event of this name cannot be reached.
+    pub(crate) fn unreachable(event: &str) -> Self {
+        Self::not_found(format!("no event `{event}` can be reached here: it is not known, or it does not say `expose`"))
+    }
+
     /// The caller may not do this. `known` tells whether it has said who it is.
     pub(crate) fn forbidden(verb: Verb, event: &EventName, known: bool) -> Self {
         let verb = match verb {

@@ -183,11 +183,7 @@ impl Feed {
         })?;
         if pattern.is_exact() {
             let table = shared.exposed.table();
-            let event = table.event(&text).ok_or_else(|| {
-                Problem::not_found(format!(
-                    "no event `{text}` can be reached here: it is not known, or it does not say `expose`"
-                ))
-            })?;
+            let event = table.event(&text).ok_or_else(|| Problem::unreachable(&text))?;
             caller.check(Verb::Subscribe, event.descriptor.name())?;
         }
         let bus = shared.router.bus();

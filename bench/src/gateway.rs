@@ -10,7 +10,7 @@ use std::time::Instant;
 use axum::routing::post;
 use axum::{Json, Router};
 use edri::{Api, App, Manager, Node};
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -74,14 +74,14 @@ async fn bare_http() -> Result<(SocketAddr, Server)> {
     Ok((address, Server(tokio::spawn(serving).abort_handle())))
 }
 
-/// A connection that asks one thing after another.
+/// Speaks HTTP.
 struct Http {
     stream: TcpStream,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
 
-impl Http {
+impl Asks for Http {
     async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -109,27 +109,8 @@ impl Http {
 }
 
 async fn http64(plan: Plan) -> Result<Figures> {
-    let node = gate().await?;
     let (bare, _server) = bare_http().await?;
-    let ours = http_side("edri", address(&node)?).await?;
-    let reference = http_side("axum", bare).await?;
-    let figures = compare(&plan, ours, vec![reference]).await;
-    stop(node).await?;
-    Ok(figures)
-}
-
-async fn http_side(name: &'static str, address: SocketAddr) -> Result<Side> {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Mutex::new(Http::open(address).await?));
-    }
-    Ok(by_each(name, connections, |connection, rounds| {
-        Box::pin(async move {
-            for _ in 0..rounds {
-                connection.ask().await;
-            }
-        })
-    }))
+    compare_servers::<Http>(plan, "axum", bare).await
 }
 
 // ---- WebSocket -----------------------------------------------------------------------------------------------------
@@ -155,7 +136,7 @@ async fn echo() -> Result<(SocketAddr, Server)> {
     Ok((address, Server(tokio::spawn(serving).abort_handle())))
 }
 
-/// A connection that asks one thing after another, in JSON.
+/// Speaks the protocol in JSON.
 struct Socket {
     socket: WebSocketStream<TcpStream>,
     payload: String,
@@ -163,7 +144,7 @@ struct Socket {
     next: u64,
 }
 
-impl Socket {
+impl Asks for Socket {
     async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -185,49 +166,51 @@ impl Socket {
 }
 
 async fn websocket64(plan: Plan) -> Result<Figures> {
-    let node = gate().await?;
     let (bare, _server) = echo().await?;
-    let ours = websocket_side("edri", address(&node)?).await?;
-    let reference = websocket_side("tungstenite echo", bare).await?;
-    let figures = compare(&plan, ours, vec![reference]).await;
-    stop(node).await?;
-    Ok(figures)
-}
-
-async fn websocket_side(name: &'static str, address: SocketAddr) -> Result<Side> {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Mutex::new(Socket::open(address).await?));
-    }
-    Ok(by_each(name, connections, |connection, rounds| {
-        Box::pin(async move {
-            for _ in 0..rounds {
-                connection.ask().await;
-            }
-        })
-    }))
+    compare_servers::<Socket>(plan, "tungstenite echo", bare).await
 }
 
 // ---- both ----------------------------------------------------------------------------------------------------------
 
+/// A connection that asks one thing after another.
+trait Asks: Sized + Send + 'static {
+    fn open(address: SocketAddr) -> impl Future<Output = Result<Self>> + Send;
+    fn ask(&mut self) -> impl Future<Output = ()> + Send;
+}
+
 /// A side whose rounds are shared by its connections.
-fn by_each<C: Send + 'static>(
-    name: &'static str,
-    connections: Vec<Mutex<C>>,
-    each: impl for<'c> Fn(&'c mut C, u64) -> BoxFuture<'c, ()> + Copy + Send + Sync + 'static,
-) -> Side {
+async fn side<C: Asks>(name: &'static str, address: SocketAddr) -> Result<Side> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Mutex::new(C::open(address).await?));
+    }
     let connections = Arc::new(connections);
-    Side::new(name, move |rounds| {
+    Ok(Side::new(name, move |rounds| {
         let connections = Arc::clone(&connections);
         async move {
             let share = rounds.div_ceil(CONNECTIONS as u64);
             let began = Instant::now();
             let tasks = (0..CONNECTIONS).map(|number| {
                 let connections = Arc::clone(&connections);
-                tokio::spawn(async move { each(&mut *connections[number].lock().await, share).await })
+                tokio::spawn(async move {
+                    let mut connection = connections[number].lock().await;
+                    for _ in 0..share {
+                        connection.ask().await;
+                    }
+                })
             });
             join_all(tasks).await.into_iter().for_each(|ended| ended.expect("no panic"));
             began.elapsed()
         }
-    })
+    }))
+}
+
+/// Compares two servers by connections of this kind.
+async fn compare_servers<C: Asks>(plan: Plan, reference: &'static str, bare: SocketAddr) -> Result<Figures> {
+    let node = gate().await?;
+    let ours = side::<C>("edri", address(&node)?).await?;
+    let reference = side::<C>(reference, bare).await?;
+    let figures = compare(&plan, ours, vec![reference]).await;
+    stop(node).await?;
+    Ok(figures)
 }

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use edri_events::{Address, Descriptor, Envelope, Head, Headers, Kind, ManagerName, NodeName};
+use edri_events::{Address, Descriptor, Envelope, Head, Kind, ManagerName, NodeName};
 use edri_protocol::{Call, Credit, Frame, Response, Subscribe, Unsubscribe};
 use edri_router::{DeclareError, Delivery, ReplyTo, Source, Wanted};
-use edri_workers::wire::{Peer, Refused, Up, nothing};
+use edri_workers::wire::{Peer, Refused, Up, describe, nothing};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -166,7 +166,7 @@ impl Feeds {
         }
     }
 
-    fn envelope(&self, call: Call<'_>, frame: &Bytes) -> Result<Envelope, String> {
+    fn envelope(&self, mut call: Call<'_>, frame: &Bytes) -> Result<Envelope, String> {
         let descriptor =
             Descriptor::declare(&call.event, Kind::Notification).map_err(|error| error.to_string())?.build();
         let (node, manager) =
@@ -174,23 +174,7 @@ impl Feeds {
         let node = NodeName::new(node).unwrap_or_else(|_| self.node.node.clone());
         let origin = Address { node, manager: ManagerName::new(manager).ok(), incarnation: self.node.incarnation };
         let mut head = Head::new(descriptor, Arc::new(origin));
-        if let Some(id) = call.event_id {
-            head.id = id;
-        }
-        head.cause = call.cause;
-        head.trace = call.trace;
-        head.deadline = call.timeout_ms.and_then(|left| Instant::now().checked_add(Duration::from_millis(left)));
-        if let Some(key) = call.key {
-            head.set_key(key.into_owned());
-        }
-        if !call.headers.is_empty() {
-            let mut headers = Headers::default();
-            for (name, value) in call.headers {
-                // The node has kept to the same limits.
-                let _ = headers.insert(name.into_owned(), value.into_owned());
-            }
-            head.set_headers(headers);
-        }
+        describe(&mut head, &mut call, Instant::now());
         let encoding = edri_events::Encoding::MessagePack;
         let body = call.payload.map_or_else(|| nothing(encoding), |payload| payload.to_body(frame));
         Envelope::untyped(head, body).map_err(|error| error.to_string())

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edri_events::{Descriptor, DescriptorRef, Exposure, FieldSource, HttpRoute, Kind, NameError, Schemas, Source};
+use edri_events::{
+    Descriptor, DescriptorRef, Exposure, FieldSource, HttpRoute, Kind, NameError, ROUTES_MAX, Schemas, Source,
+};
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::reading;
+use crate::{limits, reading};
 
 /// What a peer says of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,15 +52,20 @@ pub struct DeclaredExposure {
 }
 
 impl DeclaredExposure {
+    /// As much of it as a peer takes.
     fn of(exposure: &Exposure) -> Self {
-        let mut declared =
-            Self { routes: exposure.routes.iter().map(ToString::to_string).collect(), ..Self::default() };
+        let mut declared = Self {
+            routes: exposure.routes.iter().take(ROUTES_MAX).map(ToString::to_string).collect(),
+            ..Self::default()
+        };
         for FieldSource { field, from } in &exposure.sources {
             let (sources, name) = match from {
                 Source::Header(name) => (&mut declared.headers, name),
                 Source::Cookie(name) => (&mut declared.cookies, name),
             };
-            sources.insert(field.to_string(), name.to_string());
+            if sources.len() < limits::SOURCES_MAX {
+                sources.insert(field.to_string(), name.to_string());
+            }
         }
         declared
     }

@@ -119,9 +119,6 @@ async fn the_keys_of_signed_tokens_are_changed_while_the_node_runs() {
     folder.write("keys.json", &set("ed"));
     within("the new key", async { while as_bearer(&node, who, token("EdDSA")).await.status != 200 {} }).await;
     expect(&as_bearer(&node, who, token("RS256")).await, 401, "unauthorized");
-    folder.write("keys.json", "{");
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    assert_eq!(as_bearer(&node, who, token("EdDSA")).await.status, 200, "what cannot be read changes nothing");
     node.shutdown().await;
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use edri::ApiLimits;
 use edri::prelude::*;
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt, StreamBody};
@@ -12,7 +13,7 @@ use hyper::Request;
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{address, ask, get};
@@ -111,6 +112,10 @@ impl HandleConcurrent<Double> for Streams {
 }
 
 async fn node(streams: &Streams) -> edri::Node {
+    node_with(streams, gateway()).await
+}
+
+async fn node_with(streams: &Streams, api: Api) -> edri::Node {
     let streams = streams.clone();
     let manager = Manager::new("streams")
         .worker(move || streams.clone())
@@ -118,7 +123,7 @@ async fn node(streams: &Streams) -> edri::Node {
         .handles_concurrently::<Stall>()
         .handles_concurrently::<Download>()
         .handles_concurrently::<Double>();
-    App::new("streams").manager(manager).api(gateway()).start().await.expect("starts")
+    App::new("streams").manager(manager).api(api).start().await.expect("starts")
 }
 
 /// Sends so many chunks, as fast as they are taken; what was answered.
@@ -173,6 +178,21 @@ async fn a_client_that_leaves_in_a_download_or_an_upload_ends_its_handler() {
     stream.write_all(head).await.expect("is sent");
     until("what was sent to be taken", || streams.taken.load(Ordering::Relaxed) == 10).await;
     drop(stream);
+    within("the node to be at rest", node.at_rest()).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_refused_and_ends_its_handler() {
+    let mut limits = ApiLimits::default();
+    limits.body_idle = Duration::from_millis(100);
+    let node = node_with(&Streams::default(), gateway().limits(limits)).await;
+    let mut stream = TcpStream::connect(address(&node)).await.expect("connects");
+    let head = b"PUT /count/half HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf of it";
+    stream.write_all(head).await.expect("is sent");
+    let mut answer = [0; 12];
+    within("the refusal", stream.read_exact(&mut answer)).await.expect("is answered");
+    assert_eq!(&answer, b"HTTP/1.1 408");
     within("the node to be at rest", node.at_rest()).await;
     node.shutdown().await;
 }

@@ -27,6 +27,6 @@ pub mod wire {
     pub use crate::process::child::up::Up;
     pub use crate::process::fault::{self, Refused};
     pub use crate::process::peer::{Opener, Peer, TUNNEL_WINDOW};
-    pub use crate::process::{Admit, Calls, Outgoing, left_ms, nothing, respond_error};
+    pub use crate::process::{Admit, Calls, Outgoing, describe, left_ms, nothing, respond_error};
 }
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

@@ -18,7 +18,7 @@ mod output;
 pub(crate) mod peer;
 
 pub use calls::{Admit, Calls, respond_error};
-pub use carried::{Outgoing, left_ms, nothing};
+pub use carried::{Outgoing, describe, left_ms, nothing};
 pub use child::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 pub(crate) use host::run;
 pub use introduce::Introduced;

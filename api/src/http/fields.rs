@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header};
-use edri_events::{Body, Encoding, Source};
+use edri_events::{Body, Encoding, FieldSource, Source};
 use percent_encoding::percent_decode_str;
 use schemars::Schema;
 use serde_json::{Map, Value};
@@ -35,8 +35,8 @@ pub(super) fn event_body(
             set(&mut fields, schema, &name, &values, &mut errors);
         }
     }
-    for (name, _) in &event.sources {
-        fields.remove(&**name);
+    for source in &event.sources {
+        fields.remove(&*source.field);
     }
     for (name, value) in places {
         match percent_decode_str(value).decode_utf8() {
@@ -44,9 +44,9 @@ pub(super) fn event_body(
             Err(_) => errors.push(FieldError { field: name.clone(), message: "the path is not UTF-8".to_owned() }),
         }
     }
-    for (name, source) in &event.sources {
-        if let Some(value) = source_value(source, headers) {
-            set(&mut fields, schema, name, &[value], &mut errors);
+    for FieldSource { field, from } in &event.sources {
+        if let Some(value) = source_value(from, headers) {
+            set(&mut fields, schema, field, &[value], &mut errors);
         }
     }
     if !errors.is_empty() {

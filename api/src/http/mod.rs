@@ -121,10 +121,7 @@ async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, re
     let table = shared.exposed.table();
     match table.event(&name) {
         Some(event) => call::answer(&shared, event, Vec::new(), request).await,
-        None => {
-            let detail = format!("no event `{name}` can be reached here: it is not known, or it does not say `expose`");
-            Problem::not_found(detail).into_response()
-        }
+        None => Problem::unreachable(&name).into_response(),
     }
 }
 

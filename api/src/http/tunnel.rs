@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -19,6 +18,7 @@ use schemars::Schema;
 use serde_json::value::RawValue;
 use tokio::task::AbortHandle;
 
+use crate::body::body_problem;
 use crate::exposed::Reachable;
 use crate::gateway::Shared;
 use crate::problem::Problem;
@@ -66,7 +66,7 @@ pub(super) async fn answer(
     let schemas = event.descriptor.schemas();
     let (up, down) = (Form::of(schemas.up.as_ref()), Form::of(schemas.down.as_ref()));
     let (sender, receiver, outcome) = shared.relay.open(relayed).await?.split();
-    let upload = upload(body, sender, up, Limits { idle: shared.limits.body_idle, line: shared.limits.body_bytes });
+    let upload = upload(body, sender, up, shared.limits.body_bytes);
     let wants_lines = head
         .headers
         .get_all(header::ACCEPT)
@@ -82,34 +82,26 @@ pub(super) async fn answer(
                 return Err(Problem::of(Told::from(&error)));
             }
             let result = outcome.result().await;
-            let result =
-                result.map_err(|error| uploaded.err().map_or_else(|| problem(error), |why| wrong_body(&why)))?;
+            let result = result.map_err(|error| uploaded.err().unwrap_or_else(|| problem(error)))?;
             super::call::respond(StatusCode::OK, Encoding::Json, result)
         }
     }
-}
-
-struct Limits {
-    /// How long nothing may come.
-    idle: Duration,
-    /// The longest line.
-    line: usize,
 }
 
 /// The task that sends the body up. It ends when nobody wants the answer any more.
 struct Uploading {
     task: AbortHandle,
     /// What was wrong with the body.
-    wrong: Arc<OnceLock<Failure>>,
+    wrong: Arc<OnceLock<Problem>>,
 }
 
 impl Uploading {
-    fn start(shared: &Shared, upload: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Self {
-        let wrong = Arc::<OnceLock<Failure>>::default();
+    fn start(shared: &Shared, upload: impl Future<Output = Result<(), Problem>> + Send + 'static) -> Self {
+        let wrong = Arc::<OnceLock<Problem>>::default();
         let tell = Arc::clone(&wrong);
         let task = shared.router.runtime().spawn(async move {
-            if let Err(failure) = upload.await {
-                tell.get_or_init(|| failure);
+            if let Err(problem) = upload.await {
+                tell.get_or_init(|| problem);
             }
         });
         Self { task: task.abort_handle(), wrong }
@@ -117,7 +109,7 @@ impl Uploading {
 
     /// Why the tunnel broke: a wrong body comes before what followed from it.
     fn problem(&self, error: TunnelError) -> Problem {
-        self.wrong.get().map_or_else(|| problem(error), wrong_body)
+        self.wrong.get().cloned().unwrap_or_else(|| problem(error))
     }
 }
 
@@ -127,90 +119,87 @@ impl Drop for Uploading {
     }
 }
 
-fn wrong_body(why: &Failure) -> Problem {
-    Problem::of(Told::from(why))
-}
-
 fn problem(error: TunnelError) -> Problem {
     Problem::of(error.told_as_result())
 }
 
-/// Sends the body up. The error says what is wrong with the body; the tunnel is broken off then.
-async fn upload(body: Body, mut sender: Sender<EventBody>, form: Form, limits: Limits) -> Result<(), Failure> {
-    match try_upload(body, &mut sender, form, limits).await {
+/// Sends the body up, lines of at most `line_max` bytes. The error says what is wrong with the body; the tunnel is broken off then.
+async fn upload(body: Body, mut sender: Sender<EventBody>, form: Form, line_max: usize) -> Result<(), Problem> {
+    match try_upload(body, &mut sender, form, line_max).await {
         Ok(()) => sender.finish(),
-        Err(Some(failure)) => {
-            sender.abort(failure.clone());
-            return Err(failure);
+        Err(Stopped::Wrong(problem)) => {
+            sender.abort(Failure::new(problem.code().to_owned(), problem.detail()));
+            return Err(problem);
         }
-        // The tunnel has ended; its result says how.
-        Err(None) => {}
+        Err(Stopped::Ended) => {}
     }
     Ok(())
+}
+
+/// Why no more of a body goes up.
+enum Stopped {
+    /// Something is wrong with it.
+    Wrong(Problem),
+    /// The tunnel has ended; its result says how.
+    Ended,
 }
 
 async fn try_upload(
     mut body: Body,
     sender: &mut Sender<EventBody>,
     form: Form,
-    limits: Limits,
-) -> Result<(), Option<Failure>> {
+    line_max: usize,
+) -> Result<(), Stopped> {
     let mut line = BytesMut::new();
-    let fail = |code: &'static str, message: String| Err(Some(Failure::new(code, message)));
-    loop {
-        let frame = match tokio::time::timeout(limits.idle, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return fail("invalid_payload", format!("the body broke: {error}")),
-            Err(_) => return fail("timed_out", "nothing came in the body for too long".to_owned()),
-        };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Stopped::Wrong(body_problem(&error)))?;
         let Ok(data) = frame.into_data() else { continue };
         match form {
             Form::Nothing => {}
-            Form::Raw | Form::Parts => send_bytes(sender, data).await?,
+            Form::Raw | Form::Parts => send_bytes(sender, &data).await?,
             Form::Lines => {
                 line.extend_from_slice(&data);
-                send_lines(sender, &mut line, limits.line).await?;
+                send_lines(sender, &mut line, line_max).await?;
             }
         }
     }
     if line.iter().all(u8::is_ascii_whitespace) { Ok(()) } else { send_line(sender, line.freeze()).await }
 }
 
-async fn send_bytes(sender: &mut Sender<EventBody>, data: Bytes) -> Result<(), Option<Failure>> {
+async fn send_bytes(sender: &mut Sender<EventBody>, data: &Bytes) -> Result<(), Stopped> {
     if data.is_empty() {
         return Ok(());
     }
-    let item =
-        EventBody::encode(Encoding::MessagePack, &data).map_err(|error| Some(Failure::message(error.to_string())))?;
-    sender.send(item).await.map_err(|_| None)
+    let item = EventBody::encode(Encoding::MessagePack, data).map_err(|error| wrong(error.to_string()))?;
+    sender.send(item).await.map_err(|_| Stopped::Ended)
 }
 
 /// Sends the lines that are whole.
-async fn send_lines(
-    sender: &mut Sender<EventBody>,
-    text: &mut BytesMut,
-    longest: usize,
-) -> Result<(), Option<Failure>> {
+async fn send_lines(sender: &mut Sender<EventBody>, text: &mut BytesMut, line_max: usize) -> Result<(), Stopped> {
     while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
         let line = text.split_to(end + 1).freeze();
         if !line.iter().all(u8::is_ascii_whitespace) {
             send_line(sender, line).await?;
         }
     }
-    if text.len() > longest {
-        return Err(Some(Failure::new("too_large", format!("a line has at most {longest} bytes"))));
+    if text.len() > line_max {
+        let detail = format!("a line has at most {line_max} bytes");
+        return Err(Stopped::Wrong(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)));
     }
     Ok(())
 }
 
-async fn send_line(sender: &mut Sender<EventBody>, line: Bytes) -> Result<(), Option<Failure>> {
+async fn send_line(sender: &mut Sender<EventBody>, line: Bytes) -> Result<(), Stopped> {
     let trimmed = line.trim_ascii();
     if let Err(error) = serde_json::from_slice::<&RawValue>(trimmed) {
-        return Err(Some(Failure::new("invalid_payload", format!("a line is no JSON: {error}"))));
+        return Err(wrong(format!("a line is no JSON: {error}")));
     }
     let item = EventBody::new(Encoding::Json, line.slice_ref(trimmed));
-    sender.send(item).await.map_err(|_| None)
+    sender.send(item).await.map_err(|_| Stopped::Ended)
+}
+
+fn wrong(detail: String) -> Stopped {
+    Stopped::Wrong(Problem::new(StatusCode::BAD_REQUEST, "invalid_payload", detail))
 }
 
 /// Takes what comes down, for nobody.

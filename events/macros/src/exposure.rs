@@ -13,6 +13,9 @@ use crate::options::{Kind, Options};
 use crate::suggest::{did_you_mean, list};
 use crate::wire;
 
+/// The most routes of an event; `ROUTES_MAX` of `edri_events`.
+const ROUTES_MAX: usize = 16;
+
 /// What was said of how an event may be reached.
 #[derive(Default)]
 pub(crate) struct Exposure {
@@ -43,6 +46,9 @@ pub(crate) fn check(options: &Options, item: &Item, errors: &mut Errors) -> Opti
             Ok(()) => exposure.routes.push(route.value()),
             Err(message) => errors.add(route.span(), message),
         }
+    }
+    if let Some(more) = options.routes.get(ROUTES_MAX) {
+        errors.add(more.span(), format!("an event has {ROUTES_MAX} routes at most"));
     }
     let exposed = options.expose || options.is_given("http");
     for (field, ident) in fields.iter().flatten() {

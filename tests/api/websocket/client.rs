@@ -69,6 +69,16 @@ async fn a_client_has_the_verbs_of_the_bus() {
     node.shutdown().await;
 }
 
+/// Numbered events, so many every ten milliseconds: a feed does not stop for somebody who is away.
+async fn feed(bus: edri::Bus, events: u64, at_once: u64) {
+    for number in 0..events {
+        bus.publish(tick(number)).await.expect("published");
+        if number % at_once == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_away_for_ten_seconds_misses_nothing_of_a_feed() {
     const EVENTS: u64 = 1_200;
@@ -76,14 +86,7 @@ async fn a_client_that_is_away_for_ten_seconds_misses_nothing_of_a_feed() {
     let proxy = TcpProxy::to(address(&node)).await.expect("listens");
     let client = client(proxy.address()).await;
     let mut ticks = client.subscribe::<Tick>().capacity(EVENTS as usize).await.expect("subscribed");
-    let bus = node.bus().clone();
-    // A feed does not stop for somebody who is away.
-    let publishing = tokio::spawn(async move {
-        for number in 0..EVENTS {
-            bus.publish(tick(number)).await.expect("published");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
+    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 1));
     let breaking = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.cut();
@@ -109,15 +112,7 @@ async fn a_client_that_loses_its_network_finds_every_event_once_and_in_order() {
     let proxy = TcpProxy::to(address(&node)).await.expect("listens");
     let client = client(proxy.address()).await;
     let mut ticks = client.subscribe::<Tick>().capacity(EVENTS as usize).await.expect("subscribed");
-    let bus = node.bus().clone();
-    let publishing = tokio::spawn(async move {
-        for number in 0..EVENTS {
-            bus.publish(tick(number)).await.expect("published");
-            if number % 10 == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    });
+    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 10));
     let breaking = async {
         for round in 0..6 {
             tokio::time::sleep(Duration::from_millis(200)).await;

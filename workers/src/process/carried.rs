@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edri_events::{Address, Body, CodecError, Encoding, Envelope, Kind, Origin};
+use edri_events::{Address, Body, CodecError, Encoding, Envelope, Head, Headers, Kind, Origin};
 use edri_protocol::{Call, Frame, Grant, Level, Log, Payload, Report, Text};
 use edri_router::{Delivery, Health, ReplyTo, WorkerStatus};
 
@@ -135,6 +135,27 @@ fn written<'a>(last: &'a mut Option<(Origin, String)>, origin: &Origin) -> &'a s
 pub fn left_ms(deadline: Instant, now: Instant) -> u64 {
     let left = deadline.saturating_duration_since(now) + Duration::from_nanos(999_999);
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Puts what a node's call says of an event into its head. Key and headers are taken out of the call.
+pub fn describe(head: &mut Head, call: &mut Call<'_>, now: Instant) {
+    if let Some(id) = call.event_id {
+        head.id = id;
+    }
+    head.cause = call.cause;
+    head.deadline = call.timeout_ms.and_then(|left| now.checked_add(Duration::from_millis(left)));
+    head.trace = call.trace;
+    if let Some(key) = call.key.take() {
+        head.set_key(key.into_owned());
+    }
+    if !call.headers.is_empty() {
+        let mut headers = Headers::default();
+        for (name, value) in std::mem::take(&mut call.headers) {
+            // The node has kept to the same limits.
+            let _ = headers.insert(name.into_owned(), value.into_owned());
+        }
+        head.set_headers(headers);
+    }
 }
 
 /// A payload that is absent.

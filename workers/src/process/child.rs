@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use edri_events::{
-    Address, Body, CodecError, Descriptor, DescriptorRef, Encoding, Envelope, Failure, Head, Headers, Incarnation,
-    Kind, ManagerName, NodeName, Pattern,
+    Address, Body, CodecError, Descriptor, DescriptorRef, Encoding, Envelope, Failure, Head, Incarnation, Kind,
+    ManagerName, NodeName, Pattern,
 };
 use edri_protocol::limits::FRAME_BYTES_MAX;
 use edri_protocol::{
@@ -574,28 +574,12 @@ impl Calls {
     fn delivery(
         &mut self,
         kind: Kind,
-        call: CallFrame<'_>,
+        mut call: CallFrame<'_>,
         frame: &Bytes,
         now: Instant,
     ) -> Result<Delivery, RequestError> {
-        let mut head = Head::new(self.descriptor(kind, &call.event, call.handler)?, self.origin(call.origin));
-        if let Some(id) = call.event_id {
-            head.id = id;
-        }
-        head.cause = call.cause;
-        head.deadline = call.timeout_ms.and_then(|left| now.checked_add(Duration::from_millis(left)));
-        head.trace = call.trace;
-        if let Some(key) = call.key {
-            head.set_key(key.into_owned());
-        }
-        if !call.headers.is_empty() {
-            let mut headers = Headers::default();
-            for (name, value) in call.headers {
-                // The node has kept to the same limits.
-                let _ = headers.insert(name.into_owned(), value.into_owned());
-            }
-            head.set_headers(headers);
-        }
+        let mut head = Head::new(self.descriptor(kind, &call.event, call.handler)?, self.origin(call.origin.take()));
+        carried::describe(&mut head, &mut call, now);
         let body =
             call.payload.map_or_else(|| carried::nothing(Encoding::MessagePack), |payload| payload.to_body(frame));
         let envelope = Envelope::untyped(head, body)?;
