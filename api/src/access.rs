@@ -103,9 +103,7 @@ impl Guard {
     }
 
     pub(crate) fn caller_by_headers(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        if let Some(name) = headers.keys().map(header::HeaderName::as_str).find(|name| name.starts_with(RESERVED)) {
-            return Err(reserved(name));
-        }
+        check_headers(headers.keys().map(header::HeaderName::as_str))?;
         // Nobody is to be told apart, so whatever another layer wants there is its own.
         if self.is_open() {
             return Ok(self.anonymous());
@@ -161,9 +159,16 @@ impl Guard {
     }
 }
 
-fn reserved(name: &str) -> Problem {
-    let detail = format!("`{name}`: headers that begin with `{RESERVED}` are the node's own: leave it out");
-    Problem::new(axum::http::StatusCode::BAD_REQUEST, "invalid_headers", detail)
+/// Refuses headers from outside that only the node sets, be they of an HTTP request or of an event.
+pub(crate) fn check_headers<'h>(mut names: impl Iterator<Item = &'h str>) -> Result<(), Problem> {
+    let is_reserved = |name: &str| name.get(..RESERVED.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED));
+    match names.find(|name| is_reserved(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let detail = format!("`{name}`: headers that begin with `{RESERVED}` are the node's own: leave it out");
+            Err(Problem::new(axum::http::StatusCode::BAD_REQUEST, "invalid_headers", detail))
+        }
+    }
 }
 
 /// The token in an `Authorization` header.

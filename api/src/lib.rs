@@ -24,6 +24,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod problem;
+mod selection;
 mod sse;
 mod tls;
 mod websocket;

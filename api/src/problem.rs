@@ -70,7 +70,8 @@ impl Problem {
 
     /// An event of this name cannot be reached.
     pub(crate) fn unreachable(event: &str) -> Self {
-        Self::not_found(format!("no event `{event}` can be reached here: it is not known, or it does not say `expose`"))
+        let detail = format!("no event `{event}` can be reached here: it is not known, or it does not say `expose`");
+        Self::new(StatusCode::NOT_FOUND, "unknown_event", detail)
     }
 
     /// The caller may not do this. `known` tells whether it has said who it is.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -15,14 +15,16 @@ use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use edri_events::{Encoding, Envelope, Pattern};
-use edri_router::{Conditions, DeclareError, Missed, Predicate, Recorded, Replay, Selection, Since, Tap, Tapped};
+use edri_router::{Conditions, DeclareError, Missed, Recorded, Replay, Since, Tap, Tapped};
 use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::Caller;
 use crate::gateway::Shared;
 use crate::problem::{FieldError, Problem};
-use crate::{Caller, Verb};
+use crate::selection::selection;
 
 /// How often something is sent, so that both sides and what is between them see that the other is there.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -106,11 +108,11 @@ impl Wanted {
 
 /// Events for one client.
 struct Feed {
-    shared: Arc<Shared>,
-    caller: Caller,
     source: Source,
     /// What is to be sent first.
     first: Option<Bytes>,
+    /// When the token ends that the client was let in with.
+    expires: Option<SystemTime>,
 }
 
 enum Source {
@@ -181,19 +183,15 @@ impl Feed {
         let pattern = Pattern::new(&text).map_err(|error| {
             Problem::invalid(vec![FieldError { field: "event".to_owned(), message: error.to_string() }])
         })?;
-        if pattern.is_exact() {
-            let table = shared.exposed.table();
-            let event = table.event(&text).ok_or_else(|| Problem::unreachable(&text))?;
-            caller.check(Verb::Subscribe, event.descriptor.name())?;
-        }
+        let selection = selection(shared, &caller, pattern, wanted.key.as_deref(), wanted.conditions)?;
         let bus = shared.router.bus();
         let subscribe = || {
             let mut subscribe = bus.untyped().subscribe(&text);
-            if let Some(key) = &wanted.key {
+            if let Some(key) = &selection.key {
                 subscribe = subscribe.key(key);
             }
-            match wanted.conditions.clone() {
-                Some(conditions) => subscribe.conditions(conditions),
+            match selection.predicate.clone() {
+                Some(wants) => subscribe.filter(move |event| wants(event)),
                 None => subscribe,
             }
         };
@@ -201,7 +199,7 @@ impl Feed {
             (Some(since), _) => subscribe().since(since).await,
             (None, last) => subscribe().last(last.unwrap_or(0)).await,
         };
-        let feed = |source, first| Self { shared: Arc::clone(shared), caller, source, first };
+        let feed = |source, first| Self { source, first, expires: caller.expires() };
         match replayed {
             Ok(replay) => Ok(feed(Source::Replay(replay), None)),
             Err(DeclareError::NoHistory(_)) if wanted.last.is_some() => {
@@ -209,11 +207,6 @@ impl Feed {
                 Err(Problem::invalid(vec![FieldError { field: "last".to_owned(), message }]))
             }
             Err(DeclareError::NoHistory(_)) => {
-                let mut selection = Selection::new(pattern);
-                selection.key = wanted.key.as_deref().map(Into::into);
-                selection.predicate = wanted.conditions.clone().map(|conditions| {
-                    Arc::new(move |event: &Envelope| conditions.hold(event).unwrap_or(false)) as Predicate
-                });
                 let waiting = Arc::<Waiting>::default();
                 let tapped = bus.tap(selection, Arc::clone(&waiting) as Arc<dyn Tap>).await.map_err(refused)?;
                 // Whoever comes back may have missed something, and there is nothing to look it up in.
@@ -225,11 +218,22 @@ impl Feed {
     }
 
     fn respond(self, stopping: watch::Receiver<bool>) -> Response<Body> {
-        let messages = stream::unfold((self, stopping), |(mut feed, mut stopping)| async move {
+        let left = self.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+        let ends = left.and_then(|left| Instant::now().checked_add(left));
+        let messages = stream::unfold((self, stopping), move |(mut feed, mut stopping)| async move {
+            let expired = async {
+                match ends {
+                    Some(ends) => sleep_until(ends).await,
+                    None => std::future::pending().await,
+                }
+            };
             let message = tokio::select! {
-                message = feed.next() => message?,
-                () = tokio::time::sleep(ALIVE) => Bytes::from_static(b":\n\n"),
+                // Also while there is always another event.
+                biased;
+                () = expired => return None,
                 _ = stopping.wait_for(|stopping| *stopping) => return None,
+                message = feed.next() => message?,
+                () = sleep(ALIVE) => Bytes::from_static(b":\n\n"),
             };
             Some((Ok::<_, Infallible>(message), (feed, stopping)))
         });
@@ -260,35 +264,32 @@ impl Feed {
                     Err(events) => return Some(missed(Some(events))),
                 },
             };
-            if let Some(message) = self.message(&id, &envelope) {
+            if let Some(message) = message(&id, &envelope) {
                 return Some(message);
             }
         }
     }
+}
 
-    /// The event as a message, if the client may see it.
-    fn message(&self, id: &str, envelope: &Envelope) -> Option<Bytes> {
-        let name = envelope.name();
-        if self.shared.exposed.table().event(name).is_none() || !self.caller.may(Verb::Subscribe, name) {
+/// The event as a message, unless it has no place in JSON.
+fn message(id: &str, envelope: &Envelope) -> Option<Bytes> {
+    let name = envelope.name();
+    let json = match envelope.encoded(Encoding::Json) {
+        Ok(json) => json,
+        Err(error) => {
+            tracing::warn!(event = %name, %error, "left out of a stream of server-sent events");
             return None;
         }
-        let json = match envelope.encoded(Encoding::Json) {
-            Ok(json) => json,
-            Err(error) => {
-                tracing::warn!(event = %name, %error, "left out of a stream of server-sent events");
-                return None;
-            }
-        };
-        let mut message = format!("id: {id}\nevent: {name}\n").into_bytes();
-        // JSON that came from elsewhere may have line breaks.
-        for line in json.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
-            message.extend_from_slice(b"data: ");
-            message.extend_from_slice(line);
-            message.push(b'\n');
-        }
+    };
+    let mut message = format!("id: {id}\nevent: {name}\n").into_bytes();
+    // JSON that came from elsewhere may have line breaks.
+    for line in json.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
+        message.extend_from_slice(b"data: ");
+        message.extend_from_slice(line);
         message.push(b'\n');
-        Some(message.into())
     }
+    message.push(b'\n');
+    Some(message.into())
 }
 
 fn refused(error: DeclareError) -> Problem {

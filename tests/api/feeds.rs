@@ -1,10 +1,10 @@
 //! Server-sent events.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use edri::prelude::*;
-use edri::{Node, Token};
+use edri::{Jwt, Node, Token};
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::access::Folder;
 use super::client::{address, get};
+use super::websocket::socket::Socket;
 use super::{Quake, gateway, node};
 use crate::support::within;
 
@@ -149,6 +151,7 @@ async fn what_is_wrong_with_a_feed_is_said() {
     check("event=api.quake&last=3", 400, Some("last")).await;
     check("event=api.quake&keys=a", 400, Some("keys")).await;
     check("event=api.nothing", 404, None).await;
+    check("event=api.risk", 400, None).await;
     node.shutdown().await;
 }
 
@@ -162,6 +165,27 @@ async fn a_feed_is_for_those_who_may_have_it() {
     let mut feed = Feed::open(&node, &format!("event=api.quake&access_token={}", token.secret()), None).await;
     publish(&node, "a", 1.0).await;
     assert_eq!(feed.next().await.data["region"], "a");
+    node.shutdown().await;
+}
+
+/// A page that is left open is no longer let in than its token.
+#[tokio::test]
+async fn a_feed_ends_with_the_token_of_its_reader_and_so_does_a_websocket() {
+    let (folder, secret) = (Folder::new("feeds"), "a secret of more than thirty-two bytes");
+    let jwt = Jwt::secret_file(folder.write("secret", secret)).leeway(Duration::ZERO);
+    let jwt = jwt.permissions(Permissions::new().subscribe("api.*"));
+    let node = node(gateway().access(edri::Access::new().jwt(jwt))).await;
+    let ends = SystemTime::now() + Duration::from_secs(3);
+    let claims = json!({"sub": "anna", "exp": ends.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs()});
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("signs");
+    let feed = Feed::open(&node, &format!("event=api.quake&access_token={token}"), None).await;
+    let hello = json!({"version": 1, "role": "client", "token": token});
+    let (mut socket, _) = Socket::greet(address(&node), hello).await;
+    assert!(within("the feed to end", feed.body.collect()).await.is_ok(), "it ends in good order");
+    assert!(SystemTime::now() + Duration::from_secs(1) >= ends, "not before");
+    assert!(socket.next().await["bye"].is_object());
+    assert_eq!(get(&node, &format!("/subscribe?event=api.quake&access_token={token}")).await.status, 401);
     node.shutdown().await;
 }
 

@@ -5,7 +5,7 @@ mod client;
 mod misuse;
 mod permissions;
 mod sessions;
-mod socket;
+pub(crate) mod socket;
 mod strangers;
 mod subscriptions;
 mod tunnels;

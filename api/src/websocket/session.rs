@@ -1,5 +1,6 @@
 //! One client: what it has open, what it is to be sent, and the socket of the moment.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use edri_events::{EventName, Headers, Kind, Pattern};
+use edri_events::{Headers, Kind, Pattern};
 use edri_protocol::limits::{CALL_MAX, FRAME_BYTES_MAX};
 use edri_protocol::resume::{Received, Sent};
 use edri_protocol::{Ack, Bye, Call, Cancel, Fault, Frame, PREFIX_BYTES, Ping, Pong, Response, Subscribe, Unsubscribe};
-use edri_router::{Bus, Conditions, Selection};
+use edri_router::{Bus, Conditions};
 use edri_workers::wire::{Admit, Calls, Peer, Refused, fault, respond_error};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -21,11 +22,12 @@ use super::feeds::{Feeds, TooSlow, Wanted};
 use super::sessions::{Place, Registered, Resumed};
 use super::socket::{Broken, Came, Socket};
 use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_TYPE, close, encoded, welcome};
+use crate::access::check_headers;
 use crate::gateway::Shared;
+use crate::problem::Problem;
+use crate::selection::selection;
 use crate::{Caller, Verb};
 
-/// What the names of headers begin with that cannot be set from outside.
-const RESERVED: &str = "edri-";
 /// How many messages are read before other things have their turn.
 const TURN_MESSAGES: usize = 64;
 /// How many turns there are before other tasks have theirs.
@@ -525,60 +527,31 @@ impl Session {
         let id = subscribe.id;
         match self.wanted(subscribe) {
             Ok(wanted) => self.feeds.begin(&self.bus, id, wanted),
-            Err((code, message)) => respond_error(&self.peer, id, code, &message),
+            Err((code, message)) => respond_error(&self.peer, id, &code, &message),
         }
     }
 
-    fn wanted(&self, subscribe: Subscribe<'_>) -> Result<Wanted, (&'static str, String)> {
+    fn wanted(&self, subscribe: Subscribe<'_>) -> Result<Wanted, Refusal> {
         let Subscribe { id, select, key, conditions, capacity, slow, credit } = subscribe;
         let limits = &self.shared.limits;
         if id == 0 || id > CALL_MAX || id.is_multiple_of(2) || self.calls.is_open(id) || self.feeds.has(id) {
-            return Err(("invalid_call", "who says hello numbers its calls 1, 3, 5 …, each once".to_owned()));
+            return Err(("invalid_call".into(), "who says hello numbers its calls 1, 3, 5 …, each once".to_owned()));
         }
         if self.feeds.len() >= limits.subscriptions {
-            return Err(("overloaded", format!("a client has at most {} subscriptions", limits.subscriptions)));
+            return Err(("overloaded".into(), format!("a client has at most {} subscriptions", limits.subscriptions)));
         }
         let conditions = match conditions {
             None => None,
             Some(conditions) => {
                 let read = conditions.encoding().decode::<Conditions>(conditions.bytes());
-                Some(read.map_err(|error| ("invalid_conditions", error.to_string()))?)
+                Some(read.map_err(|error| ("invalid_conditions".into(), error.to_string()))?)
             }
         };
-        let pattern = Pattern::new(&select).map_err(|error| ("invalid_name", error.to_string()))?;
-        let mut selection = Selection::new(pattern);
-        selection.key = key.map(|key| Arc::from(&*key));
-        if selection.pattern.is_exact() {
-            self.may_subscribe(&select)?;
-        } else {
-            // Whatever is declared later under such a name is looked at when it is published.
-            let (shared, caller) = (Arc::clone(&self.shared), self.caller.clone());
-            selection.predicate = Some(Arc::new(move |envelope| {
-                let name = envelope.name();
-                shared.exposed.table().event(name).is_some() && caller.may(Verb::Subscribe, name)
-            }));
-        }
-        if let Some(conditions) = conditions.filter(|conditions| !conditions.is_empty()) {
-            let permitted = selection.predicate.take();
-            selection.predicate = Some(Arc::new(move |envelope| {
-                // A payload that cannot be read is left out.
-                permitted.as_ref().is_none_or(|permitted| permitted(envelope))
-                    && conditions.hold(envelope).unwrap_or(false)
-            }));
-        }
+        let pattern = Pattern::new(&select).map_err(|error| ("invalid_name".into(), error.to_string()))?;
+        let selection = selection(&self.shared, &self.caller, pattern, key.as_deref(), conditions).map_err(refused)?;
         let most = limits.subscription_events;
         let capacity = if capacity == 0 { most.min(1024) } else { most.min(capacity as usize) };
         Ok(Wanted { selection, capacity, slow, credit })
-    }
-
-    fn may_subscribe(&self, name: &str) -> Result<(), (&'static str, String)> {
-        let table = self.shared.exposed.table();
-        let Some(event) = table.event(name) else { return Err(("unknown_event", unreachable(name))) };
-        if event.descriptor.kind() != Kind::Notification {
-            let kind = event.descriptor.kind();
-            return Err(("wrong_kind", format!("`{name}` is a {kind}: only notifications are subscribed to")));
-        }
-        may(&self.caller, Verb::Subscribe, event.descriptor.name()).map_err(|message| ("forbidden", message))
     }
 }
 
@@ -588,12 +561,13 @@ fn expires_at(caller: &Caller) -> Option<Instant> {
     Instant::now().checked_add(left)
 }
 
-fn unreachable(name: &str) -> String {
-    format!("no event `{name}` can be reached here: it is not known, or it does not say `expose`")
-}
+/// Why a call is refused: a code and a text.
+type Refusal = (Cow<'static, str>, String);
 
-fn may(caller: &Caller, verb: Verb, event: &EventName) -> Result<(), String> {
-    caller.check(verb, event).map_err(|problem| problem.detail().to_owned())
+/// A problem as a call's error. Who a client is was settled with its hello, so what it may not do is forbidden.
+fn refused(problem: Problem) -> Refusal {
+    let code = if problem.code() == "unauthorized" { "forbidden" } else { problem.code() };
+    (code.to_owned().into(), problem.detail().to_owned())
 }
 
 /// What of a client's calls is let through.
@@ -601,14 +575,10 @@ fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
     let (shared, caller) = (Arc::clone(shared), caller.clone());
     Box::new(move |kind: Kind, name: &str, headers: &mut Headers| {
         let table = shared.exposed.table();
-        let Some(event) = table.event(name) else { return Err(("unknown_event".into(), unreachable(name))) };
+        let event = table.event(name).ok_or_else(|| refused(Problem::unreachable(name)))?;
         let verb = if kind == Kind::Notification { Verb::Publish } else { Verb::Request };
-        may(&caller, verb, event.descriptor.name()).map_err(|message| ("forbidden".into(), message))?;
-        if let Some((reserved, _)) = headers.iter().find(|(name, _)| name.starts_with(RESERVED)) {
-            let message =
-                format!("the header `{reserved}` is the node's: names that begin with `{RESERVED}` are not sent");
-            return Err(("invalid_headers".into(), message));
-        }
+        caller.check(verb, event.descriptor.name()).map_err(refused)?;
+        check_headers(headers.iter().map(|(name, _)| name)).map_err(refused)?;
         if let Some(name) = caller.name() {
             headers.insert(Headers::CALLER, name).map_err(|error| ("invalid_headers".into(), error.to_string()))?;
         }
