@@ -6,3 +6,6 @@ export type { Answer } from "./peer.js";
 export { Subscription, type SubscribeOptions } from "./subscription.js";
 export { Tunnel } from "./tunnel.js";
 export type { Opened } from "./verbs.js";
+export type { Context, Place } from "./context.js";
+export { serve, type ServeOptions } from "./serve.js";
+export { type EventOptions, type Exposure, type Schemas, Worker, type WorkerOptions } from "./worker.js";
