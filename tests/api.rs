@@ -4,7 +4,7 @@ mod access;
 mod answers;
 mod bounds;
 mod calls;
-mod client;
+pub(crate) mod client;
 mod documents;
 mod feeds;
 mod metrics;

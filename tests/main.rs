@@ -26,4 +26,5 @@ mod subscriptions;
 mod supervision;
 mod support;
 mod tunnels;
+mod typescript;
 mod waiting;

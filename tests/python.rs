@@ -19,13 +19,13 @@ struct Oracle {
 }
 
 #[event(tunnel, name = "test.upper", up = String, down = String, result = u64)]
-struct Upper {}
+pub(crate) struct Upper {}
 
 #[event(tunnel, name = "test.bytes", up = Bytes, down = Bytes, result = u64)]
-struct Swallow {}
+pub(crate) struct Swallow {}
 
 #[event(request, name = "test.slow", response = bool)]
-struct Slow {}
+pub(crate) struct Slow {}
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository")
@@ -56,13 +56,19 @@ fn worker() -> Manager<Program> {
     Manager::program("python", &format!("'{}' '{script}'", python().display())).restart(restart)
 }
 
-fn follower(seen: &Seen<u64>) -> edri::Definition {
+pub(crate) fn follower(seen: &Seen<u64>) -> edri::Definition {
     let seen = seen.clone();
     let notes = does::<Followed, _>(move |event, _| {
         seen.add(event.number);
         Box::pin(async { Ok(()) })
     });
     Manager::new("follower").worker(notes).handles::<Followed>().into()
+}
+
+/// Answers a hundred times the number.
+pub(crate) fn oracle() -> edri::Definition {
+    let oracle = does::<Oracle, _>(|asked, _| Box::pin(async { Ok(asked.number * 100) }));
+    Manager::new("oracle").worker(oracle).handles::<Oracle>().into()
 }
 
 fn run(arguments: &[&str]) {
@@ -92,11 +98,10 @@ fn a_worker_started_by_hand_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_python_worker_does_what_a_rust_worker_does() {
     let followed = Seen::default();
-    let oracle = does::<Oracle, _>(|asked, _| Box::pin(async { Ok(asked.number * 100) }));
     let app = App::new("test")
         .manager(worker())
         .manager(follower(&followed))
-        .manager(Manager::new("oracle").worker(oracle).handles::<Oracle>());
+        .manager(oracle());
     let node = started(app).await;
     let bus = node.bus();
 

@@ -18,6 +18,7 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use edri_events::Kind;
+use edri_protocol::EventDeclaration;
 use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -43,6 +44,7 @@ pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Ro
         .route("/docs", get(docs))
         .route("/metrics", get(node_metrics))
         .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
+        .route("/events", get(events))
         .route("/events/{name}", any(by_name))
         .route("/ws", get(crate::websocket::upgrade))
         .fallback(by_path)
@@ -105,6 +107,29 @@ async fn openapi(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let document =
         openapi::document(shared.router.node().as_str(), table.events().filter(may), !shared.access.is_open());
     ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
+}
+
+/// The declarations of what the caller may reach or hear of, by name: what the types of an SDK are made from.
+async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let table = shared.exposed.table();
+    let verbs = |kind| match kind {
+        Kind::Notification => &[Verb::Publish, Verb::Subscribe][..],
+        _ => &[Verb::Request],
+    };
+    let mut events: Vec<_> = table.events().map(|event| &event.descriptor).collect();
+    events.retain(|event| verbs(event.kind()).iter().any(|verb| caller.may(*verb, event.name())));
+    events.sort_by(|a, b| a.name().cmp(b.name()));
+    let events: Vec<_> = events.into_iter().map(|event| EventDeclaration::of(event)).collect();
+    match serde_json::to_vec(&events) {
+        Ok(written) => ([(header::CONTENT_TYPE, "application/json")], written).into_response(),
+        // A schema is JSON: it can be written.
+        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string()).into_response(),
+    }
 }
 
 /// What the caller may reach, for people: a page that reads the document.

@@ -85,14 +85,16 @@ export class Subscription<R = Received> implements AsyncIterable<R> {
   /** @internal */
   came(fields: Fields): void {
     const { event, payload, event_id, key, origin, cause, trace, headers } = fields;
+    // Null is absent.
+    const present = (value: unknown) => value !== undefined && value !== null;
     const received = {
       name: event,
       payload: payload ?? null,
       id: event_id,
-      ...(key !== undefined && { key }),
-      ...(origin !== undefined && { origin }),
-      ...(cause !== undefined && { cause }),
-      ...(trace !== undefined && { trace }),
+      ...(present(key) && { key }),
+      ...(present(origin) && { origin }),
+      ...(present(cause) && { cause }),
+      ...(present(trace) && { trace }),
       headers: headers ?? {},
       missed: this.#missed,
     };
