@@ -222,13 +222,17 @@ fn service() -> edri::Definition {
 
 /// A node whose clients notice a silent network soon.
 async fn serving(files: Option<&Path>) -> Node {
-    let limits = ApiLimits { silence: Duration::from_millis(1500), ..ApiLimits::default() };
+    let mut limits = ApiLimits::default();
+    limits.silence = Duration::from_millis(1500);
     let api = Api::bind("127.0.0.1:0").limits(limits);
     let api = match files {
         Some(folder) => api.files(folder),
         None => api,
     };
-    started(App::new("test").manager(service()).api(api)).await
+    let node = started(App::new("test").manager(service()).api(api)).await;
+    // What is published only from outside is declared by nobody else.
+    node.bus().declare(edri::DescriptorRef::of::<Tick>()).await.expect("declared");
+    node
 }
 
 /// Runs a test file of the SDK, with the node's address.

@@ -48,13 +48,14 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`CodecError`] when the body is malformed, or has something in it that JSON has no place for: bytes, or an integer
-    /// beyond 64 bits.
+    /// [`CodecError`] when the body is malformed, or has a map in it whose keys are no texts in JSON. Bytes become a list of
+    /// numbers there, and a float that is not finite null.
     pub fn transcode(self, encoding: Encoding) -> Result<Self, CodecError> {
         if self.encoding == encoding {
             return Ok(self);
         }
-        Self::encode(encoding, &self.decode::<serde_json::Value>()?)
+        let bytes = self.encoding.read(&self.bytes, Transcoded(encoding), "any value")?;
+        Ok(Self::new(encoding, bytes))
     }
 
     /// The text of the field `name`, if the body is a map that has it and its value can be a key: a text, an integer or
@@ -80,6 +81,28 @@ impl Body {
                 find.deserialize(&mut reader).map_err(|e| fail(Arc::new(e)))
             }
         }
+    }
+}
+
+/// What is read, written in this encoding as it comes.
+struct Transcoded(Encoding);
+
+impl<'de> DeserializeSeed<'de> for Transcoded {
+    type Value = Vec<u8>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let mut bytes = Vec::new();
+        match self.0 {
+            Encoding::Json => {
+                let mut writer = serde_json::Serializer::new(&mut bytes);
+                serde_transcode::transcode(deserializer, &mut writer).map_err(serde::de::Error::custom)?;
+            }
+            Encoding::MessagePack => {
+                let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+                serde_transcode::transcode(deserializer, &mut writer).map_err(serde::de::Error::custom)?;
+            }
+        }
+        Ok(bytes)
     }
 }
 
@@ -283,9 +306,16 @@ mod tests {
         let there = body.clone().transcode(Encoding::MessagePack).expect("has a place");
         assert_eq!(there.decode::<serde_json::Value>().expect("decodes"), value);
         assert_eq!(there.transcode(Encoding::Json).expect("has a place"), body);
-        let bytes = Body::new(Encoding::MessagePack, &b"\xc4\x01\x00"[..]);
-        assert!(bytes.clone().transcode(Encoding::MessagePack).is_ok());
-        assert!(bytes.transcode(Encoding::Json).is_err());
+        let there = |bytes: &'static [u8]| {
+            let there = Body::new(Encoding::MessagePack, bytes).transcode(Encoding::Json);
+            there.map(|body| String::from_utf8_lossy(&body.bytes).into_owned())
+        };
+        assert_eq!(there(b"\xc4\x02\x00\xff").expect("bytes are a list"), "[0,255]");
+        assert_eq!(there(b"\xcb\x7f\xf0\0\0\0\0\0\0").expect("not finite"), "null");
+        assert_eq!(there(b"\x81\x05\x06").expect("a key that is a number"), r#"{"5":6}"#);
+        assert!(there(b"\x81\x91\x05\x06").is_err(), "a key that is a list");
+        assert!(there(b"\x05\x06").is_err(), "two values");
+        assert!(there(b"\x92\x06").is_err(), "half a value");
     }
 
     #[test]

@@ -65,7 +65,8 @@ export abstract class Verbs<E extends object = AnyEvents> {
     return new Promise((resolve, reject) => {
       const result = this.peer().call("open", { ...callFields(name, all), credit: Tunnel.credit }, ["payload", payload], {
         ...all,
-        tunnel: (tunnel) => resolve(Object.assign(tunnel, { result }) as never),
+        // It may be sent within this call, which gives the result only afterwards.
+        tunnel: (tunnel) => queueMicrotask(() => resolve(Object.assign(tunnel, { result }) as never)),
       });
       // Whoever does not ask for the result reads the error from the items.
       result.catch(reject);

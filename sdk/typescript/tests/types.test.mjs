@@ -16,7 +16,7 @@ mkdirSync(folder);
 function compiled(types, program) {
   writeFileSync(join(folder, "events.ts"), types);
   writeFileSync(join(folder, "program.ts"), program);
-  const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck", "--types", "node"];
+  const options = ["--ignoreConfig", "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck", "--types", "node"];
   const done = spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), ...options, join(folder, "program.ts")], { encoding: "utf8" });
   return done.stdout.trim();
 }
