@@ -98,10 +98,7 @@ fn a_worker_started_by_hand_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_python_worker_does_what_a_rust_worker_does() {
     let followed = Seen::default();
-    let app = App::new("test")
-        .manager(worker())
-        .manager(follower(&followed))
-        .manager(oracle());
+    let app = App::new("test").manager(worker()).manager(follower(&followed)).manager(oracle());
     let node = started(app).await;
     let bus = node.bus();
 

@@ -23,7 +23,7 @@ fn repository() -> &'static Path {
 
 /// The folder in which the SDK is built. `None`, said plainly, where Node or Chromium are missing and cannot be installed;
 /// CI does not go on without them.
-fn sdk() -> Option<&'static Path> {
+pub(crate) fn sdk() -> Option<&'static Path> {
     static SDK: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = SDK.get_or_init(|| {
         let program = std::env::current_exe().expect("a test has a path");
@@ -235,17 +235,23 @@ async fn serving(files: Option<&Path>) -> Node {
     node
 }
 
-/// Runs a test file of the SDK, with the node's address.
-async fn passes(sdk: &Path, file: &str, node: &Node) {
-    let url = format!("http://{}", node.api_address().expect("it has a gateway"));
+/// Runs a test file of the SDK against the gateway at this URL.
+pub(crate) fn passes_at(sdk: &Path, file: &str, url: &str) {
     let mut test = Command::new("node");
     test.args(["--expose-gc", "--test", "--test-timeout=120000", "--test-reporter=spec", &format!("tests/{file}")])
         .current_dir(sdk)
         .env("EDRI_URL", url)
-        .env("EDRI_VECTORS", repository().join("protocol/vectors/frames.json"));
-    let output = tokio::task::spawn_blocking(move || test.output()).await.expect("it ends").expect("node runs");
+        .env("EDRI_VECTORS", repository().join("protocol/vectors/frames.json"))
+        .env("EDRI_QUAKES", repository().join("examples/quakes"));
+    let output = test.output().expect("node runs");
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{file}\n{out}{errors}");
+}
+
+/// The same, of this node.
+async fn passes(sdk: &'static Path, file: &'static str, node: &Node) {
+    let url = format!("http://{}", node.api_address().expect("it has a gateway"));
+    tokio::task::spawn_blocking(move || passes_at(sdk, file, &url)).await.expect("it passes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -103,7 +103,8 @@ impl Table {
 
 /// Whether the gateway itself answers at this path.
 fn is_own(path: &str) -> bool {
-    const OWN: [&str; 8] = ["/events", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/ws"];
+    const OWN: [&str; 8] =
+        ["/events", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/ws"];
     OWN.contains(&path) || path.strip_prefix("/events/").is_some_and(|rest| !rest.contains('/'))
 }
 

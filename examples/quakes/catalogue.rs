@@ -41,6 +41,10 @@ fn quake(number: usize, feature: &Value) -> Result<QuakeRecorded, Failure> {
         Some(magnitude) if MAGNITUDES.contains(&magnitude) => Some(magnitude),
         _ => return Err(broken("mag", "the magnitude of a quake")),
     };
+    // Where it was is for maps only: without it a quake counts all the same.
+    let degrees = |index: usize, most: f64| {
+        feature["geometry"]["coordinates"][index].as_f64().filter(|degrees| degrees.abs() <= most)
+    };
     let time_ms = properties["time"].as_i64().filter(|time_ms| TIMES_MS.contains(time_ms));
     Ok(QuakeRecorded {
         network: text("net")?.to_owned(),
@@ -49,6 +53,8 @@ fn quake(number: usize, feature: &Value) -> Result<QuakeRecorded, Failure> {
         place: properties["place"].as_str().unwrap_or("unknown place").to_owned(),
         time_ms: time_ms.ok_or_else(|| broken("time", "milliseconds since 1970"))?,
         natural: text("type")? == "earthquake",
+        longitude: degrees(0, 180.0),
+        latitude: degrees(1, 90.0),
     })
 }
 

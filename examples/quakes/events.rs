@@ -70,6 +70,9 @@ pub(crate) struct QuakeRecorded {
     pub(crate) time_ms: i64,
     /// Not an explosion or a quarry blast.
     pub(crate) natural: bool,
+    /// In degrees east of Greenwich, and north of the equator.
+    pub(crate) longitude: Option<f64>,
+    pub(crate) latitude: Option<f64>,
 }
 
 /// A quake was so strong that people should know.
@@ -119,6 +122,25 @@ pub(crate) struct AlertsSummarised {
 /// How are the magnitudes distributed?
 #[event(request, name = "magnitudes.study", response = Study, timeout = "1m", idempotent, http = "GET /magnitudes")]
 pub(crate) struct StudyMagnitudes {}
+
+/// What are the managers doing?
+#[event(request, name = "managers.list", response = Vec<ManagerShown>, http = "GET /managers")]
+pub(crate) struct ListManagers {}
+
+#[data]
+#[derive(Debug, Clone)]
+pub(crate) struct ManagerShown {
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) workers: usize,
+    /// Events in its inboxes, and the places there.
+    pub(crate) waiting: usize,
+    pub(crate) capacity: usize,
+    pub(crate) handled: u64,
+    pub(crate) failed: u64,
+    /// Of its workers.
+    pub(crate) restarts: u64,
+}
 
 /// Has the store got the latest quakes? Answered once it has.
 #[event(request, name = "latest.save", response = LatestSaved, idempotent)]

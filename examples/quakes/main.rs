@@ -9,6 +9,7 @@ mod events;
 mod keys;
 mod latest;
 mod nodes;
+mod overseer;
 mod progress;
 mod python;
 mod report;
@@ -143,7 +144,7 @@ fn serving(app: App, address: &str) -> App {
     let api = Api::bind(address)
         .access(Access::new().anonymous(looking_on))
         .files(concat!(env!("CARGO_MANIFEST_DIR"), "/quakes/page"));
-    app.history("quake.recorded", History::new().events(500)).api(api)
+    app.manager(overseer::overseer()).history("quake.recorded", History::new().events(500)).api(api)
 }
 
 /// Has the catalogue replayed, then asks the workers what they found.

@@ -24,7 +24,7 @@ fn served_it_answers_whoever_asks_and_ends_when_it_is_told_to() {
     let line = run.until_it_says(" shows quakes as they come");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("it says where");
     let (head, page) = get(address, "/");
-    assert!(head.starts_with("HTTP/1.1 200") && page.contains("EventSource"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 200") && page.contains("app.js"), "{head}");
     // One of the quakes that were before somebody looked on, or of those that come.
     let mut feed = TcpStream::connect(address).unwrap();
     feed.set_read_timeout(Some(LIMIT)).unwrap();
@@ -44,4 +44,15 @@ fn served_it_answers_whoever_asks_and_ends_when_it_is_told_to() {
     signal(run.child.id(), "-TERM");
     let (status, ..) = run.end();
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn its_page_shows_quakes_and_managers_in_a_browser_of_any_width_in_dark_and_light_and_with_a_keyboard() {
+    let Some(sdk) = crate::typescript::sdk() else { return };
+    let mut run = Run::start(&["--serve", "127.0.0.1:0", "--repeat", "50", "--no-python"]);
+    let line = run.until_it_says(" shows quakes as they come");
+    let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("it says where").to_owned();
+    crate::typescript::passes_at(sdk, "page.test.mjs", &url);
+    signal(run.child.id(), "-TERM");
+    assert!(run.end().0.success());
 }

@@ -214,9 +214,13 @@ export class Client<E extends object = AnyEvents> extends Verbs<E> {
     if (name === "publish") {
       for (const subscription of this.#subscriptions) if (subscription.id === fields["subscription"]) subscription.came(fields);
     } else if (name === "missed") {
-      for (const subscription of this.#subscriptions) if (subscription.id === fields["id"]) subscription.missed(Number(fields["count"]));
+      for (const subscription of this.#subscriptions) if (subscription.id === fields["id"]) subscription.missed(fields["count"] ?? undefined);
     } else if (name === "bye") {
       this.#bye(socket, fields);
+    } else if (name === "response" && fields["error"]) {
+      const ended = [...this.#subscriptions].find((subscription) => subscription.isReady && subscription.id === fields["id"]);
+      if (ended) ended.fail(new EdriError(readFault(fields["error"])));
+      else this.#peer.came(name, fields);
     } else {
       this.#peer.came(name, fields);
     }

@@ -48,6 +48,8 @@ export interface Received<N extends string = string, P = unknown> {
   /** The id of the event that made it. */
   cause?: string;
   trace?: string;
+  /** Its place in the history that the subscription reads. */
+  position?: string;
   headers: Record<string, string>;
   /** How many events of the subscription were left out before this one; `Infinity` when nobody knows. */
   missed: number;

@@ -9,6 +9,10 @@ export interface SubscribeOptions {
   key?: string;
   /** Only events whose payload holds these, by field: `{ magnitude: { gte: 5 }, "place.country": { eq: "CL" } }`. */
   where?: Record<string, Condition>;
+  /** First so many past events of a history that the node keeps of the name or pattern, then what comes. */
+  last?: number;
+  /** First what came after this: a `position`, or the id of an event that the history still has. Not together with `last`. */
+  since?: string;
   /** How many events the node keeps for a reader that does not take them: 1,024. */
   capacity?: number;
   /** What happens when more come: `missed` leaves out the oldest and tells how many, `bye` ends the connection. */
@@ -26,8 +30,12 @@ export class Subscription<R = Received> implements AsyncIterable<R> {
   #peer: Peer | undefined;
   #taken = 0;
   #missed = 0;
+  /** Of the last event of a history. */
+  #position: string | undefined;
   #ready!: () => void;
   #refused!: (error: unknown) => void;
+  /** Whether the node has it in place in the session of now. @internal */
+  isReady = false;
   /** Resolves when the node has it in place: what is published from then on comes. */
   readonly ready: Promise<void>;
 
@@ -64,19 +72,30 @@ export class Subscription<R = Received> implements AsyncIterable<R> {
   begin(peer: Peer, again: boolean): void {
     const { key, where, capacity, slow } = this.options;
     this.#peer = peer;
+    this.isReady = false;
     this.#taken = 0;
-    if (again) this.#missed = Infinity;
+    // What came in between is in the history, if there is one.
+    const { last, since } = this.#position === undefined ? this.options : { last: undefined, since: this.#position };
+    if (again && this.#position === undefined) this.#missed = Infinity;
     const fields = {
       select: this.select,
       credit: CREDIT,
       ...(key !== undefined && { key }),
       ...(capacity !== undefined && { capacity }),
       ...(slow !== undefined && { slow }),
+      ...(last !== undefined && { last }),
+      ...(since !== undefined && { since }),
     };
     const sent = (id: number) => {
       this.id = id;
     };
-    peer.call("subscribe", fields, where && ["conditions", where], { sent }).then(this.#ready, (error: unknown) => {
+    const begun = (value: unknown) => {
+      const { position } = (value ?? {}) as { position?: string };
+      this.#position ??= position;
+      this.isReady = true;
+      this.#ready();
+    };
+    peer.call("subscribe", fields, where && ["conditions", where], { sent }).then(begun, (error: unknown) => {
       // Lost with its session, it is asked for in the next.
       if (peer === this.#peer) this.fail(error);
     });
@@ -84,7 +103,7 @@ export class Subscription<R = Received> implements AsyncIterable<R> {
 
   /** @internal */
   came(fields: Fields): void {
-    const { event, payload, event_id, key, origin, cause, trace, headers } = fields;
+    const { event, payload, event_id, key, origin, cause, trace, headers, position } = fields;
     // Null is absent.
     const present = (value: unknown) => value !== undefined && value !== null;
     const received = {
@@ -95,16 +114,18 @@ export class Subscription<R = Received> implements AsyncIterable<R> {
       ...(present(origin) && { origin }),
       ...(present(cause) && { cause }),
       ...(present(trace) && { trace }),
+      ...(present(position) && { position }),
       headers: headers ?? {},
       missed: this.#missed,
     };
     this.#missed = 0;
+    if (typeof position === "string") this.#position = position;
     this.#events.push(received as R);
   }
 
   /** @internal */
-  missed(count: number): void {
-    this.#missed += count;
+  missed(count: number | undefined): void {
+    this.#missed += count ?? Infinity;
   }
 
   /** @internal */

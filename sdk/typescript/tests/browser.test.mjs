@@ -6,16 +6,13 @@ import { build } from "esbuild";
 import { chromium } from "playwright-core";
 
 import { connect } from "../dist/node.js";
-import { Network, until, URL_OF_NODE } from "./support.mjs";
+import { BROWSER, Network, until, URL_OF_NODE } from "./support.mjs";
 
 const root = join(import.meta.dirname, "..");
 /** The SDK for a browser, in one file, as somebody's page would have it. */
 const bundle = await build({ entryPoints: [join(root, "dist/index.js")], bundle: true, minify: true, format: "esm", outfile: join(root, "tests/pages/sdk.js"), metafile: true });
 
-const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
+const browser = await chromium.launch(BROWSER);
 after(() => browser.close());
 
 async function page(url) {

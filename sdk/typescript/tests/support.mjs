@@ -3,6 +3,12 @@ import { createConnection, createServer } from "node:net";
 /** The gateway of the node that the scenario has started. */
 export const URL_OF_NODE = process.env.EDRI_URL;
 
+/** How Chromium is started: without a screen, as root if need be, and silent towards the world. */
+export const BROWSER = {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+};
+
 /** Waits until something holds, for ten seconds at most. */
 export async function until(what, holds) {
   const end = Date.now() + 10_000;
