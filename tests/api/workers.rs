@@ -1,6 +1,7 @@
 //! Workers over WebSocket: bare ones that know only the protocol, and those of the Python SDK.
 
 mod bare;
+mod client;
 mod python;
 
 use std::process::{Child, Command, Stdio};

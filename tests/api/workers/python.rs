@@ -83,6 +83,7 @@ async fn what_a_worker_had_in_hand_when_it_was_killed_comes_to_another_marked() 
         node.bus().publish(RemoteNoted { number }).await.expect("published");
     }
     assert_eq!(followed.wait_for(5).await.len(), 5);
+    until("the node to know", || view(&node, "remote").account.handled == 5).await;
     until("it to hold many", || view(&node, "remote").workers[0].in_hand > 40).await;
     // Nobody is there: what it had waits, and so does what comes.
     first.0.kill().expect("it runs");
@@ -113,7 +114,8 @@ async fn a_python_worker_that_is_refused_says_why_and_ends() {
     let token = Token::random().expect("random");
     let access = Access::new().token(&token.hash(), "reader", Permissions::new().subscribe(">").serve("other.>"));
     let node = App::new("gate").api(open_gateway().access(access)).start().await.expect("starts");
-    for (secret, code) in [(None, "forbidden"), (Some(token.secret()), "forbidden"), (Some("guessed"), "unauthorized")] {
+    for (secret, code) in [(None, "forbidden"), (Some(token.secret()), "forbidden"), (Some("guessed"), "unauthorized")]
+    {
         let (status, said) = Program::start(&node, "remote", secret, &[]).ended().await;
         assert_eq!(status, Some(3), "{said}");
         assert!(said.contains(&format!("refused: {code}")), "{said}");
