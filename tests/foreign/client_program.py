@@ -120,7 +120,7 @@ def blocking(address: str) -> None:
         with client.subscribe("api.feed.*") as feed:
             client.publish("api.feed.tick", {"topic": "a", "number": 7})
             assert feed.next(timeout=10).payload["number"] == 7
-        with client.open("api.upper") as tunnel:
+        with client.open("api.upper", {}) as tunnel:
             tunnel.send("a")
             assert tunnel.recv() == "A"
 
