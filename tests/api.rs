@@ -11,6 +11,7 @@ mod metrics;
 mod streams;
 mod tls;
 mod websocket;
+mod workers;
 
 use edri::Node;
 use edri::prelude::*;

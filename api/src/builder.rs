@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use edri_events::{DescriptorRef, Event, HttpRoute, Pattern};
+use edri_managers::Arrivals;
 use edri_router::Router;
 use parking_lot::Mutex;
 
@@ -14,8 +15,8 @@ use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
 use crate::metrics::Metrics;
-use crate::websocket::Sessions;
-use crate::{ApiError, ApiLimits, Cors, Tls};
+use crate::websocket::{Sessions, Workers};
+use crate::{ApiError, ApiLimits, Cors, RemoteWorkers, Tls};
 use tower_http::services::ServeDir;
 
 /// A gateway in the making.
@@ -30,6 +31,7 @@ pub struct Api {
     access: Option<Access>,
     cors: Cors,
     tls: Option<Tls>,
+    workers: Option<RemoteWorkers>,
     limits: ApiLimits,
 }
 
@@ -45,6 +47,7 @@ impl Api {
             access: None,
             cors: Cors::new(),
             tls: None,
+            workers: None,
             limits: ApiLimits::default(),
         }
     }
@@ -93,19 +96,26 @@ impl Api {
         self
     }
 
+    /// Lets workers connect for managers that nobody has declared with [`Manager::remote`](edri_managers::Manager::remote), which
+    /// are made then. What each may handle its permission `serve` says; without [`Api::access`] everybody may handle everything.
+    pub fn remote_workers(mut self, workers: RemoteWorkers) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
     /// Sets the gateway's bounds.
     pub fn limits(mut self, limits: ApiLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Starts the gateway of this router's node, in its runtime.
+    /// Starts the gateway of this router's node, in its runtime. Workers that connect arrive at `arrivals`.
     ///
     /// # Errors
     ///
     /// [`ApiError`] when an address, a pattern, a route or something of `access`, `cors` or `tls` is none, a file cannot be
     /// read, or the address cannot be listened on.
-    pub async fn start(self, router: &Router) -> Result<Gateway, ApiError> {
+    pub async fn start(self, router: &Router, arrivals: &Arrivals) -> Result<Gateway, ApiError> {
         let address: SocketAddr = self.address.parse().map_err(|_| ApiError::Address(self.address.clone()))?;
         let patterns = self.exposes.iter().map(|pattern| Pattern::new(pattern)).collect::<Result<Vec<_>, _>>()?;
         let routes = self.routes.into_iter();
@@ -131,6 +141,7 @@ impl Api {
             clients: Mutex::new(Clients::new(&self.limits, Instant::now())),
             files: self.files.map(ServeDir::new),
             sessions: Arc::new(Sessions::new(self.limits.websockets)),
+            workers: Workers::new(arrivals, self.workers, &self.limits),
             limits: self.limits,
             ready: AtomicBool::new(false),
         };

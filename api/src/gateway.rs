@@ -19,7 +19,7 @@ use crate::connections::{Addresses, serve};
 use crate::exposed::Exposed;
 use crate::files::Reloaded;
 use crate::metrics::Metrics;
-use crate::websocket::Sessions;
+use crate::websocket::{Sessions, Workers};
 use crate::{ApiError, ApiLimits, Cors};
 
 /// What all connections share.
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) relay: Relay,
     pub(crate) exposed: Exposed,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) workers: Workers,
     pub(crate) access: Guard,
     pub(crate) files: Option<ServeDir>,
     pub(crate) limits: ApiLimits,
@@ -76,9 +77,11 @@ impl Gateway {
         self.shared.ready.store(true, Ordering::Release);
     }
 
-    /// Takes no new connections, lets those that are there finish what they do, for as long as `limit`, then closes them.
+    /// Takes no new connections, lets those that are there finish what they do, for as long as `limit`, then closes them. Workers
+    /// stay, as long as their managers do.
     pub async fn shutdown(&self, limit: Duration) {
         self.stopping.send_replace(true);
+        self.shared.workers.close();
         let Some(mut serving) = self.serving.lock().await.take() else { return };
         if tokio::time::timeout(limit, &mut serving).await.is_err() {
             serving.abort();

@@ -43,6 +43,10 @@ pub struct ApiLimits {
     /// Of how many bytes a client may not have acknowledged before its subscriptions count as slow; at four times as much (at
     /// least the longest frame) its session ends. 4 MiB by default.
     pub session_bytes: usize,
+    /// The most workers over WebSocket at a time, with those that wait for a place. 1,024 by default.
+    pub workers: usize,
+    /// The most events that may become known by the declarations of workers over WebSocket alone. 4,096 by default.
+    pub worker_events: usize,
     /// How long the whole body of a request may take that is no tunnel. 60 s by default.
     pub body_time: Duration,
     /// How long a client may take nothing of an answer that is there. 120 s by default.
@@ -81,6 +85,8 @@ impl Default for ApiLimits {
             silence: Duration::from_secs(30),
             session_keep: Duration::from_secs(60),
             session_bytes: 4 << 20,
+            workers: 1_024,
+            worker_events: 4_096,
             body_time: Duration::from_secs(60),
             send_idle: Duration::from_secs(120),
             idle_time: Duration::from_secs(60),

@@ -112,6 +112,7 @@ async fn try_greet(target: &Target, resume: Option<(&str, u64)>) -> Result<Greet
         handlers: Vec::new(),
         window: Window::default(),
         concurrency: 0,
+        manager: None,
         token: None,
         session: Some(session),
     });

@@ -145,7 +145,8 @@ impl App {
             }
         }
         // Side by side: a program that is slow to say hello holds nobody up.
-        let prepared = self.managers.into_iter().map(|definition| Prepared::new(definition, &runtime));
+        let (remote, managers): (Vec<_>, Vec<_>) = self.managers.into_iter().partition(Definition::is_remote);
+        let prepared = managers.into_iter().map(|definition| Prepared::new(definition, &runtime));
         let prepared = try_join_all(prepared).await?;
         let control = Control::start(&name)?;
         let router = Router::start(name, self.limits, &control, &runtime);
@@ -153,7 +154,7 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, self.histories, connector, &expects, self.api).await {
+        match node.begin(prepared, remote, self.histories, connector, &expects, self.api).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

@@ -59,8 +59,8 @@ mod node;
 
 pub use app::App;
 pub use edri_api::{
-    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Tls, TlsError,
-    Token, Verb,
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, RemoteWorkers,
+    Tls, TlsError, Token, Verb,
 };
 pub use edri_client::{Client, ClientError, Connect};
 pub use edri_connector::{Connector, ConnectorError, keys};
@@ -70,7 +70,7 @@ pub use edri_events::{
     ManagerName, NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext,
     Tunnel, data, event, key_hash,
 };
-pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Restart, Typed};
+pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Remote, Restart, Typed};
 pub use edri_router::{
     Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, GroupName,
     GroupView, Health, History, HistoryView, Limits, LinkState, LinkView, ManagerState, Missed, NodeView, Opened,

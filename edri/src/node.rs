@@ -1,16 +1,18 @@
 //! A running node.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use edri_api::{Api, Gateway};
 use edri_connector::{Connector, Links};
 use edri_events::{ManagerName, NodeName};
-use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
+use edri_managers::{
+    Arrivals, Definition, Drained, Expected, IntoDefinition, ManagerError, ManagerHandle, Newcomer, Prepared,
+};
 use edri_router::{Account, Bus, Control, DeclareError, Group, GroupName, History, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
 use crate::StartError;
 
@@ -37,6 +39,7 @@ struct Inner {
     links: Mutex<Option<Arc<Links>>>,
     // Held to set it or to take it, likewise.
     gateway: Mutex<Option<Arc<Gateway>>>,
+    arrivals: Arrivals,
     // Held to take it: whoever stops the node ends it.
     control: Mutex<Option<Control>>,
     report: watch::Sender<Option<Arc<ShutdownReport>>>,
@@ -72,10 +75,12 @@ impl ShutdownReport {
 impl Node {
     pub(crate) fn new(router: Router, control: Control, start_timeout: Duration, drain_limit: Duration) -> Self {
         let bus = router.bus();
-        Self {
+        let (arrivals, newcomers) = Arrivals::new();
+        let node = Self {
             inner: Arc::new(Inner {
                 router,
                 bus,
+                arrivals,
                 managers: Mutex::default(),
                 changing: AsyncMutex::new(()),
                 links: Mutex::new(None),
@@ -85,13 +90,16 @@ impl Node {
                 start_timeout,
                 drain_limit,
             }),
-        }
+        };
+        node.inner.router.runtime().spawn(make_managers(Arc::downgrade(&node.inner), newcomers));
+        node
     }
 
     /// Takes all managers into the table, then starts their workers.
     pub(crate) async fn begin(
         &self,
-        prepared: Vec<Prepared>,
+        mut prepared: Vec<Prepared>,
+        remote: Vec<Definition>,
         histories: Vec<(String, History)>,
         connector: Option<Connector>,
         expects: &[NodeName],
@@ -101,24 +109,33 @@ impl Node {
         for (pattern, history) in histories {
             router.add_history(&pattern, history).await?;
         }
+        let limit = Instant::now() + self.inner.start_timeout;
         router.change(prepared.iter().map(Prepared::joining).collect(), &[]).await?;
+        let remote = remote.into_iter().map(|definition| Expected::new(definition, &self.inner.arrivals));
+        let remote = remote.collect::<Result<Vec<_>, _>>()?;
+        // Open before the workers have started, so that somebody can ask whether the node is ready, and remote workers can come.
+        if let Some(api) = api {
+            let gateway = Arc::new(Box::pin(api.start(router, &self.inner.arrivals)).await?);
+            *self.inner.gateway.lock() = Some(gateway);
+        } else if let Some(manager) = remote.first() {
+            let wrong = "its workers come over a network, and the node has no gateway: add `App::api`".to_owned();
+            return Err(ManagerError::Invalid { manager: manager.name().to_string(), wrong }.into());
+        }
+        let left = || limit.saturating_duration_since(Instant::now());
+        let met = try_join_all(remote.into_iter().map(|manager| manager.prepare(left()))).await?;
+        router.change(met.iter().map(Prepared::joining).collect(), &[]).await?;
+        prepared.extend(met);
         // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
         match connector {
             Some(connector) => self.join(connector, expects).await?,
             None => router.settle(),
-        }
-        // Open before the workers have started, so that somebody can ask whether the node is ready, and remote workers can come.
-        if let Some(api) = api {
-            let gateway = Arc::new(Box::pin(api.start(router)).await?);
-            *self.inner.gateway.lock() = Some(gateway);
         }
         let handles: Vec<_> =
             prepared.into_iter().map(|prepared| self.launch(prepared)).collect::<Result<_, ManagerError>>()?;
         *self.inner.managers.lock() = handles.clone();
         // A worker takes events as soon as its own `started` has returned.
         try_join_all(handles.iter().map(ManagerHandle::open)).await?;
-        let limit = self.inner.start_timeout;
-        try_join_all(handles.iter().map(|handle| handle.started(limit))).await?;
+        try_join_all(handles.iter().map(|handle| handle.started(left()))).await?;
         router.set_phase(Phase::Running);
         if let Some(gateway) = &*self.inner.gateway.lock() {
             gateway.set_ready();
@@ -249,7 +266,11 @@ impl Node {
     }
 
     async fn prepare(&self, definition: Definition) -> Result<Prepared, ManagerError> {
-        Prepared::new(definition, self.inner.router.runtime()).await
+        if !definition.is_remote() {
+            return Prepared::new(definition, self.inner.router.runtime()).await;
+        }
+        let expected = Expected::new(definition, &self.inner.arrivals)?;
+        expected.prepare(self.inner.start_timeout).await
     }
 
     /// Runs a change of the managers to its end, also when nobody waits for it any more: half of it would leave a group
@@ -269,6 +290,27 @@ impl Node {
 
     async fn add_now(&self, prepared: Prepared) -> Result<(), ManagerError> {
         let _changing = self.inner.changing.lock().await;
+        let handle = self.add_and_open(prepared).await?;
+        let started = handle.started(self.inner.start_timeout).await;
+        if started.is_err() {
+            self.leave(&handle, DRAIN_LEAST, None).await;
+        }
+        started
+    }
+
+    /// Adds a manager, by whoever holds `changing`.
+    async fn add_and_open(&self, prepared: Prepared) -> Result<ManagerHandle, ManagerError> {
+        if let Err(error) = self.take_into_table(&prepared).await {
+            prepared.refuse(error.code(), &error.to_string());
+            return Err(error);
+        }
+        let handle = self.launch(prepared)?;
+        self.inner.managers.lock().push(handle.clone());
+        handle.open().await?;
+        Ok(handle)
+    }
+
+    async fn take_into_table(&self, prepared: &Prepared) -> Result<(), ManagerError> {
         let name = prepared.name().clone();
         if self.find(&name).is_some() {
             return Err(ManagerError::NameTaken(name));
@@ -278,15 +320,33 @@ impl Node {
         }
         // In the table before its workers start, so that what `started` publishes reaches the manager itself too.
         let joined = self.inner.router.change(vec![prepared.joining()], &[]).await;
-        joined.map_err(|source| ManagerError::Declare { manager: name, source })?;
-        let handle = self.launch(prepared)?;
-        self.inner.managers.lock().push(handle.clone());
-        handle.open().await?;
-        let started = handle.started(self.inner.start_timeout).await;
-        if started.is_err() {
-            self.leave(&handle, DRAIN_LEAST, None).await;
+        joined.map_err(|source| ManagerError::Declare { manager: name, source })
+    }
+
+    /// Makes a manager for a worker that came for one that nobody has declared, and ends it when it is forsaken.
+    async fn host_newcomer(self, newcomer: Newcomer) {
+        let (name, forsaken) = (newcomer.name().clone(), newcomer.forsaken());
+        let added = match Prepared::of_newcomer(newcomer).await {
+            Ok(prepared) => {
+                let _changing = self.inner.changing.lock().await;
+                // How long its start takes is the worker's own affair.
+                self.add_and_open(prepared).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = added {
+            tracing::warn!(manager = %name, %error, "no manager is made for a worker that has come");
+            return;
         }
-        started
+        let (node, runtime) = (Arc::downgrade(&self.inner), self.inner.router.runtime().clone());
+        runtime.spawn(async move {
+            forsaken.await;
+            let Some(inner) = node.upgrade() else { return };
+            // It may have been drained meanwhile.
+            if let Ok(drained) = (Self { inner }).drain(&name).await {
+                tracing::info!(manager = %name, undelivered = drained.undelivered, "the last of its workers has gone for good");
+            }
+        });
     }
 
     /// Puts a manager in the place of the one that has its name. The new workers are started first; then new events go to
@@ -403,6 +463,7 @@ impl Node {
         }
         let managers = inner.managers.lock().clone();
         let groups: Vec<_> = managers.iter().map(|manager| Arc::clone(manager.group())).collect();
+        inner.arrivals.close();
         let gateway = inner.gateway.lock().take();
         if let Some(gateway) = gateway {
             // While the workers are there to answer what clients wait for.
@@ -483,6 +544,16 @@ impl Node {
     #[must_use]
     pub fn managers(&self) -> Vec<ManagerName> {
         self.inner.managers.lock().iter().map(|handle| handle.name().clone()).collect()
+    }
+}
+
+/// Sees to the workers that come for managers that nobody has declared, as long as there is the node.
+async fn make_managers(node: Weak<Inner>, mut newcomers: mpsc::Receiver<Newcomer>) {
+    while let Some(newcomer) = newcomers.recv().await {
+        let Some(inner) = node.upgrade() else { return };
+        let runtime = inner.router.runtime().clone();
+        // Beside each other: one that is slow to start holds nobody up.
+        runtime.spawn(Node { inner }.host_newcomer(newcomer));
     }
 }
 

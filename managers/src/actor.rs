@@ -8,9 +8,13 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, ArbiterHandle, AsyncConte
 use edri_events::ManagerName;
 use edri_router::system::{ManagerChanged, WorkerChanged};
 use edri_router::{Delivery, GroupRef, ManagerState, Reason, Router, WorkerState, WorkerStatus};
-use edri_workers::{Demand, Exit, Factory, Host, Introduced, Placement, ProcessPlan, Seat, Signals, Work};
+use edri_workers::{
+    Demand, Exit, Factory, Host, Introduced, LeftoversRef, Placement, ProcessPlan, Seat, Signals, Work,
+};
 use tokio::sync::{oneshot, watch};
 
+use crate::arrivals::OwnLine;
+use crate::definition::Comes;
 use crate::{Definition, Drained, ManagerError};
 
 /// How long workers may take to end once they are told to end at once.
@@ -24,6 +28,12 @@ pub(crate) struct ManagerActor {
     group: GroupRef,
     router: Router,
     work: Made,
+    /// Where workers come from that come by themselves.
+    line: Option<OwnLine>,
+    /// Whether somebody waits for the next of them.
+    receives: bool,
+    /// What those have left who are gone.
+    leftovers: Option<LeftoversRef>,
     seats: Vec<Chair>,
     /// When instances were restarted, as far back as the policy looks.
     restarts: VecDeque<Instant>,
@@ -55,6 +65,16 @@ struct Chair {
     occupied: Occupied,
     /// Restarts in a row, for the pause before the next.
     row: u32,
+}
+
+/// Why an event is given up that no worker can have any more.
+const NOBODY: &str = "its worker was lost, and none came in its place";
+
+impl Chair {
+    /// Whether somebody may sit down.
+    fn is_vacant(&self) -> bool {
+        matches!(self.occupied, Occupied::Soon { .. } | Occupied::OnDemand)
+    }
 }
 
 enum Occupied {
@@ -101,21 +121,28 @@ impl ManagerActor {
         definition: Definition,
         group: GroupRef,
         introduced: Option<Box<Introduced>>,
+        line: Option<OwnLine>,
         router: Router,
         arbiter: &ArbiterHandle,
     ) -> Addr<Self> {
         let settings = &definition.settings;
-        let demand = settings.process.demand().filter(|_| settings.placement == Placement::Process);
+        let demand = definition.demand();
+        let leftovers = (line.is_some() && !settings.keyed).then(LeftoversRef::default);
         let work = match (&definition.factory, settings.placement) {
             (Some(factory), Placement::Task | Placement::Thread) => Made::By(Arc::clone(factory)),
             _ => {
                 let selects = definition.selections.iter().map(|wants| wants.pattern.as_str().to_owned()).collect();
                 let (process, arguments) = (settings.process.clone(), settings.arguments.clone());
-                Made::Process(Arc::new(ProcessPlan { process, selects, arguments }), introduced)
+                let leftovers = leftovers.clone();
+                Made::Process(Arc::new(ProcessPlan { process, selects, arguments, leftovers }), introduced)
             }
         };
         // A program has been started already, to hear what it handles.
-        let least = demand.map_or(usize::MAX, |demand| demand.least.max(1));
+        let least = match (demand, settings.remote) {
+            (Some(demand), _) => demand.least.max(1),
+            (None, Some(Comes::AsTheyLike)) => 0,
+            (None, _) => usize::MAX,
+        };
         let seats: Vec<_> = (0..definition.settings.instances)
             .map(|index| Chair {
                 status: Arc::new(WorkerStatus::new(index)),
@@ -131,6 +158,9 @@ impl ManagerActor {
             group,
             router,
             work,
+            line,
+            receives: false,
+            leftovers,
             seats,
             restarts: VecDeque::new(),
             open: watch::Sender::new(false),
@@ -146,7 +176,7 @@ impl ManagerActor {
 
     // ---- instances -------------------------------------------------------------------------------------------------
 
-    fn seat(&mut self, index: usize, ctx: &mut Context<Self>) {
+    fn seat(&mut self, index: usize, arrived: Option<Box<Introduced>>, ctx: &mut Context<Self>) {
         let chair = &mut self.seats[index];
         let resume = match std::mem::replace(&mut chair.occupied, Occupied::By { since: Instant::now() }) {
             Occupied::Soon { resume } => resume,
@@ -174,8 +204,9 @@ impl ManagerActor {
                 Work::Thread(Arc::clone(factory))
             }
             Made::By(factory) => Work::Task(Arc::clone(factory)),
-            Made::Process(plan, introduced) => Work::Process(Arc::clone(plan), introduced.take()),
+            Made::Process(plan, introduced) => Work::Process(Arc::clone(plan), arrived.or_else(|| introduced.take())),
         };
+        self.count_seated();
         let ended = Host::spawn(work, seat, ready);
         ctx.spawn(actix::fut::wrap_future::<_, Self>(is_ready).map(move |ready, manager, _| {
             // An error says that it ended before, which is told below.
@@ -213,6 +244,8 @@ impl ManagerActor {
             _ => Duration::ZERO,
         };
         chair.occupied = Occupied::Never;
+        self.count_seated();
+        let chair = &mut self.seats[index];
         let (detail, resume) = match exit {
             // It was idle, or its inbox has ended; more may have come in the meantime.
             Exit::Finished if self.demand.is_some() => {
@@ -233,7 +266,16 @@ impl ManagerActor {
                 self.check_drained(ctx);
                 return;
             }
+            Exit::Left(resume) => {
+                tracing::info!(manager = %self.name, instance = index, "a worker has left");
+                self.gone(index, resume, None, ctx);
+                return;
+            }
             Exit::StartFailed(detail, resume) => (format!("it did not start: {detail}"), resume),
+            // Another that comes may do better.
+            Exit::StartRefused(detail, resume) if self.line.is_some() => {
+                (format!("it did not start: {detail}"), resume)
+            }
             Exit::StartRefused(detail, resume) => {
                 tracing::error!(manager = %self.name, instance = index, detail, "worker does not start, for good");
                 chair.status.failed_with(&detail);
@@ -273,18 +315,114 @@ impl ManagerActor {
             self.fail(reason, ctx);
             return;
         }
-        self.restarts.push_back(now);
+        if restart.most < u32::MAX {
+            self.restarts.push_back(now);
+        }
+        if self.line.is_some() {
+            chair.status.restarted(&detail);
+            self.gone(index, resume, Some(detail), ctx);
+            return;
+        }
         chair.row = if lived > restart.within { 0 } else { chair.row + 1 };
         chair.status.restarted(&detail);
         chair.status.set_state(WorkerState::Restarting);
         chair.occupied = Occupied::Soon { resume };
         let pause = restart.backoff.pause(chair.row.saturating_sub(1));
         self.announce_worker(index, WorkerState::Restarting, Some(detail));
-        ctx.run_later(pause, move |manager, ctx| manager.seat(index, ctx));
+        ctx.run_later(pause, move |manager, ctx| manager.seat(index, None, ctx));
+    }
+
+    // ---- workers that come by themselves ---------------------------------------------------------------------------
+
+    /// Tells how many sit.
+    fn count_seated(&self) {
+        if let Some(line) = &self.line {
+            line.seated.send_replace(self.seated());
+        }
+    }
+
+    fn seated(&self) -> usize {
+        self.seats.iter().filter(|chair| matches!(chair.occupied, Occupied::By { .. })).count()
+    }
+
+    /// A worker that came by itself has gone: its chair is for the next that comes.
+    fn gone(&mut self, index: usize, resume: Vec<Delivery>, why: Option<String>, ctx: &mut Context<Self>) {
+        let expected = self.definition.settings.remote == Some(Comes::Expected);
+        let chair = &mut self.seats[index];
+        let state = if expected { WorkerState::Restarting } else { WorkerState::Stopped };
+        let mut resume = resume;
+        if let Some(leftovers) = &self.leftovers {
+            leftovers.keep(&self.group, std::mem::take(&mut resume));
+            chair.status.set_in_hand(0);
+        }
+        chair.occupied = if expected { Occupied::Soon { resume } } else { Occupied::OnDemand };
+        chair.status.set_state(state);
+        self.announce_worker(index, state, why);
+        self.receive(ctx);
+        self.check_forsaken(ctx);
+        self.check_drained(ctx);
+    }
+
+    /// Waits for the next worker that comes, if there is a chair for it.
+    fn receive(&mut self, ctx: &mut Context<Self>) {
+        let vacant = self.seats.iter().any(Chair::is_vacant);
+        if self.receives || !vacant || self.failure.is_some() || *self.kill.borrow() {
+            return;
+        }
+        let Some(line) = self.line.as_ref().map(|line| Arc::clone(line)) else { return };
+        self.receives = true;
+        let next = async move { line.next().await };
+        ctx.spawn(actix::fut::wrap_future::<_, Self>(next).map(|next, manager, ctx| {
+            manager.receives = false;
+            match next {
+                Some(worker) => {
+                    manager.take_in(Box::new(worker), ctx);
+                    manager.receive(ctx);
+                }
+                None => manager.check_forsaken(ctx),
+            }
+        }));
+    }
+
+    /// Gives a worker a chair: first one that is expected, in which something may have been left.
+    fn take_in(&mut self, worker: Box<Introduced>, ctx: &mut Context<Self>) {
+        let left = |chair: &Chair| matches!(&chair.occupied, Occupied::Soon { resume } if !resume.is_empty());
+        let index = self.seats.iter().position(left).or_else(|| self.seats.iter().position(Chair::is_vacant));
+        let Some(index) = index.filter(|_| self.when_drained.is_none()) else {
+            return worker.refuse("stopping", "its manager ends");
+        };
+        if matches!(self.seats[index].occupied, Occupied::OnDemand) {
+            self.seats[index].occupied = Occupied::Soon { resume: Vec::new() };
+        }
+        self.seat(index, Some(worker), ctx);
+    }
+
+    /// Gives up what waits when nobody is there and nobody comes any more.
+    fn check_forsaken(&mut self, ctx: &mut Context<Self>) {
+        let closed = self.line.as_ref().is_some_and(|line| line.is_closed());
+        if closed && self.seated() == 0 && self.failure.is_none() && self.when_drained.is_none() {
+            self.vacate(Reason::Stopped);
+            self.withdraw(Reason::Stopped, NOBODY.to_owned(), ctx);
+        }
+    }
+
+    /// Out of the table first, so that nobody is sent to a closed inbox; then what is in the inbox is given up.
+    fn withdraw(&self, reason: Reason, detail: String, ctx: &mut Context<Self>) {
+        let (router, group) = (self.router.clone(), Arc::clone(&self.group));
+        ctx.spawn(actix::fut::wrap_future::<_, Self>(async move {
+            if let Err(error) = router.change(Vec::new(), std::slice::from_ref(&group)).await {
+                tracing::error!(%error, "withdrawing a manager");
+            }
+            group.close(None);
+            router.empty(&group, reason, &detail);
+        }));
     }
 
     /// Seats another instance when there is more to do than those who sit take up.
     fn look_for_work(&mut self, ctx: &mut Context<Self>) {
+        if self.demand.is_none() {
+            return;
+        }
         let waiting = self.group.depths().iter().sum::<usize>();
         let starting = self.seats.iter().any(|chair| match chair.occupied {
             Occupied::By { .. } => chair.status.state() == WorkerState::Starting,
@@ -296,7 +434,7 @@ impl ManagerActor {
         }
         if let Some(index) = self.seats.iter().position(|chair| matches!(chair.occupied, Occupied::OnDemand)) {
             self.seats[index].occupied = Occupied::Soon { resume: Vec::new() };
-            self.seat(index, ctx);
+            self.seat(index, None, ctx);
         }
     }
 
@@ -312,20 +450,18 @@ impl ManagerActor {
         }
         self.vacate(Reason::ManagerFailed);
         self.kill.send_replace(true);
-        let (router, group) = (self.router.clone(), Arc::clone(&self.group));
-        ctx.spawn(actix::fut::wrap_future::<_, Self>(async move {
-            // Out of the table first, so that nobody is sent to a closed inbox.
-            if let Err(error) = router.change(Vec::new(), std::slice::from_ref(&group)).await {
-                tracing::error!(%error, "withdrawing a failed manager");
-            }
-            group.close(None);
-            router.empty(&group, Reason::ManagerFailed, &format!("its manager failed: {reason}"));
-        }));
+        self.withdraw(Reason::ManagerFailed, format!("its manager failed: {reason}"), ctx);
+        if let Some(line) = &self.line {
+            line.close("stopping", "its manager has failed");
+        }
         self.check_drained(ctx);
     }
 
     /// Nobody comes to the empty chairs any more.
     fn vacate(&mut self, reason: Reason) {
+        if let Some(leftovers) = &self.leftovers {
+            leftovers.discard(&self.router, &self.group, reason, NOBODY);
+        }
         for index in 0..self.seats.len() {
             let chair = &mut self.seats[index];
             match std::mem::replace(&mut chair.occupied, Occupied::Never) {
@@ -354,6 +490,10 @@ impl ManagerActor {
     /// Ends the actor once nobody is left and somebody waits for that.
     fn check_drained(&mut self, ctx: &mut Context<Self>) {
         self.look_for_work(ctx);
+        if self.line.is_some() && self.when_drained.is_some() && self.seated() == 0 {
+            // Nobody is waited for.
+            self.vacate(Reason::Stopped);
+        }
         let nobody = |chair: &&Chair| matches!(chair.occupied, Occupied::Never | Occupied::OnDemand);
         let occupied = self.seats.len() - self.seats.iter().filter(nobody).count();
         if self.when_drained.is_none() || (occupied > 0 && !self.drain_over) {
@@ -400,8 +540,17 @@ impl Actor for ManagerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        if self.line.is_some() {
+            if let Made::Process(_, introduced) = &mut self.work
+                && let Some(first) = introduced.take()
+            {
+                self.take_in(first, ctx);
+            }
+            self.receive(ctx);
+            return;
+        }
         for index in 0..self.seats.len() {
-            self.seat(index, ctx);
+            self.seat(index, None, ctx);
         }
         if self.demand.is_some() {
             ctx.run_interval(DEMAND_POLL, Self::look_for_work);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use edri_events::{Body, DescriptorRef, Encoding, Event, ManagerName, Pattern};
 use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
 use edri_workers::{
-    Backoff, Blueprint, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Process, Retry,
-    TakeArguments, Worker,
+    Backoff, Blueprint, Demand, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Process,
+    Retry, TakeArguments, Worker,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,6 +96,10 @@ impl<W> std::fmt::Debug for Typed<W> {
 #[derive(Debug)]
 pub struct Program(());
 
+/// A worker that comes over a network.
+#[derive(Debug)]
+pub struct Remote(());
+
 /// All of a manager but its worker type.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -111,8 +115,19 @@ pub(crate) struct Settings {
     pub(crate) process: Process,
     /// What workers in other processes are made with, as MessagePack.
     pub(crate) arguments: Option<Bytes>,
+    /// Whether workers come by themselves, over a network.
+    pub(crate) remote: Option<Comes>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
+}
+
+/// Which workers that come over a network a manager has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comes {
+    /// All of them are expected.
+    Expected,
+    /// As many as there are.
+    AsTheyLike,
 }
 
 impl Manager {
@@ -132,6 +147,7 @@ impl Manager {
                 restart: Restart::default(),
                 process: Process::default(),
                 arguments: None,
+                remote: None,
                 wrong: None,
             },
             worker: (),
@@ -156,6 +172,25 @@ impl Manager {
         settings.placement = Placement::Process;
         settings.process = Process::foreign(words.into_iter().map(Into::into).collect());
         Manager { settings, worker: Program(()) }
+    }
+
+    /// A manager whose workers connect to the node's gateway, from wherever they are: programs in any language that name
+    /// this manager in their `hello`, have a token that lets them serve what they handle, and say themselves what that is. The
+    /// node waits for them with its start, up to its start time-out, and each that is missing later leaves its events waiting
+    /// in the inbox until it comes again, or another in its place.
+    ///
+    /// Workers that have gone are not started from here, so [`Manager::restart`] bounds nothing unless it is set.
+    ///
+    /// ```
+    /// # use edri_managers::Manager;
+    /// let manager = Manager::remote("model").instances(2);
+    /// ```
+    pub fn remote(name: &str) -> Manager<Remote> {
+        let mut settings = Self::new(name).settings;
+        settings.placement = Placement::Process;
+        settings.remote = Some(Comes::Expected);
+        settings.restart = Restart { most: u32::MAX, ..Restart::default() };
+        Manager { settings, worker: Remote(()) }
     }
 
     /// So many worker instances, each made by `make`; a lost one is made anew.
@@ -264,6 +299,33 @@ impl Manager<Program> {
     pub fn instances(mut self, instances: usize) -> Self {
         self.settings.set_instances(instances);
         self
+    }
+}
+
+impl Manager<Remote> {
+    /// So many workers. One by default. Those that come beyond wait until one of them goes.
+    pub fn instances(mut self, instances: usize) -> Self {
+        self.settings.set_instances(instances);
+        self
+    }
+
+    /// A worker that has not answered for so long is taken for gone. 10 s by default, at least 100 ms.
+    pub fn silence_limit(mut self, limit: Duration) -> Self {
+        self.settings.process = self.settings.process.silence_limit(limit);
+        self
+    }
+
+    /// How many events each worker may have in its hands at once. 64 by default, and never more than the worker itself wants.
+    pub fn window(mut self, events: u32) -> Self {
+        self.settings.process = self.settings.process.window(events);
+        self
+    }
+
+    /// None is expected, and there are up to `most` of them: for those whom nobody has declared.
+    #[doc(hidden)]
+    pub fn as_they_like(mut self, most: usize) -> Self {
+        self.settings.remote = Some(Comes::AsTheyLike);
+        self.instances(most)
     }
 }
 
@@ -396,6 +458,29 @@ impl Definition {
         })
     }
 
+    /// One whose workers say themselves what they handle.
+    fn without_factory(settings: Settings) -> Self {
+        Self {
+            settings,
+            events: Vec::new(),
+            selections: Vec::new(),
+            factory: None,
+            take_arguments: None,
+            concurrent: false,
+        }
+    }
+
+    /// How its processes come and go, when not all run all the time.
+    pub(crate) fn demand(&self) -> Option<Demand> {
+        self.settings.process.demand().filter(|_| self.settings.placement == Placement::Process)
+    }
+
+    /// Whether its workers come by themselves, over a network.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.settings.remote.is_some()
+    }
+
     /// The manager's name, if it is one.
     #[must_use]
     pub fn name(&self) -> Option<ManagerName> {
@@ -408,7 +493,7 @@ impl Definition {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no workers: add `.worker(..)` or `.workers(..)`",
     label = "has no workers",
-    note = "what is put on a node is a `Manager` with workers, a `Manager::program(..)`, or a `Definition`"
+    note = "what is put on a node is a `Manager` with workers, a `Manager::program(..)`, a `Manager::remote(..)`, or a `Definition`"
 )]
 pub trait IntoDefinition {
     /// The manager with the worker type taken off.
@@ -451,14 +536,14 @@ impl<W: Worker> From<Manager<Typed<W>>> for Definition {
 
 impl From<Manager<Program>> for Definition {
     fn from(manager: Manager<Program>) -> Self {
-        Self {
-            settings: manager.settings,
-            events: Vec::new(),
-            selections: Vec::new(),
-            factory: None,
-            take_arguments: None,
-            concurrent: false,
-        }
+        Self::without_factory(manager.settings)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoDefinition for Manager<Remote> {
+    fn into_definition(self) -> Definition {
+        Definition::without_factory(self.settings)
     }
 }
 

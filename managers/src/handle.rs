@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::Addr;
-use edri_events::{ManagerName, NameError};
+use edri_events::ManagerName;
 use edri_router::{
     Control, DeclareError, Group, GroupName, GroupOptions, GroupRef, INSTANCES_MAX, Joining, Router, Spread,
 };
@@ -11,8 +11,9 @@ use edri_workers::{Demand, Introduced, Placement};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::Definition;
 use crate::actor::{Drain, ManagerActor, Open, WhenStarted};
+use crate::arrivals::OwnLine;
+use crate::{Arrivals, Definition, Newcomer};
 
 /// Why a manager is not running.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +66,19 @@ pub enum ManagerError {
     Stopped(ManagerName),
 }
 
+impl ManagerError {
+    /// The stable code of it, for a worker that cannot work here because of it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NameTaken(_) => "name_taken",
+            Self::Declare { source, .. } => source.code(),
+            Self::Invalid { .. } | Self::Unknown(_) => "unknown_manager",
+            Self::Failed { .. } | Self::Late { .. } | Self::Stopped(_) => "stopping",
+        }
+    }
+}
+
 fn last(error: &Option<String>) -> String {
     error.as_ref().map(|error| format!("; the last error was: {error}")).unwrap_or_default()
 }
@@ -99,6 +113,53 @@ pub struct Prepared {
     definition: Definition,
     group: GroupRef,
     introduced: Option<Box<Introduced>>,
+    line: Option<OwnLine>,
+}
+
+/// A manager whose workers come over a network, and none has come yet.
+#[derive(Debug)]
+pub struct Expected {
+    definition: Definition,
+    name: ManagerName,
+    line: OwnLine,
+}
+
+impl Expected {
+    /// Lets workers of the manager come. They are sent away again when this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Invalid`] when something in the definition is wrong, [`ManagerError::NameTaken`] when workers come for a
+    /// manager of this name already.
+    pub fn new(definition: Definition, arrivals: &Arrivals) -> Result<Self, ManagerError> {
+        let name = check(&definition)?;
+        let line = arrivals.expect(&name).ok_or_else(|| ManagerError::NameTaken(name.clone()))?;
+        Ok(Self { definition, name, line })
+    }
+
+    /// The manager's name.
+    #[must_use]
+    pub fn name(&self) -> &ManagerName {
+        &self.name
+    }
+
+    /// Waits for the first worker, which says what all of them handle.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Late`] when none has come within `limit`.
+    pub async fn prepare(self, limit: Duration) -> Result<Prepared, ManagerError> {
+        let manager = self.name.clone();
+        match tokio::time::timeout(limit, self.line.next()).await {
+            Ok(Some(first)) => Prepared::with(self.definition, self.name, Some(first), Some(self.line)),
+            Ok(None) => Err(ManagerError::Stopped(manager)),
+            Err(_) => {
+                let last_error = Some("none of its workers has connected to the gateway".to_owned());
+                let waiting = (0..self.definition.settings.instances).collect();
+                Err(ManagerError::Late { manager, limit, waiting, last_error })
+            }
+        }
+    }
 }
 
 impl Prepared {
@@ -113,42 +174,45 @@ impl Prepared {
     ///
     /// Dropping the future ends a program that was started.
     pub async fn new(mut definition: Definition, runtime: &Handle) -> Result<Self, ManagerError> {
-        let settings = &mut definition.settings;
-        let manager = settings.name.clone();
-        let invalid = |wrong: String| ManagerError::Invalid { manager: manager.clone(), wrong };
-        let name = ManagerName::new(&settings.name).map_err(|error: NameError| invalid(error.to_string()))?;
-        if let Some(demand) = settings.process.demand().filter(|_| settings.placement == Placement::Process) {
-            if settings.keyed {
-                return Err(invalid("keyed workers cannot come and go: each has its partition".to_owned()));
-            }
-            if demand.most == 0 || demand.most > INSTANCES_MAX || demand.least > demand.most {
-                let Demand { least, most, .. } = demand;
-                return Err(invalid(format!("{least} to {most} processes on demand: 1 to {INSTANCES_MAX} at most")));
-            }
-            settings.instances = demand.most;
-        }
-        if let Some(wrong) = &settings.wrong {
-            return Err(invalid(wrong.clone()));
-        }
-        if definition.factory.is_none() && settings.placement != Placement::Process {
-            return Err(invalid("a program runs as a process and nowhere else".to_owned()));
-        }
+        let name = check(&definition)?;
         let mut introduced = None;
         if definition.factory.is_none() {
             let launched = Introduced::launch(&definition.settings.process, &name, 0, runtime).await;
             let process =
                 launched.map_err(|reason| ManagerError::Failed { manager: name.clone(), reason: reason.clone() })?;
-            definition.events = process.events().to_vec();
-            definition.selections = process.selections();
-            introduced = Some(Box::new(process));
+            introduced = Some(process);
+        }
+        if let Some(demand) = definition.demand() {
+            definition.settings.instances = demand.most;
+        }
+        Self::with(definition, name, introduced, None)
+    }
+
+    /// One for whose workers, which come over a network, nobody has declared it; the first of them has come already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prepared::new`].
+    pub async fn of_newcomer(newcomer: Newcomer) -> Result<Self, ManagerError> {
+        let Newcomer { definition, line, .. } = newcomer;
+        let name = check(&definition)?;
+        let first = line.next().await.ok_or_else(|| ManagerError::Stopped(name.clone()))?;
+        Self::with(definition, name, Some(first), Some(line))
+    }
+
+    fn with(
+        mut definition: Definition,
+        name: ManagerName,
+        introduced: Option<Introduced>,
+        line: Option<OwnLine>,
+    ) -> Result<Self, ManagerError> {
+        if let Some(worker) = &introduced {
+            definition.events = worker.events().to_vec();
+            definition.selections = worker.selections();
         }
         let settings = &definition.settings;
         if definition.selections.is_empty() {
-            return Err(invalid("it handles no event: add `.handles::<E>()`".to_owned()));
-        }
-        if settings.shared && settings.keyed {
-            let text = "it is keyed and shared: keys are not divided among nodes yet, so leave out one of the two";
-            return Err(invalid(text.to_owned()));
+            return Err(invalid(&definition, "it handles no event: add `.handles::<E>()`".to_owned()));
         }
         let group = Group::new(GroupOptions {
             name: GroupName::Manager(name.clone()),
@@ -158,13 +222,23 @@ impl Prepared {
             handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
             shared: settings.shared,
         });
-        Ok(Self { name, definition, group, introduced })
+        Ok(Self { name, definition, group, introduced: introduced.map(Box::new), line })
     }
 
     /// The manager's name.
     #[must_use]
     pub fn name(&self) -> &ManagerName {
         &self.name
+    }
+
+    /// Sends its workers away that have come over a network: it cannot be here.
+    pub fn refuse(self, code: &str, message: &str) {
+        if let Some(first) = self.introduced {
+            first.refuse(code, message);
+        }
+        if let Some(line) = self.line {
+            line.close(code, message);
+        }
     }
 
     /// What the router is to know.
@@ -186,11 +260,49 @@ impl Prepared {
             self.definition,
             self.group,
             self.introduced,
+            self.line,
             router.clone(),
             control.arbiter(),
         );
         ManagerHandle { name, group, addr }
     }
+}
+
+/// Checks what can be checked before anything is started.
+fn check(definition: &Definition) -> Result<ManagerName, ManagerError> {
+    let settings = &definition.settings;
+    let invalid = |wrong: String| Err(invalid(definition, wrong));
+    let name = match ManagerName::new(&settings.name) {
+        Ok(name) => name,
+        Err(error) => return invalid(error.to_string()),
+    };
+    if let Some(Demand { least, most, .. }) = definition.demand() {
+        if settings.keyed {
+            return invalid("keyed workers cannot come and go: each has its partition".to_owned());
+        }
+        if settings.remote.is_some() {
+            return invalid("workers that come over a network cannot be started on demand".to_owned());
+        }
+        if most == 0 || most > INSTANCES_MAX || least > most {
+            return invalid(format!("{least} to {most} processes on demand: 1 to {INSTANCES_MAX} at most"));
+        }
+    }
+    if let Some(wrong) = &settings.wrong {
+        return invalid(wrong.clone());
+    }
+    if definition.factory.is_none() && settings.placement != Placement::Process {
+        let what = if settings.remote.is_some() { "a worker over a network" } else { "a program" };
+        return invalid(format!("{what} runs as a process and nowhere else"));
+    }
+    if settings.shared && settings.keyed {
+        let text = "it is keyed and shared: keys are not divided among nodes yet, so leave out one of the two";
+        return invalid(text.to_owned());
+    }
+    Ok(name)
+}
+
+fn invalid(definition: &Definition, wrong: String) -> ManagerError {
+    ManagerError::Invalid { manager: definition.settings.name.clone(), wrong }
 }
 
 /// A running manager.

@@ -6,8 +6,10 @@
 //! pause and does not see panics of the code it runs.
 
 mod actor;
+mod arrivals;
 mod definition;
 mod handle;
 
-pub use definition::{Definition, IntoDefinition, Manager, Program, Restart, Typed};
-pub use handle::{Drained, ManagerError, ManagerHandle, Prepared};
+pub use arrivals::{Arrivals, Newcomer, Undeclared, WAITING_MAX};
+pub use definition::{Definition, IntoDefinition, Manager, Program, Remote, Restart, Typed};
+pub use handle::{Drained, Expected, ManagerError, ManagerHandle, Prepared};

@@ -156,6 +156,9 @@ pub struct Hello<'a> {
     /// How many of them it handles at once; zero is one.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "reading::or_default")]
     pub concurrency: u32,
+    /// The manager that a worker over a network works for. A process need not say it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<Text<'a>>,
     /// What a client is let in with, if it could not send it before: a browser sets no headers.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Text<'a>>,

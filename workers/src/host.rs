@@ -82,6 +82,8 @@ pub enum Exit {
         /// The events to be tried again first by the next instance.
         resume: Vec<Delivery>,
     },
+    /// It left by itself, in good order. The events that it had not begun come back.
+    Left(Vec<Delivery>),
 }
 
 /// Runs one instance.

@@ -18,7 +18,7 @@ pub use context::Context;
 pub use host::{Exit, Host, Seat, Signals, Work};
 pub use instance::{Blueprint, Factory, HandlerError, Outcome};
 pub use policy::{Backoff, Placement, Policy, Retry};
-pub use process::{Demand, Introduced, Process, ProcessPlan};
+pub use process::{Demand, Introduced, Leftovers, LeftoversRef, Process, ProcessPlan};
 #[doc(hidden)]
 pub use process::{Hosted, NODE_VARIABLE, TakeArguments, WORKER_VARIABLE, complain, marked_for};
 /// What a connection is made of that carries calls, for those who have one with something else than a process.
@@ -27,6 +27,6 @@ pub mod wire {
     pub use crate::process::child::up::Up;
     pub use crate::process::fault::{self, Refused};
     pub use crate::process::peer::{Opener, Peer, TUNNEL_WINDOW};
-    pub use crate::process::{Admit, Calls, Outgoing, describe, left_ms, nothing, respond_error};
+    pub use crate::process::{Admit, Bounds, Calls, MayDeclare, Outgoing, describe, left_ms, nothing, respond_error};
 }
 pub use worker::{Handle, HandleAny, HandleConcurrent, Worker};

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use edri_events::EventName;
+use edri_events::{EventName, Pattern};
 
 use super::permissions::{Granted, Verb};
 use crate::problem::Problem;
@@ -45,6 +45,11 @@ impl Caller {
     #[must_use]
     pub fn may(&self, verb: Verb, event: &EventName) -> bool {
         self.permissions.as_ref().is_none_or(|permissions| permissions.allows(verb, event))
+    }
+
+    /// Whether the caller may handle every event that this pattern selects.
+    pub(crate) fn may_serve(&self, pattern: &Pattern) -> bool {
+        self.permissions.as_ref().is_none_or(|permissions| permissions.covers(Verb::Serve, pattern))
     }
 
     /// Refuses what the caller may not do.

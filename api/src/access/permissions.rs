@@ -88,6 +88,11 @@ impl Granted {
         self.grants.iter().any(|(granted, pattern)| *granted == verb && pattern.matches(event))
     }
 
+    /// Whether all is allowed that the pattern selects. Of several that do so together none does.
+    pub(super) fn covers(&self, verb: Verb, wanted: &Pattern) -> bool {
+        self.grants.iter().any(|(granted, pattern)| *granted == verb && pattern.covers(wanted))
+    }
+
     pub(super) fn extend(&mut self, other: &Self) {
         self.grants.extend_from_slice(&other.grants);
         self.metrics |= other.metrics;

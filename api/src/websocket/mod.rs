@@ -1,8 +1,9 @@
-//! Clients over WebSocket: `GET /ws`, one frame of the protocol in each message.
+//! Clients and workers over WebSocket: `GET /ws`, one frame of the protocol in each message.
 //!
 //! ```text
 //!   upgrade ─▶ hello ─┬─▶ Session: a task with its socket, calls, subscriptions and frames to be sent
-//!                     └─▶ the task of the session that is resumed, which takes the socket over
+//!                     ├─▶ the task of the session that is resumed, which takes the socket over
+//!                     └─▶ a worker: the line of its manager
 //! ```
 //!
 //! A session is one task, so nothing of it is shared, and nothing waits for the socket: what is to be written is bounded by the
@@ -12,6 +13,7 @@ mod feeds;
 mod session;
 mod sessions;
 mod socket;
+mod worker;
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ use session::Session;
 pub(crate) use sessions::Sessions;
 use sessions::{Asked, Place};
 use socket::{Broken, Came, Socket};
+pub(crate) use worker::Workers;
 
 /// The subprotocols, and how their frames are written.
 const PROTOCOLS: [(&str, Encoding); 2] = [("edri.json", Encoding::Json), ("edri.msgpack", Encoding::MessagePack)];
@@ -97,13 +100,17 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 
 /// Hears the hello, then serves the client in a session of its own or hands it to the one that it goes on with.
 async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Caller, place: Place) {
-    let hello = tokio::time::timeout(shared.limits.hello_time, hello(&shared, &mut socket, caller));
+    let limit = shared.limits.hello_time;
     let greeted = tokio::select! {
-        greeted = hello => greeted.unwrap_or_else(|_| Err(refused("timed_out", "no `hello` came in time"))),
+        greeted = tokio::time::timeout(limit, hello(&shared, &mut socket, caller)) => greeted.unwrap_or_else(|_| Err(refused("timed_out", "no `hello` came in time"))),
         () = shared.sessions.stopping() => Err(refused("stopping", "the node stops")),
     };
     let (caller, asked) = match greeted {
-        Ok(greeted) => greeted,
+        Ok(Greeted::Client(caller, asked)) => (caller, asked),
+        Ok(Greeted::Worker(welcomed)) => {
+            drop(place);
+            return worker::run(shared, socket, welcomed).await;
+        }
         Err(Some(notice)) => return refuse(socket, notice).await,
         Err(None) => return,
     };
@@ -125,12 +132,15 @@ fn refused(code: &'static str, message: &str) -> Option<Notice<'static>> {
     Some(Notice { code: code.into(), message, frame: Some("hello".into()), id: None })
 }
 
-/// Who the client is, and whether it wants a session. `None` when there is nobody to be told what is wrong.
-async fn hello(
-    shared: &Shared,
-    socket: &mut Socket,
-    caller: Caller,
-) -> Result<(Caller, Option<Asked>), Option<Notice<'static>>> {
+/// Who has come.
+enum Greeted {
+    /// A client, and the session that it wants.
+    Client(Caller, Option<Asked>),
+    Worker(worker::Welcomed),
+}
+
+/// Who it is, and as what it comes. `None` when there is nobody to be told what is wrong.
+async fn hello(shared: &Arc<Shared>, socket: &mut Socket, caller: Caller) -> Result<Greeted, Option<Notice<'static>>> {
     let frame = loop {
         match socket.next().await {
             Ok(Came::Frame(frame)) => break frame,
@@ -145,22 +155,23 @@ async fn hello(
         Ok(other) => return Err(refused("out_of_order", &format!("`hello` comes first, not `{}`", other.name()))),
         Err(error) => return Err(refused(error.code(), &error.to_string())),
     };
-    let Hello { version, role, token, session, .. } = hello;
-    if version != VERSION {
+    let Hello { version, role, token, session, .. } = &hello;
+    if *version != VERSION {
         return Err(refused("unsupported_version", &format!("version {VERSION} is spoken here")));
     }
-    if role != Role::Client {
-        return Err(refused("wrong_role", "clients are served here: say `role: \"client\"`"));
-    }
     let caller = match token {
-        Some(token) => shared.access.caller_by_token(&token).map_err(|problem| {
+        Some(token) => shared.access.caller_by_token(token).map_err(|problem| {
             let (code, message) = (problem.code().to_owned(), problem.detail().to_owned());
             Some(Notice { code: code.into(), message: message.into(), frame: Some("hello".into()), id: None })
         })?,
         None => caller,
     };
-    let asked = session.map(|asked| Asked { id: asked.id.map(|id| id.to_string()), received: asked.received });
-    Ok((caller, asked))
+    if *role == Role::Worker {
+        return worker::enter(shared, socket, &caller, hello).map(Greeted::Worker).map_err(Some);
+    }
+    let asked = session.as_ref();
+    let asked = asked.map(|asked| Asked { id: asked.id.as_deref().map(str::to_owned), received: asked.received });
+    Ok(Greeted::Client(caller, asked))
 }
 
 const WRONG_TYPE: &str = "`edri.json` has text messages, `edri.msgpack` binary ones";

@@ -556,7 +556,7 @@ impl Session {
 }
 
 /// When the client's token ends, by the clock that the session has.
-fn expires_at(caller: &Caller) -> Option<Instant> {
+pub(super) fn expires_at(caller: &Caller) -> Option<Instant> {
     let left = caller.expires()?.duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now().checked_add(left)
 }
@@ -571,7 +571,7 @@ fn refused(problem: Problem) -> Refusal {
 }
 
 /// What of a client's calls is let through.
-fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
+pub(super) fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
     let (shared, caller) = (Arc::clone(shared), caller.clone());
     Box::new(move |kind: Kind, name: &str, headers: &mut Headers| {
         let table = shared.exposed.table();

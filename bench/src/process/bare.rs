@@ -44,6 +44,7 @@ pub(crate) fn run() -> Result<()> {
         handlers: events.iter().map(|event| Handler { select: event.name().as_str().into() }).collect(),
         window: Window::default(),
         concurrency: 1,
+        manager: None,
         token: None,
         session: None,
     }))?;

@@ -130,8 +130,9 @@ fn hello() -> BoxedStrategy<Hello<'static>> {
     let role = prop_oneof![Just(Role::Worker), Just(Role::Client)];
     let handlers = vec(text().prop_map(|select| Handler { select }), 0..4);
     let session = of((of(text()), any::<u64>()).prop_map(|(id, received)| Resume { id, received }));
-    (any::<u32>(), role, text(), vec(declaration(), 0..4), handlers, window(), any::<u32>(), of(text()), session)
-        .prop_map(|(version, role, agent, events, handlers, window, concurrency, token, session)| Hello {
+    let whose = (of(text()), of(text()));
+    (any::<u32>(), role, text(), vec(declaration(), 0..4), handlers, window(), any::<u32>(), whose, session)
+        .prop_map(|(version, role, agent, events, handlers, window, concurrency, (manager, token), session)| Hello {
             version,
             role,
             agent,
@@ -139,6 +140,7 @@ fn hello() -> BoxedStrategy<Hello<'static>> {
             handlers,
             window,
             concurrency,
+            manager,
             token,
             session,
         })

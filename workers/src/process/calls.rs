@@ -63,9 +63,9 @@ struct Receipt {
 }
 
 impl Calls {
-    pub(super) fn new(relay: Relay, peer: Arc<Peer>, most: u32) -> Self {
+    pub(super) fn new(relay: Relay, peer: Arc<Peer>, most: u32, admit: Option<Admit>) -> Self {
         let running = Running::Tasks(JoinSet::new());
-        Self { relay, peer, running, handles: HashMap::new(), most: most as usize, admit: None }
+        Self { relay, peer, running, handles: HashMap::new(), most: most as usize, admit }
     }
 
     /// Calls that make progress while they are polled: see [`Calls::poll_settled`]. No more than `most` may be open.

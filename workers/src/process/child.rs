@@ -130,6 +130,7 @@ impl Hosted {
             handlers: self.selections.iter().map(|wants| Handler { select: wants.pattern.as_str().into() }).collect(),
             window: Window { calls, ..Window::default() },
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
+            manager: None,
             token: None,
             session: None,
         }
@@ -396,7 +397,7 @@ impl Connection {
                 }
                 Some(Fault { code: "worker_lost".into(), message: detail.into(), ..Fault::default() })
             }
-            Some(Exit::Killed | Exit::StoppingCut) | None => {
+            Some(Exit::Killed | Exit::StoppingCut | Exit::Left(_)) | None => {
                 Some(Fault { code: "worker_lost".into(), message: "its thread ended".into(), ..Fault::default() })
             }
         };

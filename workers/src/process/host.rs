@@ -4,20 +4,16 @@
 //! watches the clock, and says how each delivery ended.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use edri_events::{Failure, Kind, Value};
-use edri_protocol::{
-    Ack, Bye, Cancel, Declare, Frame, FrameError, PREFIX_BYTES, Ping, Pong, Response, VERSION, Welcome, Window, first,
-    limits,
-};
-use edri_router::{Bus, Delivery, InboxConsumer, Reason, ReplyTo, WorkerState};
+use bytes::BytesMut;
+use edri_protocol::{Bye, Frame, Ping, VERSION, Welcome, Window, limits};
+use edri_router::{Delivery, InboxConsumer, Reason};
 use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -25,16 +21,19 @@ use tokio::sync::oneshot;
 
 use super::calls::Calls;
 use super::carried::{self, Outgoing};
-use super::fault::{self, Refused, START_REFUSED};
 use super::flights::Flights;
 use super::introduce::Introduced;
 use super::launch::Running;
 use super::options::ProcessPlan;
+use super::output::Flood;
 use super::peer::Peer;
-use crate::host::{Called, Exit, Next, Seat, Timer, begin, may_try_again, set, settle, succeed};
-use crate::instance::HandlerError;
+use super::remote::Bounds;
+use crate::host::{Exit, Seat, Timer, begin, set};
 
 mod end;
+mod frames;
+
+use frames::broken;
 
 /// How many of the worker's own calls may be open at once.
 const CALLS_MAX: u32 = 1024;
@@ -86,7 +85,15 @@ enum Over {
 struct ProcessHost {
     seat: Seat,
     plan: Arc<ProcessPlan>,
-    running: Running,
+    /// None of one that was not started from here.
+    running: Option<Running>,
+    /// Of one that is not trusted.
+    bounds: Option<Box<Bounds>>,
+    /// What it says in the node's log, and what the node says of it.
+    flood: Flood,
+    /// How many of its frames were wrong since then.
+    bad: (Instant, u32),
+    declared: usize,
     socket: UnixStream,
     read: BytesMut,
     out: Vec<u8>,
@@ -144,20 +151,28 @@ pub(crate) async fn run(
     if let Err(wrong) = introduced.check(&plan.selects) {
         return Exit::StartFailed(wrong, std::mem::take(&mut seat.resume));
     }
-    let Introduced { running, socket, read, encoding, window, sequential, .. } = introduced;
+    let Introduced { running, mut bounds, socket, read, encoding, window, sequential, .. } = introduced;
     let peer = Peer::new(encoding, limits::FRAME_BYTES_MAX, runtime);
     let relay = seat.router.relay(&seat.manager, Arc::clone(&seat.status));
+    let (most, admit) = match &mut bounds {
+        Some(bounds) => (bounds.calls, Some(std::mem::replace(&mut bounds.admit, Box::new(|_, _, _| Ok(()))))),
+        None => (CALLS_MAX, None),
+    };
     let (unwanted, now) = (Arc::new(Unwanted::default()), Instant::now());
     let keeps_order = seat.ordered && seat.policy.retry.attempts > 1;
     let mut host = ProcessHost {
         keeps_order,
-        calls: Calls::new(relay, Arc::clone(&peer), CALLS_MAX),
+        calls: Calls::new(relay, Arc::clone(&peer), most, admit),
         window: plan.window(window, keeps_order),
         resume: std::mem::take(&mut seat.resume).into(),
         unwanted_waker: Waker::from(Arc::clone(&unwanted)),
         seat,
         plan,
         running,
+        bounds,
+        flood: Flood::new(now),
+        bad: (now, 0),
+        declared: 0,
         socket,
         read,
         out: Vec::new(),
@@ -180,7 +195,7 @@ pub(crate) async fn run(
     if let Err(wrong) = host.welcome() {
         return Exit::StartFailed(wrong, host.resume.into());
     }
-    host.seat.status.set_pid(Some(host.running.pid));
+    host.seat.status.set_pid(host.running.as_ref().map(|running| running.pid));
     let status = Arc::clone(&host.seat.status);
     let mut ready = Some(ready);
     let over = host.serve(&mut ready, kill.as_mut()).await;
@@ -203,6 +218,8 @@ impl ProcessHost {
         let incarnation = address.incarnation.to_string();
         let arguments = carried::arguments(self.plan.arguments.as_ref(), self.peer.encoding());
         let arguments = arguments.map_err(|error| format!("its arguments: {error}"))?;
+        let bounds = self.bounds.as_ref().map(|bounds| (bounds.calls, bounds.frame_bytes));
+        let (calls, frame_bytes) = bounds.unwrap_or((CALLS_MAX, limits::FRAME_BYTES_MAX));
         let welcome = Welcome {
             version: VERSION,
             node: address.node.as_str().into(),
@@ -210,8 +227,8 @@ impl ProcessHost {
             manager: Some(self.seat.manager.as_str().into()),
             instance: u32::try_from(self.seat.status.index()).unwrap_or(u32::MAX),
             silence_ms: self.plan.process.silence.as_millis() as u64,
-            frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
-            window: Window { calls: CALLS_MAX, ..Window::default() },
+            frame_bytes_max: frame_bytes as u64,
+            window: Window { calls, ..Window::default() },
             arguments: arguments.as_ref().map(edri_protocol::Payload::of),
             session: None,
         };
@@ -247,11 +264,12 @@ impl ProcessHost {
                         return over;
                     }
                 }
-                _ = self.running.ended() => return self.last_frames(ready).await,
+                _ = ended(&mut self.running) => return self.last_frames(ready).await,
                 _ = self.socket.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
                 // What waits while the socket takes no more is looked at when it does.
                 () = self.peer.output(), if self.out.is_empty() => {}
                 () = self.unwanted.any() => self.cancel_unwanted(),
+                () = left_over(&self.plan), if self.phase == Phase::Serving && self.may_take() => {}
                 () = self.calls.settled(), if !self.calls.is_empty() => {}
                 taken = next(&mut self.consumer), if self.phase == Phase::Serving && self.may_take() => match taken {
                     Some(delivery) => {
@@ -306,7 +324,7 @@ impl ProcessHost {
     /// Gives the process what it may have.
     fn fill(&mut self) {
         if self.phase == Phase::Serving || self.phase == Phase::Finishing {
-            while let Some(front) = self.resume.front() {
+            while let Some(front) = self.next_of_others() {
                 let may = if front.redelivered { self.flights.is_empty() } else { self.flights.has_room(self.window) };
                 if self.holds() || !may {
                     break;
@@ -335,6 +353,18 @@ impl ProcessHost {
             self.phase = Phase::Leaving;
             self.peer.send_short(&Frame::Bye(Bye::default()));
         }
+    }
+
+    /// What is to be tried again before anything new, of this worker's place or of others.
+    fn next_of_others(&mut self) -> Option<&Delivery> {
+        if self.resume.is_empty()
+            && !self.holds()
+            && self.flights.has_room(self.window)
+            && let Some(leftovers) = &self.plan.leftovers
+        {
+            self.resume.extend(leftovers.take(&self.seat.group));
+        }
+        self.resume.front()
     }
 
     /// Tries again what has rested, as far as there is room.
@@ -379,241 +409,6 @@ impl ProcessHost {
         }
     }
 
-    // ---- frames ----------------------------------------------------------------------------------------------------
-
-    fn write(&mut self) -> Result<(), Over> {
-        loop {
-            if self.out.is_empty() && !self.peer.take_output(&mut self.out) {
-                return Ok(());
-            }
-            match self.socket.try_write(&self.out[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                // It may have ended in good order; what it wrote before tells.
-                Err(_) => {
-                    self.out.clear();
-                    self.written = 0;
-                    return Ok(());
-                }
-            }
-            if self.written == self.out.len() {
-                self.out.clear();
-                self.written = 0;
-            }
-        }
-    }
-
-    /// The process has ended; that can be known before it is known that its last frames are there to be read.
-    async fn last_frames(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Over {
-        let read = async {
-            loop {
-                self.socket.readable().await.map_err(|error| broken(&error))?;
-                self.read(ready).await?;
-            }
-        };
-        // A process of its own may keep the socket open.
-        match tokio::time::timeout(LAST_FRAMES, read).await {
-            Ok(Err::<Infallible, _>(over)) => over,
-            Err(_) => Over::Gone(None),
-        }
-    }
-
-    async fn read(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
-        let mut turn = 0;
-        while turn < READ_TURN_BYTES {
-            self.read.reserve(64 << 10);
-            match self.socket.try_read_buf(&mut self.read) {
-                Ok(0) => return Err(Over::Gone(None)),
-                Ok(count) => turn += count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(broken(&error)),
-            }
-            self.now = Instant::now();
-            self.frames(ready).await?;
-            if self.peer.output_bytes() + self.out.len() > OUTPUT_BYTES_MAX {
-                return Err(Over::Gone(Some("it does not read what it is sent".to_owned())));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the whole frames that have been read.
-    async fn frames(&mut self, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Over> {
-        // Apart, so that a frame can be taken where it is.
-        let mut read = std::mem::take(&mut self.read);
-        let none = Bytes::new();
-        let taken = loop {
-            let taken = match first(&read, limits::FRAME_BYTES_MAX) {
-                Ok(None) => break Ok(()),
-                Ok(Some(bytes)) if bytes.len() <= COPIED_BYTES_MAX => {
-                    let next = PREFIX_BYTES + bytes.len();
-                    let taken = self.frame(bytes, &none, ready).await;
-                    read.advance(next);
-                    taken
-                }
-                Ok(Some(bytes)) => {
-                    let next = bytes.len();
-                    read.advance(PREFIX_BYTES);
-                    let bytes = read.split_to(next).freeze();
-                    self.frame(&bytes, &bytes, ready).await
-                }
-                Err(error) => Err(self.refuse(&error)),
-            };
-            if taken.is_err() {
-                break taken;
-            }
-        };
-        self.read = read;
-        taken
-    }
-
-    fn refuse(&self, error: &FrameError) -> Over {
-        self.peer.object(error.code(), &error.to_string(), "", None);
-        Over::Gone(Some(format!("it sent what is no frame: {error}")))
-    }
-
-    /// Takes a frame. Payloads share the memory of `whole` if that is where the frame is.
-    async fn frame(
-        &mut self,
-        frame: &[u8],
-        whole: &Bytes,
-        ready: &mut Option<oneshot::Sender<()>>,
-    ) -> Result<(), Over> {
-        let frame = Frame::decode(frame).map_err(|error| self.refuse(&error))?;
-        match frame {
-            Frame::Ack(ack) => self.ack(&ack),
-            Frame::Response(response) => self.response(response, whole),
-            Frame::Publish(call) => self.calls.publish(&call, whole),
-            Frame::Request(call) => self.calls.request(&call, whole),
-            Frame::Open(call) => self.calls.open(&call, whole),
-            Frame::Cancel(cancel) => self.calls.cancel(cancel.id),
-            Frame::Data(data) => self.peer.data(&data, whole),
-            Frame::Credit(credit) => self.peer.credit(&credit),
-            Frame::End(end) => self.peer.end(&end),
-            Frame::Abort(abort) => self.peer.abort(&abort),
-            Frame::Pong(_) => self.pinged = None,
-            Frame::Ping(ping) => {
-                self.peer.send_short(&Frame::Pong(Pong { id: ping.id }));
-            }
-            Frame::Window(window) => self.window = self.plan.window(window, self.keeps_order),
-            Frame::Declare(events) => declare(self.seat.router.bus(), Arc::clone(&self.peer), events).await,
-            Frame::Log(log) => carried::log(&self.seat, &log),
-            Frame::Report(report) => carried::report(&self.seat.status, report),
-            Frame::Error(notice) => {
-                let (manager, instance) = (&self.seat.manager, self.seat.status.index());
-                tracing::warn!(%manager, instance, code = %notice.code, message = %notice.message, "a process worker objects");
-            }
-            Frame::Ready(_) => match ready.take() {
-                Some(tell) => {
-                    self.seat.status.set_state(WorkerState::Running);
-                    self.phase = Phase::Waiting;
-                    // The manager may have stopped waiting; the kill signal says so.
-                    let _ = tell.send(());
-                }
-                None => self.peer.object("out_of_order", "`ready` is said once", "ready", None),
-            },
-            Frame::Bye(Bye { error: Some(error) })
-                if &*error.code == START_REFUSED && self.phase == Phase::Starting =>
-            {
-                return Err(Over::Refused(error.message.into_owned()));
-            }
-            Frame::Bye(bye) => return Err(Over::Bye(bye.error.map(|error| fault::text(&error)))),
-            Frame::Unknown(name) => {
-                self.peer.object("unknown_frame", &format!("no frame `{name}` in version {VERSION}"), &name, None);
-            }
-            Frame::Subscribe(_) | Frame::Unsubscribe(_) | Frame::Missed(_) => {
-                let advice = "a process worker does not subscribe: it handles events";
-                self.peer.object("unsupported", advice, frame.name(), None);
-            }
-            other => self.peer.object("out_of_order", "this frame has no place here", other.name(), None),
-        }
-        Ok(())
-    }
-
-    fn ack(&mut self, ack: &Ack) {
-        for number in &ack.done {
-            if let Some(flight) = self.land(*number) {
-                self.settle(flight, Ok(Value::typed(())));
-            }
-        }
-        if let Some(begun) = ack.begun {
-            self.says_begun = true;
-            self.flights.begin(begun, Instant::now());
-        }
-    }
-
-    fn response(&mut self, response: Response<'_>, bytes: &Bytes) {
-        let Some(flight) = self.land(response.id) else { return };
-        let value = response.value.as_ref().map(|value| Value::from(value.to_body(bytes)));
-        match Refused::of(response) {
-            None => self.settle(flight, Ok(value.unwrap_or_else(|| Value::typed(())))),
-            Some(Refused::Failure(fault)) => self.settle(flight, Err(fault::to_failure(fault))),
-            // The process was lost over it and is about to say so with its end.
-            Some(Refused::Error(fault)) if fault.code == "worker_lost".into() => {
-                self.lose(flight.delivery, Reason::WorkerLost, &fault.message);
-            }
-            Some(Refused::Error(fault)) if fault.code == "timed_out".into() && flight.delivery.ticket().is_none() => {
-                let detail = "its time to live ended before its process handled it";
-                self.seat.router.discard(&self.seat.group, flight.delivery, Reason::Expired, detail);
-            }
-            Some(Refused::Error(fault)) => self.settle(flight, Err(fault::to_failure(fault))),
-        }
-    }
-
-    /// Takes an answered event out of the process's hands.
-    fn land(&mut self, number: u64) -> Option<Flight> {
-        let Some(flight) = self.flights.take(number, self.now) else {
-            self.peer.object("unknown_call", "no call of this number is open", "response", Some(number));
-            return None;
-        };
-        self.busy = self.now;
-        if self.flights.is_empty() {
-            self.alone = false;
-        }
-        if let ReplyTo::Tunnel(..) = flight.delivery.reply {
-            self.peer.tunnel_over(number);
-        }
-        Some(flight)
-    }
-
-    fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
-        let Flight { delivery, timer, .. } = flight;
-        timer.stop(&self.seat.status);
-        let failure = match result {
-            Ok(value) => return succeed(&self.seat, &delivery, value),
-            Err(failure) => failure,
-        };
-        let is_notification = delivery.envelope.head().descriptor.kind() == Kind::Notification;
-        if is_notification && failure.code() == "invalid_payload" {
-            self.seat.router.discard(&self.seat.group, delivery, Reason::InvalidPayload, failure.text());
-            return;
-        }
-        let called = Called::Done(Err(HandlerError::Failed(failure)));
-        match settle(&self.seat, delivery, called, &AtomicBool::new(false)) {
-            Next::Again(delivery, pause) => self.resting.push((Instant::now() + pause, delivery)),
-            Next::Settled | Next::End(_) => {}
-        }
-    }
-
-    /// An event that a worker was lost over has used up an attempt.
-    fn lose(&mut self, delivery: Delivery, reason: Reason, detail: &str) {
-        if let Some(delivery) = may_try_again(&self.seat, delivery, reason, detail) {
-            self.panicked.push(delivery);
-        }
-    }
-
-    fn cancel_unwanted(&mut self) {
-        let Self { flights, seat, peer, .. } = self;
-        for (number, flight) in flights.iter_mut() {
-            let ticket = flight.delivery.ticket();
-            if !flight.cancelled && ticket.is_some_and(|ticket| !seat.router.is_wanted(ticket)) {
-                flight.cancelled = true;
-                peer.tunnel_over(number);
-                peer.send_short(&Frame::Cancel(Cancel { id: number }));
-            }
-        }
-    }
-
     // ---- the clock -------------------------------------------------------------------------------------------------
 
     fn look_at_the_clock(&mut self) -> Result<(), Over> {
@@ -646,25 +441,19 @@ impl ProcessHost {
     }
 }
 
-fn broken(error: &std::io::Error) -> Over {
-    match error.kind() {
-        // It ended without having read everything; how it ended says more.
-        std::io::ErrorKind::ConnectionReset => Over::Gone(None),
-        _ => Over::Gone(Some(format!("its socket broke: {error}"))),
+/// Waits for the end of a process; for ever when there is none.
+async fn ended(running: &mut Option<Running>) -> ExitStatus {
+    match running {
+        Some(running) => running.ended().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Makes events known that a process is about to use, before it does.
-async fn declare(bus: Bus, peer: Arc<Peer>, declare: Declare) {
-    for event in declare.events {
-        let name = event.name.clone();
-        let declared = match event.into_descriptor() {
-            Ok(descriptor) => bus.declare(descriptor).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = declared {
-            peer.object(error.code(), &format!("`{name}`: {error}"), "declare", None);
-        }
+/// Ready once others have left something.
+async fn left_over(plan: &ProcessPlan) {
+    match &plan.leftovers {
+        Some(leftovers) => leftovers.any().await,
+        None => std::future::pending().await,
     }
 }
 

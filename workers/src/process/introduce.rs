@@ -12,22 +12,26 @@ use tokio::runtime::Handle;
 
 use super::launch::{Running, ended_text, launch};
 use super::options::Process;
+use super::remote::Bounds;
 
 /// How long a process that has broken the rules may take to read why.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
-/// A process that has said hello, and nothing was answered yet.
+/// A process, or a worker elsewhere, that has said hello, and nothing was answered yet.
 #[derive(Debug)]
 pub struct Introduced {
-    pub(super) running: Running,
+    /// None of one that was not started from here.
+    pub(super) running: Option<Running>,
+    /// Of one that is not trusted.
+    pub(super) bounds: Option<Box<Bounds>>,
     pub(super) socket: UnixStream,
     /// What was read behind the hello.
     pub(super) read: BytesMut,
     pub(super) encoding: Encoding,
     pub(super) window: Window,
     pub(super) sequential: bool,
-    events: Vec<DescriptorRef>,
-    selects: Vec<Pattern>,
+    pub(super) events: Vec<DescriptorRef>,
+    pub(super) selects: Vec<Pattern>,
 }
 
 impl Introduced {
@@ -133,7 +137,8 @@ async fn introduced(
     let (window, sequential) = (hello.window, hello.concurrency <= 1);
     match understand(hello) {
         Ok((events, selects)) => {
-            Ok(Introduced { running, socket, read, encoding, window, sequential, events, selects })
+            let (running, bounds) = (Some(running), None);
+            Ok(Introduced { running, bounds, socket, read, encoding, window, sequential, events, selects })
         }
         Err((code, wrong)) => {
             let notice = Notice { code: code.into(), message: wrong.as_str().into(), frame: None, id: None };
@@ -148,15 +153,15 @@ async fn introduced(
 }
 
 /// What a worker's hello declares.
-type Understood = (Vec<DescriptorRef>, Vec<Pattern>);
+pub(super) type Understood = (Vec<DescriptorRef>, Vec<Pattern>);
 
-fn understand(hello: Hello<'_>) -> Result<Understood, (&'static str, String)> {
+pub(super) fn understand(hello: Hello<'_>) -> Result<Understood, (&'static str, String)> {
     if hello.version != VERSION {
         let wrong = format!("it speaks version {} of the protocol, this node version {VERSION}", hello.version);
         return Err(("unsupported_version", wrong));
     }
     if hello.role != Role::Worker {
-        return Err(("wrong_role", "a process worker says hello with the role `worker`".to_owned()));
+        return Err(("wrong_role", "a worker says hello with the role `worker`".to_owned()));
     }
     if hello.handlers.is_empty() {
         return Err(("wrong_handlers", "it handles no event".to_owned()));

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use edri_protocol::Window;
 
+use super::remote::LeftoversRef;
+
 /// How the processes of a manager are started and kept.
 ///
 /// ```
@@ -165,6 +167,8 @@ pub struct ProcessPlan {
     pub selects: Vec<String>,
     /// What the worker is made with, as MessagePack.
     pub arguments: Option<Bytes>,
+    /// What others have left, for whoever has room. Of workers that come by themselves.
+    pub leftovers: Option<LeftoversRef>,
 }
 
 impl ProcessPlan {

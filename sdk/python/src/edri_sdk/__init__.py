@@ -13,8 +13,10 @@ A :class:`Worker` has handlers for notifications, requests and tunnels, which a 
 
 __version__ = "0.1.0"
 
+from .client import Client, Received, Subscription, SyncClient, SyncSubscription, connect
 from .context import Answer, Context, Receipt, SyncContext
 from .errors import (
+    ConnectError,
     DeclarationError,
     EdriError,
     Failure,
@@ -24,25 +26,33 @@ from .errors import (
     TunnelBroken,
     TunnelEnded,
 )
-from .events import Event, NotificationEvent, RequestEvent, TunnelEvent, notification_event, request_event, tunnel_event
+from .events import Event, Expose, NotificationEvent, RequestEvent, TunnelEvent, notification_event, request_event, tunnel_event
+from .remote import serve, serve_async
 from .tunnels import OpenedTunnel, SyncTunnel, Tunnel
 from .worker import Worker, notification, request, started, stopping, tunnel
 
 __all__ = [
     "Answer",
+    "Client",
+    "ConnectError",
     "Context",
     "DeclarationError",
     "EdriError",
     "Event",
+    "Expose",
     "Failure",
     "Mismatch",
     "NotificationEvent",
     "OpenedTunnel",
     "ProtocolError",
     "Receipt",
+    "Received",
     "RequestError",
     "RequestEvent",
+    "Subscription",
+    "SyncClient",
     "SyncContext",
+    "SyncSubscription",
     "SyncTunnel",
     "Tunnel",
     "TunnelBroken",
@@ -50,10 +60,13 @@ __all__ = [
     "TunnelEvent",
     "Worker",
     "__version__",
+    "connect",
     "notification",
     "notification_event",
     "request",
     "request_event",
+    "serve",
+    "serve_async",
     "started",
     "stopping",
     "tunnel",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Protocol
 
 from .errors import RequestError
 from .frames import Fields
-from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .tunnels import Tunnel
@@ -19,6 +18,13 @@ GRACE = 1.0
 #: The window of a node that does not say.
 CALLS = 64
 BYTES = 8 << 20
+
+
+class Frames(Protocol):
+    """Where frames are put to be sent."""
+
+    def put(self, name: str, fields: Dict[str, Any]) -> int:
+        """Puts a frame down; returns how long it is."""
 
 
 class OpenCall:
@@ -39,7 +45,7 @@ class OpenCall:
 class Calls:
     """Numbers calls, keeps them within the node's window, and finds the call that a response answers."""
 
-    def __init__(self, outbox: Outbox, schedule_flush: Callable[[], None]) -> None:
+    def __init__(self, outbox: Frames, schedule_flush: Callable[[], None]) -> None:
         self._outbox = outbox
         self._schedule_flush = schedule_flush
         self._open: Dict[int, OpenCall] = {}
@@ -128,6 +134,10 @@ class Calls:
         for number in list(self._open):
             self.on_response({"id": number, "error": {"code": error.code, "message": error.message}})
         self._let_in()
+
+    def reopen(self) -> None:
+        """Calls can be made again after :meth:`close`."""
+        self._closed = None
 
     def _has_room(self) -> bool:
         # One call may go beyond the bytes, so a payload larger than the window gets through.

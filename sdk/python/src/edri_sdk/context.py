@@ -16,6 +16,7 @@ from .tunnels import BYTES, ITEMS, OpenedTunnel, Opening, SyncOpening, Tunnel
 
 if TYPE_CHECKING:
     from .handlers import Handler
+    from .sending import Sending
     from .session import Session
 
 P = TypeVar("P")

@@ -98,6 +98,18 @@ class ProtocolError(EdriError):
         return f"{self.code}: {self.message}"
 
 
+class ConnectError(EdriError):
+    """The node does not let this program in, and would not if it came again; ``code`` says why, as ``unauthorized``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
 class NodeGone(EdriError):
     """The node has closed the connection."""
 

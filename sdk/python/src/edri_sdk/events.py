@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generic, Optional, TypeVar
+import dataclasses
+from typing import Any, Dict, Generic, Mapping, Optional, Sequence, TypeVar, Union
 
 from .errors import DeclarationError
 from .names import check_name
@@ -15,6 +16,35 @@ D = TypeVar("D")
 
 #: Kinds of events, and the frames that carry them.
 FRAME_OF_KIND = {"notification": "publish", "request": "request", "tunnel": "open"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Expose:
+    """How an event is reached from outside, through a gateway: ``routes`` like ``"GET /risk/{region}"``, and fields that come from a
+    header or a cookie, by its name, and from nowhere else. Without routes it is there under ``POST /events/{name}`` only."""
+
+    routes: Sequence[str] = ()
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cookies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+#: ``True``, one route, several, or all there is to say.
+Exposed = Union[bool, str, Sequence[str], Expose]
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def expose_of(said: Exposed, event: str) -> Optional[Expose]:
+    """What ``expose=`` says of an event; None when it is not exposed."""
+    if said is None or said is False:
+        return None
+    if isinstance(said, str):
+        said = [said]
+    expose = Expose() if said is True else said if isinstance(said, Expose) else Expose(list(said))  # type: ignore[arg-type, unused-ignore]
+    for route in expose.routes:
+        method, space, path = str(route).partition(" ")
+        if not space or method not in _METHODS or not path.startswith("/"):
+            raise DeclarationError(f"{event}: {route!r} is no route: write it like 'GET /risk/{{region}}'")
+    return expose
 
 
 class Event(Generic[P]):
@@ -31,8 +61,10 @@ class Event(Generic[P]):
         time_limit: Optional[float] = None,
         idempotent: bool = False,
         description: str = "",
+        expose: Exposed = False,
     ) -> None:
         self.name = check_name(name)
+        self.expose = expose_of(expose, name)
         self.payload: Shape = shape_of(payload, f"the payload of {name}")
         self.output: Shape = UNKNOWN
         self.up: Shape = UNKNOWN
@@ -68,6 +100,9 @@ class Event(Generic[P]):
             fields["idempotent"] = True
         if self.description:
             fields["description"] = self.description
+        if self.expose is not None:
+            said = {"routes": list(self.expose.routes), "headers": dict(self.expose.headers), "cookies": dict(self.expose.cookies)}
+            fields["expose"] = {what: value for what, value in said.items() if value}
         shapes = {"event": self.payload, "output": self.output, "up": self.up, "down": self.down}
         schemas = {place: shape.schema for place, shape in shapes.items() if shape.schema is not None}
         if schemas:
@@ -103,13 +138,15 @@ def notification_event(
     key: Optional[str] = None,
     time_to_live: Optional[float] = None,
     description: str = "",
+    expose: Exposed = False,
 ) -> NotificationEvent[Any]:
     """Declares a notification.
 
     ``payload`` is a dataclass (or other type hint), or a JSON Schema as a dict. ``key`` names the field whose value is the
-    key: same key, same worker, in order. ``time_to_live`` in seconds: later it is not handled any more.
+    key: same key, same worker, in order. ``time_to_live`` in seconds: later it is not handled any more. ``expose``: how it is
+    reached through a gateway.
     """
-    return NotificationEvent(name, payload, key=key, time_limit=time_to_live, description=description)
+    return NotificationEvent(name, payload, key=key, time_limit=time_to_live, description=description, expose=expose)
 
 
 def request_event(
@@ -121,13 +158,14 @@ def request_event(
     timeout: Optional[float] = None,
     idempotent: bool = False,
     description: str = "",
+    expose: Exposed = False,
 ) -> RequestEvent[Any, Any]:
     """Declares a request.
 
     ``timeout`` in seconds, 30 when it is not given. An ``idempotent`` request is tried again when its worker is lost.
     """
     event: RequestEvent[Any, Any] = RequestEvent(
-        name, payload, key=key, time_limit=timeout, idempotent=idempotent, description=description
+        name, payload, key=key, time_limit=timeout, idempotent=idempotent, description=description, expose=expose
     )
     event.output = shape_of(response, f"the response of {name}")
     return event
@@ -143,10 +181,11 @@ def tunnel_event(
     key: Optional[str] = None,
     idle_timeout: Optional[float] = None,
     description: str = "",
+    expose: Exposed = False,
 ) -> TunnelEvent[Any, Any, Any, Any]:
     """Declares a tunnel. ``idle_timeout`` in seconds: a tunnel in which nothing moves for so long breaks."""
     event: TunnelEvent[Any, Any, Any, Any] = TunnelEvent(
-        name, payload, key=key, time_limit=idle_timeout, description=description
+        name, payload, key=key, time_limit=idle_timeout, description=description, expose=expose
     )
     event.up = shape_of(up, f"the items up of {name}")
     event.down = shape_of(down, f"the items down of {name}")

@@ -181,6 +181,17 @@ def pack(value: Any) -> bytes:
     return packed
 
 
+def unpack_frame(message: Any) -> Frame:
+    """The frame in a message of a WebSocket. Raises :class:`ProtocolError`."""
+    try:
+        ((name, fields),) = _unpackb(message).items()
+        if type(name) is not str or type(fields) is not dict:
+            raise ValueError("a frame is a name and a map")
+    except Exception as error:  # Whatever the unpacker raises, it was no frame.
+        raise ProtocolError("malformed_frame", f"not a frame: {type(error).__name__}: {error}") from error
+    return name, fields
+
+
 def unpack(payload: Any) -> Any:
     """The value of a payload; ``None`` for an absent one. Raises ``ValueError`` for what is no MessagePack."""
     if payload is None:

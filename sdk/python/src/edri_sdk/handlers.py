@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 
 from . import events
 from .errors import DeclarationError, Failure, Mismatch
-from .events import FRAME_OF_KIND, Event, NotificationEvent, RequestEvent, TunnelEvent
+from .events import FRAME_OF_KIND, Event, Exposed, NotificationEvent, RequestEvent, TunnelEvent
 from .frames import Fields, unpack
 from .names import check_pattern, is_pattern
 from .shape import Shape
@@ -191,11 +191,24 @@ def _without_context(function: Callable[..., Any], kind: str) -> Callable[..., A
 
 
 def notification_spec(
-    event: Union[str, NotificationEvent[Any]], payload: Any, key: Optional[str], time_to_live: Optional[float], description: str
+    event: Union[str, NotificationEvent[Any]],
+    payload: Any,
+    key: Optional[str],
+    time_to_live: Optional[float],
+    description: str,
+    expose: Exposed = False,
 ) -> Spec:
     """See :meth:`edri_sdk.Worker.notification`."""
     return Spec(
-        "notification", event, {"payload": payload, "key": key, "time_to_live": time_to_live, "description": description}
+        "notification",
+        event,
+        {
+            "payload": payload,
+            "key": key,
+            "time_to_live": time_to_live,
+            "description": description,
+            "expose": expose,
+        },
     )
 
 
@@ -207,6 +220,7 @@ def request_spec(
     timeout: Optional[float],
     idempotent: bool,
     description: str,
+    expose: Exposed = False,
 ) -> Spec:
     """See :meth:`edri_sdk.Worker.request`."""
     return Spec(
@@ -219,6 +233,7 @@ def request_spec(
             "timeout": timeout,
             "idempotent": idempotent,
             "description": description,
+            "expose": expose,
         },
     )
 
@@ -232,6 +247,7 @@ def tunnel_spec(
     key: Optional[str],
     idle_timeout: Optional[float],
     description: str,
+    expose: Exposed = False,
 ) -> Spec:
     """See :meth:`edri_sdk.Worker.tunnel`."""
     return Spec(
@@ -245,6 +261,7 @@ def tunnel_spec(
             "key": key,
             "idle_timeout": idle_timeout,
             "description": description,
+            "expose": expose,
         },
     )
 

@@ -10,39 +10,40 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, List, Mapping, Optional, Set, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from .calls import Calls
 from .connection import Connection
 from .context import Context, SyncContext, current
-from .errors import Failure, Mismatch, ProtocolError, RequestError, TunnelBroken, clean, fault, fault_of
-from .events import FRAME_OF_KIND, Event
-from .frames import FIGURES_MAX, FRAME_BYTES_MAX, VERSION, Fields, encode_response, pack, unpack
+from .errors import Failure, ProtocolError, RequestError, TunnelBroken, clean, fault, fault_of
+from .events import Event
+from .frames import FIGURES_MAX, VERSION, Fields, encode_response, pack, unpack
 from .handlers import Handler, is_async
 from .inbox import Inbox
-from .names import check_name
-from .shape import Shape
+from .sending import LARGE, Sending
 from .tunnels import BYTES, ITEMS, SyncTunnel, Tunnel
 
 if TYPE_CHECKING:
     from .worker import Worker
 
-T = TypeVar("T")
-
 _log = logging.getLogger("edri_sdk")
-#: Payloads longer than this are measured against the limit of the node; a frame around one is never as long again.
-_LARGE = 512 << 10
-_AROUND = 64 << 10
 
 
-class Session:
+class Session(Sending):
     """One life of a worker on one connection. All of it but what says otherwise belongs to the event loop's thread.
 
     ``on_end`` is called, in whatever thread finds out, when the node has closed the connection (``None``) or broken the
-    protocol (how): a process ends itself there. Where it does not, it sees to it that ``fail`` is called.
+    protocol (how): a process ends itself there. Where it does not, it sees to it that ``fail`` is called. ``whose``: what its
+    ``hello`` says besides.
     """
 
-    def __init__(self, worker: Worker, sock: socket.socket, on_end: Callable[[Optional[ProtocolError]], None]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        sock: socket.socket,
+        on_end: Callable[[Optional[ProtocolError]], None],
+        whose: Optional[Fields] = None,
+    ) -> None:
         self._worker = worker
         self._handlers: List[Handler] = worker.handlers
         self._on_end = on_end
@@ -60,22 +61,17 @@ class Session:
         self._has_spare = False
         self._tasks: Set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="edri-handler")
-        self._declared: Set[str] = set()
-        self._events: Dict[str, Event[Any]] = {}
-        self._events_of_type: Dict[type, List[Event[Any]]] = {}
-        for event in worker.events:
-            self._know(event)
+        self.begin_sending(worker.events)
         self.node = ""
         self.manager = ""
         self.instance = 0
         self.arguments: Any = None
-        self._frame_bytes_max = FRAME_BYTES_MAX
         self._flush_scheduled = False
         self._is_ready = False
+        #: Called once the node has welcomed the worker.
+        self.on_welcome: Callable[[], None] = lambda: None
         # Before anything can be logged: it is the first frame.
-        self._outbox.put("hello", worker.hello())
-        self.loop: asyncio.AbstractEventLoop
-        self._thread = threading.current_thread()
+        self._outbox.put("hello", {**worker.hello(), **(whose or {})})
         self._welcomed: asyncio.Future[Fields]
         self._stop_asked: asyncio.Future[bool]
         self._at_rest: asyncio.Future[None]
@@ -329,6 +325,7 @@ class Session:
         self.arguments = unpack(fields.get("arguments"))
         self.calls.set_window(fields.get("window"))
         self._welcomed.set_result(fields)
+        self.on_welcome()
 
     def _on_error(self, fields: Fields) -> None:
         code, message = str(fields["code"]), str(fields.get("message") or "")
@@ -431,7 +428,7 @@ class Session:
             if handler.check is not None:
                 handler.check.check(result, f"the response of {handler.select}")
             payload = pack(result)
-            if len(payload) > _LARGE:
+            if len(payload) > LARGE:
                 self._check_response(len(payload), call)
             self._outbox.put_encoded(encode_response(number, payload))
         self._in_hand.pop(number, None)
@@ -439,7 +436,7 @@ class Session:
             self._end_tunnel(call, call.tunnel)
 
     def _check_response(self, size: int, call: Context) -> None:
-        if size + _AROUND > self._frame_bytes_max:
+        if not self.fits(size):
             raise Failure("frame_too_long", f"the response of {call.event} has {size} bytes, {self._frame_bytes_max} is the most")
 
     def _fail(self, call: Context, error: BaseException) -> None:
@@ -465,6 +462,10 @@ class Session:
         self._outbox.put(name, fields)
         self.schedule_flush()
 
+    def announce(self, declaration: Fields) -> None:
+        """Tells the node of an event before it is sent for the first time."""
+        self.put("declare", {"events": [declaration]})
+
     def schedule_flush(self) -> None:
         """Writes what there is once those that run now have had their turn."""
         if not self._flush_scheduled:
@@ -474,69 +475,6 @@ class Session:
     def _flush(self) -> None:
         self._flush_scheduled = False
         self._outbox.flush()
-
-    def check_length(self, size: int, what: str) -> None:
-        """Raises :class:`RequestError` when a payload does not fit into a frame."""
-        if size > _LARGE and size + _AROUND > self._frame_bytes_max:
-            raise RequestError("frame_too_long", f"{what} has {size} bytes, and {self._frame_bytes_max} is the most for a frame")
-
-    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
-        """In a thread of a plain handler: runs the coroutine in the event loop and waits for it."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a context of a plain function would block the event loop here: use it in that function only")
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
-
-    def resolve(self, kind: str, event: Any, payload: Any, is_alone: bool) -> Tuple[str, Optional[Event[Any]], Any]:
-        """The name, declaration and payload of an event to send, declared to the node if it is new."""
-        known: Optional[Event[Any]]
-        if isinstance(event, Event):
-            known, name = event, event.name
-            if name not in self._declared:
-                self._know(event)
-                self.put("declare", {"events": [event.declaration()]})
-        elif isinstance(event, str):
-            name, known = event, self._events.get(event)
-            if known is None and name not in self._declared:
-                check_name(name)
-                self._declared.add(name)
-                self.put("declare", {"events": [{"name": name, "kind": kind}]})
-        elif is_alone:
-            known, payload = self._event_of(kind, event), event
-            name = known.name
-        else:
-            raise TypeError(f"an event is named by its declaration or its name, not {event!r}")
-        if known is not None and known.kind != kind:
-            raise RequestError("wrong_kind", f"{name} is a {known.kind}: use cx.{FRAME_OF_KIND[known.kind]}")
-        return name, known, payload
-
-    def _event_of(self, kind: str, payload: Any) -> Event[Any]:
-        found = [event for event in self._events_of_type.get(type(payload), ()) if event.kind == kind]
-        if len(found) == 1:
-            return found[0]
-        cls = type(payload).__name__
-        if found:
-            names = " and ".join(event.name for event in found)
-            raise TypeError(f"{cls} is the payload of {names}: give the event first, as in cx.{FRAME_OF_KIND[kind]}(event, payload)")
-        raise TypeError(f"{cls} is the payload of no {kind} that this worker handles or sends: declare one with worker.sends(...)")
-
-    def _know(self, event: Event[Any]) -> None:
-        self._declared.add(event.name)
-        self._events[event.name] = event
-        if event.payload.type is not None:
-            self._events_of_type.setdefault(event.payload.type, []).append(event)
-
-    def value_of(self, response: Fields, shape: Optional[Shape], what: str) -> Any:
-        """The value of a response; raises :class:`RequestError` when it is a failure or an error."""
-        if response.get("error") is not None:
-            raise RequestError.of_fault(response["error"])
-        if response.get("failure") is not None:
-            raise RequestError.of_fault(response["failure"], is_failure=True)
-        try:
-            plain = unpack(response.get("value"))
-            return plain if shape is None else shape.read(plain)
-        except (ValueError, Mismatch) as error:
-            raise RequestError("invalid_payload", f"{what}: {error}") from None
 
     def report_health(self, health: str, because: str) -> None:
         """In whatever thread: says how the worker is."""

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, TypeVar, Union
 
 from . import __version__
 from .errors import DeclarationError
-from .events import Event, NotificationEvent, RequestEvent, TunnelEvent
+from .events import Event, Exposed, NotificationEvent, RequestEvent, TunnelEvent
 from .frames import VERSION
 from .handlers import NOT_GIVEN, Handler, Spec, name_of, notification_spec, request_spec, tunnel_spec
 
@@ -48,13 +48,14 @@ class Worker:
         key: Optional[str] = None,
         time_to_live: Optional[float] = None,
         description: str = "",
+        expose: Exposed = False,
     ) -> Callable[[F], F]:
         """Makes a function the handler of a notification, or of all that a pattern selects (``quake.*``, ``quake.>``).
 
         The function takes the event and, if it wants, the context. Its first type hint says what the event is: a dataclass,
         or ``dict`` for the plain payload. Raises :class:`DeclarationError`.
         """
-        return self._decorator(notification_spec(event, payload, key, time_to_live, description))
+        return self._decorator(notification_spec(event, payload, key, time_to_live, description, expose))
 
     def request(
         self,
@@ -66,13 +67,14 @@ class Worker:
         timeout: Optional[float] = None,
         idempotent: bool = False,
         description: str = "",
+        expose: Exposed = False,
     ) -> Callable[[F], F]:
         """Makes a function the handler of a request: what it returns is the response.
 
         ``timeout`` in seconds, for requesters that give none; edri's own default is 30. ``idempotent``: it may be tried
         again elsewhere when the worker that had it is lost.
         """
-        return self._decorator(request_spec(event, payload, response, key, timeout, idempotent, description))
+        return self._decorator(request_spec(event, payload, response, key, timeout, idempotent, description, expose))
 
     def tunnel(
         self,
@@ -85,13 +87,14 @@ class Worker:
         key: Optional[str] = None,
         idle_timeout: Optional[float] = None,
         description: str = "",
+        expose: Exposed = False,
     ) -> Callable[[F], F]:
         """Makes a function the handler of a tunnel: it takes the event, the tunnel and, if it wants, the context.
 
         ``up`` is what the opener sends, ``down`` what the handler sends, ``result`` what it returns. A tunnel in which
         nothing moves for ``idle_timeout`` seconds breaks.
         """
-        return self._decorator(tunnel_spec(event, payload, up, down, result, key, idle_timeout, description))
+        return self._decorator(tunnel_spec(event, payload, up, down, result, key, idle_timeout, description, expose))
 
     def started(self, hook: F) -> F:
         """Calls ``hook(cx)`` before the first event. When it raises, the worker does not start."""
@@ -205,9 +208,10 @@ def notification(
     key: Optional[str] = None,
     time_to_live: Optional[float] = None,
     description: str = "",
+    expose: Exposed = False,
 ) -> Callable[[F], F]:
     """:meth:`Worker.notification` for a method of a class; :meth:`Worker.add` adds an object of it."""
-    return lambda function: _mark(function, notification_spec(event, payload, key, time_to_live, description))
+    return lambda function: _mark(function, notification_spec(event, payload, key, time_to_live, description, expose))
 
 
 def request(
@@ -219,9 +223,10 @@ def request(
     timeout: Optional[float] = None,
     idempotent: bool = False,
     description: str = "",
+    expose: Exposed = False,
 ) -> Callable[[F], F]:
     """:meth:`Worker.request` for a method of a class."""
-    spec = request_spec(event, payload, response, key, timeout, idempotent, description)
+    spec = request_spec(event, payload, response, key, timeout, idempotent, description, expose)
     return lambda function: _mark(function, spec)
 
 
@@ -235,9 +240,10 @@ def tunnel(
     key: Optional[str] = None,
     idle_timeout: Optional[float] = None,
     description: str = "",
+    expose: Exposed = False,
 ) -> Callable[[F], F]:
     """:meth:`Worker.tunnel` for a method of a class."""
-    spec = tunnel_spec(event, payload, up, down, result, key, idle_timeout, description)
+    spec = tunnel_spec(event, payload, up, down, result, key, idle_timeout, description, expose)
     return lambda function: _mark(function, spec)
 
 

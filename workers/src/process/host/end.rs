@@ -5,13 +5,12 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use edri_events::Kind;
-use edri_protocol::{Frame, limits, split};
+use edri_protocol::{Bye, Frame, limits, split};
 use edri_router::{Delivery, Reason};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Flight, LAST_FRAMES, Over, Phase, ProcessHost};
 use crate::host::{Exit, may_try_again, time_limit_text};
-use crate::process::carried;
 use crate::process::flights::Flights;
 use crate::process::launch::ended_text;
 
@@ -29,16 +28,29 @@ impl ProcessHost {
     ) -> Exit {
         self.consumer = None;
         let refused = matches!(over, Over::Refused(_));
+        let mut left = false;
         let (detail, time_limit) = match over {
             Over::Refused(why) => {
                 // It ends by itself; what is left of it is killed below.
-                let _ = tokio::time::timeout(FAREWELL, self.running.ended()).await;
+                if let Some(running) = &mut self.running {
+                    let _ = tokio::time::timeout(FAREWELL, running.ended()).await;
+                }
                 (why, None)
             }
             Over::Killed => return self.end_killed().await,
+            Over::Bye(None) if self.running.is_none() => {
+                self.calls.abort();
+                if self.phase == Phase::Leaving {
+                    return Exit::Finished;
+                }
+                left = true;
+                self.peer.send_short(&Frame::Bye(Bye::default()));
+                ("it left".to_owned(), None)
+            }
+            Over::Bye(Some(why)) if self.running.is_none() => (why, None),
             Over::Bye(why) => {
                 let status = tokio::select! {
-                    ended = tokio::time::timeout(FAREWELL, self.running.ended()) => ended.ok(),
+                    ended = tokio::time::timeout(FAREWELL, super::ended(&mut self.running)) => ended.ok(),
                     () = kill => None,
                 };
                 if why.is_none() && self.phase == Phase::Leaving {
@@ -49,19 +61,22 @@ impl ProcessHost {
                 (why.unwrap_or_else(|| format!("it said bye although it had not been told to end; {how}")), None)
             }
             Over::TimeLimit(number, limit) => (time_limit_text(limit), Some(number)),
-            Over::Gone(why) => {
-                let grace = if why.is_some() { Duration::ZERO } else { TERMINATION };
-                let status = tokio::time::timeout(grace, self.running.ended()).await;
-                let detail = match (why, status) {
-                    (Some(why), _) => why,
-                    (None, Ok(status)) => format!("{}{}", gone_text(status), self.running.last_words().await),
-                    (None, Err(_)) => "it closed its socket".to_owned(),
-                };
-                (detail, None)
-            }
+            Over::Gone(Some(why)) => (why, None),
+            Over::Gone(None) => match &mut self.running {
+                None => ("its connection was lost".to_owned(), None),
+                Some(running) => match tokio::time::timeout(TERMINATION, running.ended()).await {
+                    Ok(status) => (format!("{}{}", gone_text(status), running.last_words().await), None),
+                    Err(_) => ("it closed its socket".to_owned(), None),
+                },
+            },
         };
-        self.running.kill();
-        self.running.ended().await;
+        match &mut self.running {
+            Some(running) => {
+                running.kill();
+                running.ended().await;
+            }
+            None => self.part().await,
+        }
         self.drain_socket().await;
         self.calls.abort();
         self.peer.close();
@@ -73,10 +88,18 @@ impl ProcessHost {
         let (reason, resume) = self.sort_out(&detail, time_limit);
         self.seat.status.set_in_hand(resume.len());
         match before_ready {
+            _ if left => Exit::Left(resume),
             true if refused => Exit::StartRefused(detail, resume),
             true => Exit::StartFailed(detail, resume),
             false => Exit::Lost { reason, detail, resume },
         }
+    }
+
+    /// Says what there is to say to a worker that cannot be killed, and that this is the end.
+    async fn part(&mut self) {
+        // What it does not take at once it does not get.
+        let _ = self.write();
+        let _ = self.socket.shutdown().await;
     }
 
     /// Decides who has used up an attempt and who is offered again.
@@ -135,7 +158,7 @@ impl ProcessHost {
             match Frame::decode(&bytes) {
                 Ok(Frame::Ack(ack)) => self.ack(&ack),
                 Ok(Frame::Response(response)) => self.response(response, &bytes),
-                Ok(Frame::Log(log)) => carried::log(&self.seat, &log),
+                Ok(Frame::Log(log)) => self.log(&log),
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -157,11 +180,16 @@ impl ProcessHost {
             self.seat.router.discard(&self.seat.group, delivery, Reason::Stopped, detail);
         }
         self.seat.status.set_in_hand(0);
+        if self.running.is_none() {
+            self.part().await;
+        }
         drop(self.socket);
-        self.running.terminate();
-        if tokio::time::timeout(TERMINATION, self.running.ended()).await.is_err() {
-            self.running.kill();
-            self.running.ended().await;
+        if let Some(mut running) = self.running {
+            running.terminate();
+            if tokio::time::timeout(TERMINATION, running.ended()).await.is_err() {
+                running.kill();
+                running.ended().await;
+            }
         }
         if in_stopping { Exit::StoppingCut } else { Exit::Killed }
     }
