@@ -6,6 +6,7 @@ mod bounds;
 mod calls;
 pub(crate) mod client;
 mod documents;
+mod door;
 mod feeds;
 mod metrics;
 mod streams;

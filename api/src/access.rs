@@ -3,6 +3,7 @@
 mod builder;
 mod caller;
 mod claims;
+mod file;
 mod jwt;
 mod keys;
 mod permissions;
@@ -22,6 +23,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::problem::Problem;
+use file::Tokens;
 use jwt::Issuer;
 use permissions::Granted;
 use token::{Digest, Known};
@@ -66,6 +68,9 @@ pub enum AccessError {
         /// What is wrong with the pattern.
         source: edri_events::NameError,
     },
+    /// A file with tokens cannot be used.
+    #[error("the tokens in `{}` cannot be used: {}", .0.path, .0.why)]
+    Tokens(KeysError),
     /// Keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -83,6 +88,7 @@ pub struct KeysError {
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     tokens: Vec<Known>,
+    files: Vec<Tokens>,
     issuers: Vec<Issuer>,
     /// What somebody may do who does not say who it is; `None`: everything.
     anonymous: Option<Arc<Granted>>,
@@ -128,8 +134,11 @@ impl Guard {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(bad_token(format!("a token has at most {TOKEN_BYTES_MAX} bytes")));
         }
-        if let Some(known) = Known::find(&self.tokens, &Digest::of(token)) {
-            return Ok(known.caller());
+        let digest = Digest::of(token);
+        let known = Known::find(&self.tokens, &digest).map(Known::caller);
+        let in_file = |file: &Tokens| Known::find(&file.current(), &digest).map(Known::caller);
+        if let Some(caller) = known.or_else(|| self.files.iter().find_map(in_file)) {
+            return Ok(caller);
         }
         if self.issuers.is_empty() || token.split('.').count() != 3 {
             return Err(bad_token("the token is not known here"));
@@ -147,14 +156,21 @@ impl Guard {
         self.anonymous.is_none()
     }
 
+    /// Whether somebody without a token may do anything.
+    pub(crate) fn lets_anonymous(&self) -> bool {
+        self.anonymous.as_ref().is_none_or(|granted| !granted.grants.is_empty() || granted.metrics)
+    }
+
     /// Whether this caller may read the node's metrics.
     pub(crate) fn may_read_metrics(&self, caller: &Caller, from: IpAddr) -> bool {
         self.metrics_open || if self.is_open() { from.is_loopback() } else { caller.may_read_metrics() }
     }
 
-    /// Reads key files again when they have changed. Never returns; may be dropped at any time.
+    /// Reads files with keys and tokens again when they have changed. Never returns; may be dropped at any time.
     pub(crate) async fn watch(&self) {
-        futures_util::future::join_all(self.issuers.iter().map(Issuer::watch)).await;
+        let keys = futures_util::future::join_all(self.issuers.iter().map(Issuer::watch));
+        let tokens = futures_util::future::join_all(self.files.iter().map(|file| file.watch()));
+        tokio::join!(keys, tokens);
         std::future::pending().await
     }
 }

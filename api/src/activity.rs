@@ -11,6 +11,10 @@ pub(crate) struct Activity {
     since: Instant,
     /// Requests whose answer has not been sent to its end.
     in_flight: usize,
+    /// Requests whose body has not come to its end.
+    uploads: usize,
+    /// The client has left in the middle of a body.
+    is_left: bool,
     /// When bytes came that are no whole request yet; from the beginning, before the first request.
     head_since: Option<Instant>,
     /// When an answer was to be written and the client took none of it.
@@ -30,11 +34,21 @@ pub(crate) enum Verdict {
     SlowHead,
     /// The client takes nothing of its answer.
     Blocked,
+    /// The client is gone, and nobody waits for the answer.
+    Left,
 }
 
 impl Activity {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { since: now, in_flight: 0, head_since: Some(now), blocked_since: None, is_shared: false }
+        Self {
+            since: now,
+            in_flight: 0,
+            uploads: 0,
+            is_left: false,
+            head_since: Some(now),
+            blocked_since: None,
+            is_shared: false,
+        }
     }
 
     /// Bytes came.
@@ -60,6 +74,21 @@ impl Activity {
         self.in_flight += 1;
     }
 
+    /// A body begins, or has ended.
+    pub(crate) fn upload(&mut self, begins: bool) {
+        self.uploads = if begins { self.uploads + 1 } else { self.uploads.saturating_sub(1) };
+    }
+
+    /// A body broke off. Where requests share the connection it may be only that body.
+    pub(crate) fn broke_off(&mut self) {
+        self.is_left = !self.is_shared;
+    }
+
+    /// Whether a body is on its way: while nobody takes it, nothing is read, and nothing else tells that its sender is gone.
+    pub(crate) fn has_uploads(&self) -> bool {
+        self.uploads > 0
+    }
+
     /// Its answer was sent, or nobody waits for it.
     pub(crate) fn end(&mut self, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -69,6 +98,9 @@ impl Activity {
     pub(crate) fn verdict(&self, now: Instant, limits: &ApiLimits) -> Verdict {
         let over =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.saturating_duration_since(since) >= limit);
+        if self.is_left && self.in_flight > 0 {
+            return Verdict::Left;
+        }
         if over(self.blocked_since, limits.send_idle) {
             return Verdict::Blocked;
         }
@@ -115,6 +147,21 @@ mod tests {
         assert_eq!(activity.verdict(at(1_220), &limits), Verdict::Blocked);
         activity.written(true, at(1_220));
         assert!(stays(&activity, at(1_220)));
+    }
+
+    #[test]
+    fn who_leaves_in_the_middle_of_a_body_is_not_answered() {
+        let (limits, now) = (ApiLimits::default(), Instant::now());
+        for (is_shared, left) in [(false, true), (true, false)] {
+            let mut activity = Activity::new(now);
+            activity.begin(is_shared);
+            activity.upload(true);
+            assert!(activity.has_uploads() && activity.verdict(now, &limits) != Verdict::Left);
+            activity.broke_off();
+            activity.upload(false);
+            assert!(!activity.has_uploads());
+            assert_eq!(activity.verdict(now, &limits) == Verdict::Left, left, "shared: {is_shared}");
+        }
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Bodies that are watched on their way.
 
 use std::error::Error;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
+use crate::activity::Activity;
 use crate::problem::Problem;
 
 /// Why a body does not come.
@@ -27,11 +31,30 @@ pub(crate) struct Paced {
     idle: Duration,
     // Made when there is something to wait for.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// There until it has come to its end.
+    upload: Option<Upload>,
 }
 
 impl Paced {
-    pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
-        Self { body, idle, sleep: None }
+    pub(crate) fn new(body: Incoming, idle: Duration, activity: &Arc<Mutex<Activity>>) -> Self {
+        let upload = (!body.is_end_stream()).then(|| Upload::begin(activity));
+        Self { body, idle, sleep: None, upload }
+    }
+}
+
+/// A body that is on its way.
+struct Upload(Arc<Mutex<Activity>>);
+
+impl Upload {
+    fn begin(activity: &Arc<Mutex<Activity>>) -> Self {
+        activity.lock().upload(true);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.0.lock().upload(false);
     }
 }
 
@@ -43,6 +66,14 @@ impl Body for Paced {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.sleep = None;
+            if let (Some(Err(error)), Some(upload)) = (&frame, &this.upload)
+                && is_end(error)
+            {
+                upload.0.lock().broke_off();
+            }
+            if frame.is_none() || this.body.is_end_stream() {
+                this.upload = None;
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
         }
         let idle = this.idle;
@@ -58,6 +89,18 @@ impl Body for Paced {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Whether a body ended because its connection did.
+fn is_end(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What a client is told of a body that could not be read.

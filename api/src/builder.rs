@@ -14,9 +14,10 @@ use crate::clients::Clients;
 use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
 use crate::gateway::{Gateway, Shared};
+use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::websocket::{Sessions, Workers};
-use crate::{ApiError, ApiLimits, Cors, RemoteWorkers, Tls};
+use crate::{ApiError, ApiLimits, Cors, Proxies, RemoteWorkers, Tls};
 use tower_http::services::ServeDir;
 
 /// A gateway in the making.
@@ -30,6 +31,8 @@ pub struct Api {
     files: Option<PathBuf>,
     access: Option<Access>,
     cors: Cors,
+    hosts: Vec<String>,
+    proxies: Option<Proxies>,
     tls: Option<Tls>,
     workers: Option<RemoteWorkers>,
     limits: ApiLimits,
@@ -46,6 +49,8 @@ impl Api {
             files: None,
             access: None,
             cors: Cors::new(),
+            hosts: Vec::new(),
+            proxies: None,
             tls: None,
             workers: None,
             limits: ApiLimits::default(),
@@ -90,6 +95,20 @@ impl Api {
         self
     }
 
+    /// Answers requests for these names, like `api.example`, and for no others but `localhost` and addresses. Without it, a gateway at a
+    /// loopback address that lets callers without a token do something answers for `localhost` and addresses only, because a page
+    /// can have its own name lead there (DNS rebinding); any other gateway answers whatever name it is asked by.
+    pub fn hosts<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.hosts.extend(names.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Takes the word of these proxies for who a client is. Without it every client is at the address that its connection comes from.
+    pub fn proxies(mut self, proxies: Proxies) -> Self {
+        self.proxies = Some(proxies);
+        self
+    }
+
     /// Talks TLS: `https://` and `wss://`, and nothing else on this address.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
@@ -129,12 +148,15 @@ impl Api {
         }
         let exposed = Exposed::new(router, Additions { patterns, routes });
         let access = self.access.map_or_else(|| Ok(Guard::default()), Access::check)?;
+        let hosts = Hosts::new(&self.hosts, address, access.lets_anonymous())?;
         let shared = Shared {
             relay: router.bus().relay(),
             router: router.clone(),
             exposed,
             access,
             cors: self.cors.check()?,
+            hosts,
+            proxies: self.proxies.map(Proxies::check).transpose()?,
             tls: self.tls.map(Tls::check).transpose()?,
             metrics: Metrics::default(),
             addresses: Addresses::default(),

@@ -83,28 +83,38 @@ impl Clients {
 
     /// A client sends a request.
     pub(crate) fn begin(&mut self, client: Client, now: Instant) -> Result<Begun, TooMany> {
-        if self.table.len() >= self.max && !self.table.contains_key(&client) {
-            self.sweep(now);
-        }
         let (rate, burst, in_flight_max) = (self.rate, self.burst, self.in_flight_max);
-        let is_known = self.table.len() < self.max || self.table.contains_key(&client);
-        let record = if is_known {
-            self.table.entry(client.clone()).or_insert(Record { room: burst, at: now, in_flight: 0 })
-        } else {
-            &mut self.others
-        };
+        let (record, is_known) = self.record(&client, now);
         if record.in_flight >= in_flight_max {
             return Err(TooMany::InFlight);
         }
         if let Some(rate) = rate {
-            record.refill(now, rate, burst);
-            if record.room < 1.0 {
-                return Err(TooMany::Requests(Duration::from_secs_f64((1.0 - record.room) / rate)));
-            }
-            record.room -= 1.0;
+            record.take(now, rate, burst).map_err(TooMany::Requests)?;
         }
         record.in_flight += 1;
         Ok(Begun(is_known.then_some(client)))
+    }
+
+    /// A client sends something that counts as a request in its rate, and for whose end nobody waits here.
+    ///
+    /// # Errors
+    ///
+    /// How long it has to wait.
+    pub(crate) fn charge(&mut self, client: &Client, now: Instant) -> Result<(), Duration> {
+        let (Some(rate), burst) = (self.rate, self.burst) else { return Ok(()) };
+        self.record(client, now).0.take(now, rate, burst)
+    }
+
+    /// What is known of a client, and whether it has a record of its own.
+    fn record(&mut self, client: &Client, now: Instant) -> (&mut Record, bool) {
+        if self.table.len() >= self.max && !self.table.contains_key(client) {
+            self.sweep(now);
+        }
+        if self.table.len() >= self.max && !self.table.contains_key(client) {
+            return (&mut self.others, false);
+        }
+        let fresh = Record { room: self.burst, at: now, in_flight: 0 };
+        (self.table.entry(client.clone()).or_insert(fresh), true)
     }
 
     /// A request ends.
@@ -140,6 +150,16 @@ impl Clients {
 }
 
 impl Record {
+    /// Takes the room of one request.
+    fn take(&mut self, now: Instant, rate: f64, burst: f64) -> Result<(), Duration> {
+        self.refill(now, rate, burst);
+        if self.room < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.room) / rate));
+        }
+        self.room -= 1.0;
+        Ok(())
+    }
+
     fn refill(&mut self, now: Instant, rate: f64, burst: f64) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.room = (self.room + passed * rate).min(burst);

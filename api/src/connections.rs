@@ -5,8 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,12 +14,14 @@ use axum::http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::activity::{Activity, Verdict};
 use crate::clients::bound_address;
@@ -40,6 +42,10 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 const REFUSAL_BYTES: u64 = 64 << 10;
 /// How long a connection that ends in good order may take for what is under way.
 const ENDING_TIME: Duration = Duration::from_secs(10);
+/// How long a connection is silent until the system asks whether the other side is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the sender of a body is there still.
+const UPLOAD_LOOK: Duration = Duration::from_secs(1);
 /// The most headers of a request.
 const HEADERS_MAX: usize = 256;
 /// Streams that a client may have reset before they were looked at, until its connection is closed (rapid reset).
@@ -139,6 +145,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Ok((stream, remote)) => {
                 // Answers are small and wait for nothing.
                 let _ = stream.set_nodelay(true);
+                // Whoever lost its network says nothing: the system asks.
+                let keep_alive =
+                    TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 3).with_retries(3);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
                 return (stream, remote);
             }
             Err(error) => {
@@ -174,6 +184,7 @@ struct Place {
 
 impl Place {
     fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Problem> {
+        let is_proxy = shared.proxies.as_ref().is_some_and(|proxies| proxies.is_proxy(address));
         let (limits, metrics, address) = (&shared.limits, &shared.metrics, bound_address(address));
         let refuse = |why, status, code: &'static str, detail: String| {
             metrics.refused(why);
@@ -188,7 +199,8 @@ impl Place {
         let count = addresses.entry(address).or_insert(0);
         // With none at all, counts of nobody would stay.
         let most = limits.connections_per_address.max(1);
-        if *count >= most {
+        // All clients of a proxy come through it.
+        if *count >= most && !is_proxy {
             let detail = format!("your address has {most} connections open, which is all it may: close some");
             let why = Refusal::ConnectionsPerAddress;
             return Err(refuse(why, StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail));
@@ -247,18 +259,24 @@ impl Connection {
     }
 
     /// Answers requests until one side has enough.
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, place: Place) {
+    async fn talk<S: OverTcp + AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, place: Place) {
         let Self { router, shared, builder, remote, mut stopping } = self;
         let limits = &shared.limits;
         let activity = Arc::new(Mutex::new(Activity::new(Instant::now())));
-        let line = Line { stream, activity: Arc::clone(&activity), _place: place };
+        let look = Arc::new(AtomicBool::new(false));
+        let line = Line { stream, activity: Arc::clone(&activity), look: Arc::clone(&look), _place: place };
         let front = Front::new(router, Arc::clone(&shared), remote, Arc::clone(&activity));
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(line), front));
         let mut ends: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            let verdict = activity.lock().verdict(now, limits);
+            let (verdict, uploads) = {
+                let activity = activity.lock();
+                (activity.verdict(now, limits), activity.has_uploads())
+            };
+            look.store(uploads, Ordering::Relaxed);
             let wait = match verdict {
+                Verdict::Stays(wait) if uploads => wait.min(UPLOAD_LOOK),
                 Verdict::Stays(wait) => wait,
                 Verdict::Idle if ends.is_none() => {
                     ends = Some(now + ENDING_TIME);
@@ -266,7 +284,7 @@ impl Connection {
                     ENDING_TIME
                 }
                 Verdict::Idle if ends.is_some_and(|ends| now < ends) => ENDING_TIME,
-                Verdict::Idle => return,
+                Verdict::Idle | Verdict::Left => return,
                 Verdict::SlowHead => return shared.metrics.refused(Refusal::SlowHead),
                 Verdict::Blocked => return shared.metrics.refused(Refusal::SlowReader),
             };
@@ -292,7 +310,36 @@ impl Connection {
 struct Line<S> {
     stream: S,
     activity: Arc<Mutex<Activity>>,
+    /// Set when it is to be looked whether the other side is there still. hyper, which reads nothing while a body is not taken, flushes each
+    /// time that it is polled.
+    look: Arc<AtomicBool>,
     _place: Place,
+}
+
+/// A stream over a socket.
+trait OverTcp {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl OverTcp for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl OverTcp for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// Whether the other side has closed the connection or lost it. hyper takes an end in the middle of a request for that as well.
+fn is_gone(tcp: &TcpStream) -> bool {
+    match pin!(tcp.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
 }
 
 impl<S> Line<S> {
@@ -312,7 +359,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
+impl<S: OverTcp + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(&polled);
@@ -334,6 +381,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.look.swap(false, Ordering::Relaxed) && is_gone(self.stream.tcp()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the sender of a body is gone")));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -37,6 +37,12 @@ pub enum ApiError {
     /// Pages cannot be let in as it was configured.
     #[error(transparent)]
     Cors(#[from] CorsError),
+    /// A name of the gateway is none.
+    #[error("{0}")]
+    Host(String),
+    /// The address of a proxy is none.
+    #[error("{0}")]
+    Proxy(String),
     /// There is no TLS with these files.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -66,7 +66,7 @@ impl Front {
             Ok(Admitted::Passes(begun)) => {
                 // Given back also when the client leaves.
                 let under_way = UnderWay { shared: Arc::clone(&record.shared), begun };
-                let body = Body::new(Paced::new(body, record.shared.limits.body_idle));
+                let body = Body::new(Paced::new(body, record.shared.limits.body_idle, &record.activity));
                 let Ok(response) = router.oneshot(Request::from_parts(head, body)).await;
                 drop(under_way);
                 response
@@ -116,6 +116,7 @@ impl Drop for UnderWay {
 struct Record {
     shared: Arc<Shared>,
     activity: Arc<Mutex<Activity>>,
+    /// The client, also where a proxy stands between.
     remote: SocketAddr,
     began: Instant,
     caller: Option<String>,
@@ -136,6 +137,7 @@ impl Record {
         let is_logged = tracing::enabled!(target: ACCESS_LOG, Level::DEBUG);
         let logged = is_logged.then(|| (request.method().clone(), request.uri().path().to_owned()));
         shared.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        let remote = shared.proxies.as_ref().map_or(remote, |proxies| proxies.client(remote, request.headers()));
         Self {
             shared,
             activity,
@@ -157,6 +159,7 @@ impl Record {
         if length > shared.limits.head_bytes {
             return Err(refuse(Refusal::HeadTooLarge, head_too_large(length, shared.limits.head_bytes)));
         }
+        shared.hosts.check(head).map_err(|problem| refuse(Refusal::Host, problem))?;
         *visitor = shared.cors.visitor(head).map_err(|problem| refuse(Refusal::Origin, problem))?;
         if let Some(response) = shared.cors.preflight(head, visitor) {
             return Ok(Admitted::Answered(response));

@@ -18,7 +18,9 @@ use crate::clients::Clients;
 use crate::connections::{Addresses, serve};
 use crate::exposed::Exposed;
 use crate::files::Reloaded;
+use crate::hosts::Hosts;
 use crate::metrics::Metrics;
+use crate::proxies::Trusted;
 use crate::websocket::{Sessions, Workers};
 use crate::{ApiError, ApiLimits, Cors};
 
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) files: Option<ServeDir>,
     pub(crate) limits: ApiLimits,
     pub(crate) cors: Cors,
+    pub(crate) hosts: Hosts,
+    pub(crate) proxies: Option<Trusted>,
     pub(crate) tls: Option<Arc<Reloaded<Arc<ServerConfig>>>>,
     pub(crate) metrics: Metrics,
     pub(crate) addresses: Addresses,

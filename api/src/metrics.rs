@@ -9,8 +9,10 @@ use edri_events::EventName;
 use parking_lot::RwLock;
 
 mod text;
+mod websocket;
 
 pub(crate) use text::write;
+pub(crate) use websocket::{CountedSession, CountedSubscription, FrameKind, Taken, WebSockets};
 
 /// The most events that are counted apart. Those beyond it are counted as no event.
 const EVENTS_MAX: usize = 10_000;
@@ -28,6 +30,7 @@ pub(crate) enum Refusal {
     SlowHead,
     SlowReader,
     HeadTooLarge,
+    Host,
     Origin,
     Token,
     Rate,
@@ -36,13 +39,14 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshake,
         Self::SlowHead,
         Self::SlowReader,
         Self::HeadTooLarge,
+        Self::Host,
         Self::Origin,
         Self::Token,
         Self::Rate,
@@ -58,6 +62,7 @@ impl Refusal {
             Self::SlowHead => "slow_head",
             Self::SlowReader => "slow_reader",
             Self::HeadTooLarge => "head_too_large",
+            Self::Host => "host",
             Self::Origin => "origin",
             Self::Token => "token",
             Self::Rate => "rate",
@@ -87,6 +92,7 @@ pub(crate) struct Metrics {
     accepted: AtomicU64,
     sent_bytes: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
+    pub(crate) websockets: Arc<WebSockets>,
 }
 
 impl Metrics {

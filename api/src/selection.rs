@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use edri_events::{Envelope, Kind, Pattern};
-use edri_router::{Conditions, Selection};
+use edri_router::{Bus, Conditions, DeclareError, Replay, Selection, Start};
 
 use crate::gateway::Shared;
 use crate::problem::Problem;
@@ -47,6 +47,21 @@ pub(crate) fn selection(
         }
     };
     Ok(selection)
+}
+
+/// Reads the history that has what the selection selects, from this place on.
+pub(crate) async fn replay(bus: &Bus, selection: Selection, start: Start) -> Result<Replay<Envelope>, DeclareError> {
+    let mut subscribe = bus.untyped().subscribe(selection.pattern.as_str());
+    if let Some(key) = &selection.key {
+        subscribe = subscribe.key(key);
+    }
+    if let Some(wants) = selection.predicate {
+        subscribe = subscribe.filter(move |event| wants(event));
+    }
+    match start {
+        Start::Since(since) => subscribe.since(since).await,
+        Start::Last(count) => subscribe.last(count).await,
+    }
 }
 
 fn check(shared: &Shared, caller: &Caller, name: &str) -> Result<(), Problem> {

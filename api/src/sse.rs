@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use edri_events::{Encoding, Envelope, Pattern};
-use edri_router::{Conditions, DeclareError, Missed, Recorded, Replay, Since, Tap, Tapped};
+use edri_router::{Conditions, DeclareError, Missed, Recorded, Replay, Since, Start, Tap, Tapped};
 use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Caller;
 use crate::gateway::Shared;
 use crate::problem::{FieldError, Problem};
-use crate::selection::selection;
+use crate::selection::{replay, selection};
 
 /// How often something is sent, so that both sides and what is between them see that the other is there.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -185,20 +185,8 @@ impl Feed {
         })?;
         let selection = selection(shared, &caller, pattern, wanted.key.as_deref(), wanted.conditions)?;
         let bus = shared.router.bus();
-        let subscribe = || {
-            let mut subscribe = bus.untyped().subscribe(&text);
-            if let Some(key) = &selection.key {
-                subscribe = subscribe.key(key);
-            }
-            match selection.predicate.clone() {
-                Some(wants) => subscribe.filter(move |event| wants(event)),
-                None => subscribe,
-            }
-        };
-        let replayed = match (wanted.since, wanted.last) {
-            (Some(since), _) => subscribe().since(since).await,
-            (None, last) => subscribe().last(last.unwrap_or(0)).await,
-        };
+        let start = wanted.since.map_or(Start::Last(wanted.last.unwrap_or(0)), Start::Since);
+        let replayed = replay(&bus, selection.clone(), start).await;
         let feed = |source, first| Self { source, first, expires: caller.expires() };
         match replayed {
             Ok(replay) => Ok(feed(Source::Replay(replay), None)),

@@ -30,6 +30,8 @@ pub(crate) enum Probe {
     Start,
     /// How many megabytes the process of a node with two managers occupies.
     Memory,
+    /// How many megabytes the process of a node occupies without clients over WebSocket, and with many.
+    Sockets,
 }
 
 async fn measure(plan: Plan, what: Probe, limit: f64) -> Result<Figures> {
@@ -72,6 +74,7 @@ pub(crate) async fn probe(what: Probe) -> Result<()> {
             println!("{}", resident_bytes()? / 1e6);
             node.shutdown().await;
         }
+        Probe::Sockets => crate::idle_sockets::serve().await?,
     }
     Ok(())
 }

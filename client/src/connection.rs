@@ -12,15 +12,16 @@ use edri_protocol::resume::{Received, Sent};
 use edri_protocol::{Ack, Bye, Frame, Hello, Missed, PREFIX_BYTES, Ping, Pong, Resume, Role, VERSION, Window};
 use edri_workers::wire::{Peer, Up};
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::ClientError;
 use crate::link::Link;
-use crate::{ClientError, Target};
+use crate::stream::Stream;
+use crate::target::Target;
 
 /// How long the node may take for a connection, the handshake and its welcome.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The node is told what has come after so many frames, or with the next look.
 const ACK_FRAMES: u64 = 64;
 
-pub(crate) type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<Stream>;
 
 /// What the node said of itself.
 pub(crate) struct Greeted {
@@ -89,9 +90,7 @@ async fn try_greet(target: &Target, resume: Option<(&str, u64)>) -> Result<Greet
             })?,
         );
     }
-    let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(|error| unreachable(&error))?;
-    // Frames are small and wait for nothing.
-    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    let stream = target.connect().await?;
     let (mut socket, _) = match tokio_tungstenite::client_async(request, stream).await {
         Ok(connected) => connected,
         Err(Error::Http(response)) => {

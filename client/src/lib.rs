@@ -3,7 +3,7 @@
 //! A client is a bus without a table: what it sends goes to the node, and what it subscribes to comes from there. It keeps its
 //! session through broken connections: calls, tunnels and subscriptions stay open meanwhile, and nothing is lost or comes
 //! twice. When the session cannot be kept, because the node is another or was away for too long, open calls end with
-//! `peer_lost`, and subscriptions begin again with what comes from then on.
+//! `peer_lost`, and subscriptions begin again with what comes from then on; those that read a history go on where they were.
 //!
 //! This crate promises that what it keeps is bounded by the node's window, the credit of tunnels and the capacity of
 //! subscriptions. It knows nothing of nodes from within: managers, links, stores.
@@ -11,8 +11,9 @@
 mod connection;
 mod feeds;
 mod link;
+mod stream;
+mod target;
 
-use std::future::IntoFuture;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use edri_events::{Address, Encoding, Incarnation, ManagerName, NodeName};
 use edri_protocol::resume::{Received, Sent};
 use edri_router::{Bus, Router};
 use edri_workers::wire::{Peer, Up};
-use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -30,6 +30,8 @@ use tokio::time::Instant;
 use connection::{End, Greeted, Session, carry, greet};
 use feeds::Feeds;
 use link::{Link, NoCalls};
+pub use target::Connect;
+use target::Target;
 
 /// The first pause before a lost node is tried again, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -42,6 +44,12 @@ pub enum ClientError {
     /// The address is none.
     #[error("no address of a node: {0}; write it like `ws://127.0.0.1:8080/ws`")]
     Url(String),
+    /// The file with the authorities that are trusted, or the system's, cannot be used.
+    #[error("no authorities to trust in {0}")]
+    Authorities(String),
+    /// The certificate that is shown there is not trusted.
+    #[error("the certificate of {0}")]
+    Untrusted(String),
     /// Nobody answers there.
     #[error("cannot connect to {0}")]
     Unreachable(String),
@@ -56,57 +64,6 @@ pub enum ClientError {
     /// There is no tokio runtime around.
     #[error("a client needs a tokio runtime around it")]
     NoRuntime,
-}
-
-/// Where a node is, and what it lets the client in with.
-pub(crate) struct Target {
-    pub(crate) url: String,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) token: Option<String>,
-}
-
-impl Target {
-    fn new(url: String, token: Option<String>) -> Result<Self, ClientError> {
-        let Some(rest) = url.strip_prefix("ws://") else {
-            let why = if url.starts_with("wss://") { "TLS is not spoken by this client" } else { "it is no `ws://`" };
-            return Err(ClientError::Url(format!("`{url}`: {why}")));
-        };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| ClientError::Url(format!("`{url}`: `{port}` is no port")))?)
-            }
-            _ => (authority, 80),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { url, host, port, token })
-    }
-}
-
-/// A client to be; `.await` connects it.
-#[must_use = "a client connects when it is awaited"]
-#[derive(Debug)]
-pub struct Connect {
-    url: String,
-    token: Option<String>,
-}
-
-impl Connect {
-    /// What the node lets the client in with.
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
-        self
-    }
-}
-
-impl IntoFuture for Connect {
-    type Output = Result<Client, ClientError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(Client::start(self.url, self.token))
-    }
 }
 
 /// A client of a node. It has the verbs of the [`Bus`]: publish, request, open, subscribe, typed and untyped. Clones are the
@@ -142,14 +99,14 @@ struct Inner {
 }
 
 impl Client {
-    /// A client of the node whose gateway is at this address: `ws://host:port/ws`.
+    /// A client of the node whose gateway is at this address: `ws://host:port/ws`, or `wss://host:port/ws` where it talks TLS.
     pub fn connect(url: impl Into<String>) -> Connect {
-        Connect { url: url.into(), token: None }
+        Connect::to(url.into())
     }
 
-    async fn start(url: String, token: Option<String>) -> Result<Self, ClientError> {
+    async fn start(connect: Connect) -> Result<Self, ClientError> {
         let runtime = Handle::try_current().map_err(|_| ClientError::NoRuntime)?;
-        let target = Target::new(url, token)?;
+        let target = connect.target().await?;
         let greeted = greet(&target, None).await?;
         let wrong = |what: &str| ClientError::Unreachable(format!("`{}`: its {what} is none", target.url));
         let node = NodeName::new(&greeted.node).map_err(|_| wrong("name"))?;

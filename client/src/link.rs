@@ -6,8 +6,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use edri_events::{DescriptorRef, Envelope, Kind};
 use edri_router::{
-    AnswersAbove, DeclareError, NotNow, Offer, Outcome, OutcomeAbove, Outcomes, PublishError, Receipt, RequestError,
-    Source, Uplink, Wanted,
+    AnswersAbove, DeclareError, NotNow, Offer, Outcome, OutcomeAbove, Outcomes, Past, PublishError, Receipt,
+    RequestError, Source, Uplink, Wanted, WantedPast,
 };
 use edri_workers::wire::Up;
 use futures_util::future::BoxFuture;
@@ -87,6 +87,13 @@ impl Uplink for Link {
     fn subscribe(&self, wanted: Wanted) -> BoxFuture<'static, Result<Box<dyn Source>, DeclareError>> {
         match self.this.upgrade() {
             Some(link) => self.feeds.subscribe(&link, wanted),
+            None => Box::pin(std::future::ready(Err(DeclareError::Stopping))),
+        }
+    }
+
+    fn replay(&self, wanted: WantedPast) -> BoxFuture<'static, Result<Box<dyn Past>, DeclareError>> {
+        match self.this.upgrade() {
+            Some(link) => self.feeds.replay(&link, wanted),
             None => Box::pin(std::future::ready(Err(DeclareError::Stopping))),
         }
     }

@@ -59,8 +59,8 @@ mod node;
 
 pub use app::App;
 pub use edri_api::{
-    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, RemoteWorkers,
-    Tls, TlsError, Token, Verb,
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Proxies,
+    RemoteWorkers, Tls, TlsError, Token, Verb,
 };
 pub use edri_client::{Client, ClientError, Connect};
 pub use edri_connector::{Connector, ConnectorError, keys};

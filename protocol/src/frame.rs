@@ -305,6 +305,12 @@ pub struct Subscribe<'a> {
     /// How many events may be sent before more are granted; as many as the connection takes when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit: Option<u64>,
+    /// First so many past events that it wants, of a history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// First what came after this place in a history, or after the event of this id: the last that the sender has had.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Text<'a>>,
 }
 
 /// What becomes of a subscriber that is too slow.
@@ -331,8 +337,9 @@ pub struct Unsubscribe {
 pub struct Missed {
     /// The number of the subscription.
     pub id: u64,
-    /// How many.
-    pub count: u64,
+    /// How many; absent when nobody knows whether and how many, because the place to go on from is none of the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// An event on its way to whoever handles it.
@@ -390,6 +397,9 @@ pub struct Call<'a> {
     /// The subscription that a `publish` is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription: Option<u64>,
+    /// Its place in the history that the subscription reads.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Text<'a>>,
 }
 
 /// How much may be sent in one direction of a tunnel.

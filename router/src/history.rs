@@ -29,8 +29,7 @@ use crate::limits::{HISTORY_BYTES_DEFAULT, HISTORY_EVENTS_DEFAULT, HISTORY_EVENT
 
 pub(crate) use list::Histories;
 pub(crate) use recorder::{Figures, Recorder};
-pub(crate) use replay::Start;
-pub use replay::{Recorded, Replay};
+pub use replay::{Recorded, Replay, Start};
 
 /// How much a history keeps: the latest events that are within all of its bounds.
 ///
@@ -168,6 +167,17 @@ impl Since {
     }
 }
 
+/// As [`Since::from_text`] reads it.
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Mark::Position(position) => position.fmt(f),
+            Mark::Event(event) => event.fmt(f),
+            Mark::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 impl From<Position> for Since {
     fn from(position: Position) -> Self {
         Self(Mark::Position(position))
@@ -192,6 +202,12 @@ pub struct Missed {
 }
 
 impl Missed {
+    /// So many events; `None` when that is not known.
+    #[must_use]
+    pub fn new(events: Option<u64>) -> Self {
+        Self { events }
+    }
+
     fn words(&self) -> String {
         match self.events {
             Some(events) => format!("missed up to {events} events that the history keeps no more"),

@@ -58,7 +58,7 @@ pub use delivery::{Delivery, Offer, ReplyTo};
 pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
 pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 pub use group_name::GroupName;
-pub use history::{History, Missed, Position, Recorded, Replay, Since};
+pub use history::{History, Missed, Position, Recorded, Replay, Since, Start};
 pub use interest::{Interest, InterestFeed};
 pub use letters::{DeadLetter, Reason};
 pub use limits::{
@@ -86,4 +86,4 @@ pub use tunnel::{
 pub use untyped::Untyped;
 pub use uplink::Outcomes;
 #[doc(hidden)]
-pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Source, Uplink, Wanted};
+pub use uplink::{AnswersAbove, Listener, NotNow, OutcomeAbove, Past, Source, Uplink, Wanted, WantedPast};

@@ -23,7 +23,7 @@ use crate::letters::Reason;
 use crate::limits::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX};
 use crate::status::Ended;
 use crate::table::Predicate;
-use crate::uplink::Wanted;
+use crate::uplink::{Past, Wanted, WantedPast};
 use crate::{Conditions, DeclareError, GroupName};
 
 /// Which events somebody wants.
@@ -77,12 +77,22 @@ pub(crate) fn next_subscription() -> GroupName {
     GroupName::Subscription(NEXT_SUBSCRIPTION.fetch_add(1, Ordering::Relaxed))
 }
 
+/// What a subscription reads that begins in the past.
+pub(crate) enum Beginning {
+    /// A history of this node.
+    Here(Arc<Recorder>, Selection, Start),
+    /// One beyond the uplink, and what is wanted of what comes from there.
+    Above(Box<dyn Past>, Option<Predicate>),
+}
+
 /// A subscription to be; `.await` makes it one.
 #[must_use = "a subscription begins when it is awaited"]
 pub struct Subscribe<S> {
     bus: Bus,
     declare: Option<DescriptorRef>,
     selection: Result<Selection, DeclareError>,
+    /// All must hold. Kept apart from the selection's predicate because they can be sent to where the events are.
+    conditions: Vec<Conditions>,
     capacity: Option<usize>,
     overflow: Option<Overflow>,
     /// Where it begins, when that is in the past.
@@ -96,6 +106,7 @@ impl<S> Subscribe<S> {
             bus,
             declare,
             selection: pattern.map(Selection::new),
+            conditions: Vec::new(),
             capacity: None,
             overflow: None,
             begin: None,
@@ -104,26 +115,34 @@ impl<S> Subscribe<S> {
     }
 
     pub(crate) fn beginning<T>(self, start: Start) -> Subscribe<T> {
-        let Self { bus, declare, selection, capacity, overflow, .. } = self;
-        Subscribe { bus, declare, selection, capacity, overflow, begin: Some(start), stream: PhantomData }
+        let Self { bus, declare, selection, conditions, capacity, overflow, .. } = self;
+        Subscribe { bus, declare, selection, conditions, capacity, overflow, begin: Some(start), stream: PhantomData }
     }
 
-    /// The history that a subscription which begins in the past reads, what it wants of it, and where it begins.
-    pub(crate) async fn history(self) -> Result<(Arc<Recorder>, Selection, Start), DeclareError> {
-        let selection = self.selection?;
-        let core = &self.bus.core;
-        if core.uplink().is_some() {
-            return Err(DeclareError::NoSubscriptions);
-        }
+    /// The past that a subscription reads which begins there.
+    pub(crate) async fn past(mut self) -> Result<Beginning, DeclareError> {
+        let core = Arc::clone(&self.bus.core);
         if self.capacity.is_some() || self.overflow.is_some() {
             return Err(DeclareError::NoInbox);
         }
+        let start = self.begin.unwrap_or(Start::Last(0));
+        if let Some(uplink) = core.uplink() {
+            if let Some(event) = &self.declare {
+                uplink.declare(event)?;
+            }
+            let conditions = self.conditions_to_send();
+            let Selection { pattern, key, predicate, .. } = self.selection?;
+            let past = uplink.replay(WantedPast { pattern, key, conditions, start }).await?;
+            return Ok(Beginning::Above(past, predicate));
+        }
+        self.apply_conditions();
+        let selection = self.selection?;
         let history = core.histories.covering(&selection.pattern);
         let history = history.ok_or_else(|| DeclareError::NoHistory(selection.pattern.clone()))?;
         if let Some(descriptor) = self.declare {
             core.declare(descriptor).await?;
         }
-        Ok((history, selection, self.begin.unwrap_or(Start::Last(0))))
+        Ok(Beginning::Here(history, selection, start))
     }
 
     /// Only events with this key.
@@ -148,21 +167,41 @@ impl<S> Subscribe<S> {
     }
 
     /// Only events for whose payload all these conditions hold. They are looked at where the event is published, or where a
-    /// history is read; a payload that cannot be read is left out.
-    pub fn conditions(self, conditions: Conditions) -> Self {
-        if conditions.is_empty() {
-            return self;
+    /// history is read, of a client at its node; a payload that cannot be read is left out. Of several, all must hold; a client
+    /// sends the first to its node and looks at the others itself.
+    pub fn conditions(mut self, conditions: Conditions) -> Self {
+        if !conditions.is_empty() {
+            self.conditions.push(conditions);
         }
-        self.predicate(move |envelope| {
-            conditions.hold(envelope).unwrap_or_else(|error| {
-                tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
-                false
-            })
-        })
+        self
+    }
+
+    /// Makes the conditions part of the predicate.
+    fn apply_conditions(&mut self) {
+        for conditions in std::mem::take(&mut self.conditions) {
+            self.want(move |envelope| {
+                conditions.hold(envelope).unwrap_or_else(|error| {
+                    tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                    false
+                })
+            });
+        }
+    }
+
+    /// The conditions that go to the node; others become part of the predicate, because a frame has one set.
+    fn conditions_to_send(&mut self) -> Option<Conditions> {
+        let sent = (!self.conditions.is_empty()).then(|| self.conditions.remove(0));
+        self.apply_conditions();
+        sent
     }
 
     /// Only events that `wants` wants too.
     pub(crate) fn predicate(mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) -> Self {
+        self.want(wants);
+        self
+    }
+
+    fn want(&mut self, wants: impl Fn(&Envelope) -> bool + Send + Sync + 'static) {
         if let Ok(selection) = &mut self.selection {
             let earlier = selection.predicate.take();
             // It runs in the publisher: its panic must not become the publisher's.
@@ -174,10 +213,16 @@ impl<S> Subscribe<S> {
                     })
             }));
         }
-        self
     }
 
-    async fn start(self) -> Result<RawSubscription, DeclareError> {
+    async fn start(mut self) -> Result<RawSubscription, DeclareError> {
+        let conditions = match self.bus.core.uplink() {
+            Some(_) => self.conditions_to_send(),
+            None => {
+                self.apply_conditions();
+                None
+            }
+        };
         let selection = self.selection?;
         let group = Group::new(GroupOptions {
             shared: false,
@@ -193,7 +238,7 @@ impl<S> Subscribe<S> {
                 uplink.declare(event)?;
             }
             let Selection { pattern, key, predicate, .. } = selection;
-            let wanted = Wanted { pattern, key, capacity: group.capacity(), group: Arc::clone(&group) };
+            let wanted = Wanted { pattern, key, conditions, capacity: group.capacity(), group: Arc::clone(&group) };
             group.set_source(uplink.subscribe(wanted).await?);
             return Ok(RawSubscription { consumer: group.consume(0), core, group, wants: predicate });
         }

@@ -14,7 +14,9 @@ use futures_util::stream::BoxStream;
 use crate::delivery::{Delivery, Offer};
 use crate::group::GroupRef;
 use crate::pending::Outcome;
-use crate::{DeclareError, GroupName, Health, PublishError, Receipt, RequestError};
+use crate::{
+    Conditions, DeclareError, GroupName, Health, Missed, Position, PublishError, Receipt, Recorded, RequestError, Start,
+};
 
 /// What carries a process worker's own calls to its node. Dropping a future takes the call back.
 pub trait Uplink: Send + Sync {
@@ -58,6 +60,13 @@ pub trait Uplink: Send + Sync {
         drop(wanted);
         Box::pin(std::future::ready(Err(DeclareError::NoSubscriptions)))
     }
+
+    /// Subscribes from a place in the past on. Ready once it is known where that is; dropping what it gives ends it. By default
+    /// there is none, as there are no subscriptions.
+    fn replay(&self, wanted: WantedPast) -> BoxFuture<'static, Result<Box<dyn Past>, DeclareError>> {
+        drop(wanted);
+        Box::pin(std::future::ready(Err(DeclareError::NoSubscriptions)))
+    }
 }
 
 /// A subscription beyond the uplink.
@@ -67,10 +76,25 @@ pub struct Wanted {
     pub pattern: Pattern,
     /// Only those with this key.
     pub key: Option<Arc<str>>,
+    /// Only those for whose payload these hold.
+    pub conditions: Option<Conditions>,
     /// How many events may be on their way.
     pub capacity: usize,
     /// The group that stands for it here, which counts what it misses.
     pub group: GroupRef,
+}
+
+/// A subscription beyond the uplink that begins in the past.
+#[derive(Debug, Clone)]
+pub struct WantedPast {
+    /// By name.
+    pub pattern: Pattern,
+    /// Only those with this key.
+    pub key: Option<Arc<str>>,
+    /// Only those for whose payload these hold.
+    pub conditions: Option<Conditions>,
+    /// Where it begins.
+    pub start: Start,
 }
 
 /// Answers from beyond the uplink, by the group of who answered as its node calls it.
@@ -100,6 +124,14 @@ pub trait Source: Send + std::fmt::Debug {
     fn try_next(&mut self) -> Option<Delivery>;
     /// The next delivery; `None` once there will be none. Cancel safe.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>>;
+}
+
+/// A history that is read from elsewhere.
+pub trait Past: Send {
+    /// The next event, or what was missed before it; `None` once there will be none. Cancel safe.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Recorded<Envelope>, Missed>>>;
+    /// Where it stands: the place of the last event that was given, or where it begins.
+    fn position(&self) -> Position;
 }
 
 /// Hears what a worker says of itself.

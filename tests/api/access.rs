@@ -42,7 +42,7 @@ impl Folder {
     }
 
     /// Writes a file whole or not at all.
-    pub(super) fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         let (path, new) = (self.0.join(name), self.0.join("new"));
         std::fs::write(&new, content).expect("written");
         std::fs::rename(new, &path).expect("renamed");

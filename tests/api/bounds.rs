@@ -54,11 +54,11 @@ const MILLIS_200: Duration = Duration::from_millis(200);
 #[tokio::test]
 async fn whoever_sends_the_head_of_a_request_slowly_is_closed_and_others_are_answered() {
     let node = limited(|limits| limits.head_time = MILLIS_200).await;
-    let mut slow = vec![connect(&node).await, say(&node, "GET /risk/x HTTP/1.1\r\nHost: a\r\nX-").await];
+    let mut slow = vec![connect(&node).await, say(&node, "GET /risk/x HTTP/1.1\r\nHost: localhost\r\nX-").await];
     slow.push(say(&node, "PRI * HTTP/2").await);
     slow.push(say(&node, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await);
     // Also on a connection that has been good.
-    let mut second = say(&node, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut second = say(&node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     second.read_exact(&mut [0; 16]).await.expect("is answered");
     second.write_all(b"GET /healthz HT").await.expect("is taken");
     slow.push(second);
@@ -82,7 +82,7 @@ async fn whoever_sends_the_head_of_a_request_slowly_is_closed_and_others_are_ans
 #[tokio::test]
 async fn a_body_that_stands_still_or_comes_too_slowly_is_refused() {
     let node = limited(|limits| (limits.body_idle, limits.body_time) = (MILLIS_200, 4 * MILLIS_200)).await;
-    let head = "POST /risk HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{";
+    let head = "POST /risk HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{";
     expect(&rest(say(&node, head).await).await, "408", "timed_out");
     let mut trickle = say(&node, head).await;
     let (mut reads, mut writes) = trickle.split();
@@ -130,12 +130,13 @@ async fn ten_thousand_connections_too_many_are_each_told_so() {
     let node = limited(|limits| limits.connections = 8).await;
     let mut held = Vec::new();
     for _ in 0..8 {
-        let mut stream = say(&node, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut stream = say(&node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         stream.read_exact(&mut [0; 12]).await.expect("is answered");
         held.push(stream);
     }
     for _ in 0..(10_000 / 50) {
-        let fifty = (0..50).map(async |_| rest(say(&node, "GET /risk/x HTTP/1.1\r\nHost: a\r\n\r\n").await).await);
+        let fifty =
+            (0..50).map(async |_| rest(say(&node, "GET /risk/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await).await);
         for answer in futures_util::future::join_all(fifty).await {
             expect(&answer, "503", "overloaded");
             assert!(answer.contains("retry-after: 5"), "{answer}");
@@ -143,7 +144,7 @@ async fn ten_thousand_connections_too_many_are_each_told_so() {
     }
     drop(held);
     within("a place", async {
-        while rest(say(&node, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await)
+        while rest(say(&node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await)
             .await
             .contains("503")
         {}
@@ -180,7 +181,7 @@ async fn a_client_that_sends_too_many_requests_is_told_when_to_come_again() {
 #[tokio::test]
 async fn a_client_has_so_many_requests_under_way_and_leaving_makes_room() {
     let node = limited(|limits| limits.in_flight_per_client = 1).await;
-    let never = say(&node, "GET /risk/never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let never = say(&node, "GET /risk/never HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     within("the one that is under way", async { while get(&node, "/risk/x").await.status != 429 {} }).await;
     drop(never);
     within("room", async { while get(&node, "/risk/x").await.status != 200 {} }).await;
@@ -193,7 +194,8 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
     let long = Manager::new("long").worker(long).handles::<Long>();
     let api = gateway().limits(limits(|limits| limits.send_idle = MILLIS_200));
     let node = started(App::new("gate").manager(long).api(api)).await;
-    let stream = say(&node, "POST /events/bounds.long HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}").await;
+    let stream =
+        say(&node, "POST /events/bounds.long HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}").await;
     within("it to be counted", async {
         while !String::from_utf8_lossy(&get(&node, "/metrics").await.body)
             .contains("edri_http_refused_total{reason=\"slow_reader\"} 1")
@@ -207,8 +209,8 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
 #[tokio::test]
 async fn a_connection_without_requests_is_closed_and_one_with_a_request_is_not() {
     let node = limited(|limits| limits.idle_time = MILLIS_200).await;
-    let idle = say(&node, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut busy = say(&node, "GET /risk/never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let idle = say(&node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut busy = say(&node, "GET /risk/never HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(rest(idle).await.starts_with("HTTP/1.1 200"));
     let waits = tokio::time::timeout(2 * MILLIS_200, busy.read_u8()).await;
     assert!(waits.is_err(), "{waits:?}");
@@ -226,10 +228,10 @@ async fn a_shutdown_closes_idle_connections_at_once_and_lets_running_requests_en
     });
     let node =
         started(App::new("gate").manager(Manager::new("slow").worker(slow).handles::<Long>()).api(gateway())).await;
-    let mut idle = say(&node, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut idle = say(&node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     idle.read_exact(&mut [0; 12]).await.expect("is answered");
     let silent = connect(&node).await;
-    let post = "POST /events/bounds.long HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    let post = "POST /events/bounds.long HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     let running = say(&node, post).await;
     within("the request to run", async {
         while node.bus().account().in_hand == 0 {

@@ -41,7 +41,7 @@ impl Feed {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes");
         let mut connections = JoinSet::new();
         connections.spawn(connection);
-        let mut request = Request::get(format!("/subscribe?{query}")).header("host", "x");
+        let mut request = Request::get(format!("/subscribe?{query}")).header("host", "localhost");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

@@ -136,7 +136,7 @@ async fn upload(node: &edri::Node, path: &str, chunks: u64) -> (u16, Value) {
     let chunk = Bytes::from(vec![7; CHUNK]);
     let frames =
         futures_util::stream::iter(0..chunks).map(move |_| Ok::<_, std::io::Error>(Frame::data(chunk.clone())));
-    let request = Request::put(path).header("host", "x").body(StreamBody::new(frames)).expect("a request");
+    let request = Request::put(path).header("host", "localhost").body(StreamBody::new(frames)).expect("a request");
     let response = sender.send_request(request).await.expect("is answered");
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.expect("comes whole").to_bytes();
@@ -174,7 +174,7 @@ async fn a_client_that_leaves_in_a_download_or_an_upload_ends_its_handler() {
     assert!(download.await.is_err(), "it does not end");
     until("its handler to be told", || streams.cancelled.load(Ordering::Relaxed) == 1).await;
     let mut stream = TcpStream::connect(address(&node)).await.expect("connects");
-    let head = b"PUT /count/half HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf of it";
+    let head = b"PUT /count/half HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf of it";
     stream.write_all(head).await.expect("is sent");
     until("what was sent to be taken", || streams.taken.load(Ordering::Relaxed) == 10).await;
     drop(stream);
@@ -188,7 +188,7 @@ async fn an_upload_that_stands_still_is_refused_and_ends_its_handler() {
     limits.body_idle = Duration::from_millis(100);
     let node = node_with(&Streams::default(), gateway().limits(limits)).await;
     let mut stream = TcpStream::connect(address(&node)).await.expect("connects");
-    let head = b"PUT /count/half HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf of it";
+    let head = b"PUT /count/half HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf of it";
     stream.write_all(head).await.expect("is sent");
     let mut answer = [0; 12];
     within("the refusal", stream.read_exact(&mut answer)).await.expect("is answered");
@@ -222,7 +222,7 @@ async fn a_download_that_breaks_is_seen_to_be_broken() {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes hands");
     let driving = tokio::spawn(connection);
-    let request = Request::get("/file/1048576").header("host", "x").body(String::new()).expect("a request");
+    let request = Request::get("/file/1048576").header("host", "localhost").body(String::new()).expect("a request");
     let response = within("the head", sender.send_request(request)).await.expect("is answered");
     assert_eq!(response.status(), 200);
     assert!(within("its end", response.into_body().collect()).await.is_err(), "it is not whole");

@@ -25,14 +25,14 @@ use super::{gateway, node};
 use crate::support::within;
 
 /// A certificate for `localhost` that vouches for itself, in `certificate.pem` and `key.pem`.
-fn issue(folder: &Folder) -> CertificateDer<'static> {
+pub(crate) fn issue(folder: &Folder) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     folder.write("key.pem", &made.signing_key.serialize_pem());
     folder.write("certificate.pem", &made.cert.pem());
     made.cert.der().clone()
 }
 
-fn tls(folder: &Folder) -> Tls {
+pub(crate) fn tls(folder: &Folder) -> Tls {
     Tls::files(folder.0.join("certificate.pem"), folder.0.join("key.pem"))
 }
 
@@ -116,7 +116,7 @@ async fn whoever_does_not_shake_hands_is_closed_and_plain_http_is_not_answered()
     let node = node(gateway().tls(tls(&folder)).limits(limits)).await;
     let mut silent = TcpStream::connect(address(&node)).await.expect("connects");
     let mut plain = TcpStream::connect(address(&node)).await.expect("connects");
-    plain.write_all(b"GET /risk/north HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("is taken");
+    plain.write_all(b"GET /risk/north HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("is taken");
     for stream in [&mut silent, &mut plain] {
         let mut answer = Vec::new();
         let _ = within("the end", stream.read_to_end(&mut answer)).await;

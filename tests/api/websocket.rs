@@ -2,12 +2,14 @@
 
 mod calls;
 mod client;
+mod history;
 mod misuse;
 mod permissions;
 mod sessions;
 pub(crate) mod socket;
 mod strangers;
 mod subscriptions;
+mod tls;
 mod tunnels;
 
 use std::sync::atomic::{AtomicU64, Ordering};

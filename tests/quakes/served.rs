@@ -28,7 +28,7 @@ fn served_it_answers_whoever_asks_and_ends_when_it_is_told_to() {
     // One of the quakes that were before somebody looked on, or of those that come.
     let mut feed = TcpStream::connect(address).unwrap();
     feed.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(feed, "GET /subscribe?event=quake.recorded&last=1 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    write!(feed, "GET /subscribe?event=quake.recorded&last=1 HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while !text.windows(9).any(|at| at == b"\"place\":\"") && text.len() < 1 << 20 {

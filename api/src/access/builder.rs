@@ -1,13 +1,16 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::permissions::{Granted, Permissions};
 use super::token::Known;
-use super::{AccessError, Guard, Jwt};
+use super::{AccessError, Guard, Jwt, file};
 
 /// The most tokens known by their hashes: each is compared with every token that comes.
-const TOKENS_MAX: usize = 1_024;
+pub(super) const TOKENS_MAX: usize = 1_024;
 /// The most places that sign tokens.
 const ISSUERS_MAX: usize = 16;
+/// The most files with tokens.
+const FILES_MAX: usize = 16;
 
 /// Who is let in, and what each may do. A gateway without it is open to everybody who reaches its address, which is for an
 /// address like `127.0.0.1`. With it, somebody without a token may do nothing but what [`Access::anonymous`] says.
@@ -27,6 +30,7 @@ const ISSUERS_MAX: usize = 16;
 #[must_use]
 pub struct Access {
     tokens: Vec<(String, String, Permissions)>,
+    files: Vec<PathBuf>,
     issuers: Vec<Jwt>,
     anonymous: Permissions,
     metrics_open: bool,
@@ -41,6 +45,16 @@ impl Access {
     /// Lets in who has the token with this hash (see [`Token`](super::Token)), under this name.
     pub fn token(mut self, hash: &str, name: &str, permissions: Permissions) -> Self {
         self.tokens.push((hash.to_owned(), name.to_owned(), permissions));
+        self
+    }
+
+    /// Lets in who has one of the tokens in this file, which is read again when it changes: a token that is taken out is refused from then on,
+    /// a second later at most; connections that are open stay. A line has the hash of a token, a name without spaces, and what its holder
+    /// may do: `sha256:9f86… dashboard subscribe=quake.> request=risk.assess`, with `publish=`, `request=`, `subscribe=` and `serve=`, each
+    /// as often as wanted, and `metrics`. Lines that begin with `#` are skipped. A file that cannot be read
+    /// leaves the tokens as they were, and a warning in the log.
+    pub fn tokens_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.push(path.into());
         self
     }
 
@@ -71,13 +85,17 @@ impl Access {
         if self.issuers.len() > ISSUERS_MAX {
             return Err(too_many("issuers", self.issuers.len(), ISSUERS_MAX));
         }
+        if self.files.len() > FILES_MAX {
+            return Err(too_many("files with tokens", self.files.len(), FILES_MAX));
+        }
         let known = |(hash, name, permissions): &(String, String, Permissions)| {
             Known::new(hash, name, granted(permissions, &format!("`{name}`"))?)
         };
         let tokens = self.tokens.iter().map(known).collect::<Result<_, _>>()?;
         let issuers = self.issuers.into_iter().map(Jwt::check).collect::<Result<_, _>>()?;
         let anonymous = granted(&self.anonymous, "callers without a token")?;
-        Ok(Guard { tokens, issuers, anonymous: Some(Arc::new(anonymous)), metrics_open: self.metrics_open })
+        let files = self.files.into_iter().map(file::open).collect::<Result<_, _>>()?;
+        Ok(Guard { tokens, files, issuers, anonymous: Some(Arc::new(anonymous)), metrics_open: self.metrics_open })
     }
 }
 

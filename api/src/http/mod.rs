@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
@@ -34,6 +35,11 @@ use crate::{Verb, openapi, sse};
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remote(pub(crate) SocketAddr);
+
+/// The address of whoever sends a request.
+pub(crate) fn remote(head: &Parts) -> IpAddr {
+    head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip())
+}
 
 /// Everything that the gateway answers.
 pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Router {
@@ -76,7 +82,7 @@ async fn node_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Re
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let from = head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip());
+    let from = remote(&head);
     if !shared.access.may_read_metrics(&caller, from) {
         let detail = "the metrics are for tokens with this permission (`Permissions::metrics`)";
         return match caller.name() {

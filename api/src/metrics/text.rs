@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edri_router::{GroupName, GroupView, LinkState, LinkView, ManagerState, Topology, WorkerState};
 
-use super::{BUCKETS, CLASSES, Figures, Metrics, Refusal};
+use super::{BUCKETS, CLASSES, Figures, Metrics, Refusal, WebSockets};
 
 /// How a figure is read from what it is of.
 type Read<T> = fn(&T) -> u64;
@@ -15,6 +15,7 @@ type Read<T> = fn(&T) -> u64;
 pub(crate) fn write(metrics: &Metrics, topology: &Topology) -> String {
     let mut text = Text(String::with_capacity(16 << 10));
     gateway(&mut text, metrics);
+    websockets(&mut text, &metrics.websockets);
     node(&mut text, topology);
     managers(&mut text, topology);
     links(&mut text, topology);
@@ -62,6 +63,26 @@ fn gateway(text: &mut Text, metrics: &Metrics) {
     text.one("edri_http_connections", "gauge", "Connections that are open.", gauge(&metrics.connections));
     text.one("edri_http_connections_total", "counter", "Connections that were taken.", load(&metrics.accepted));
     text.one("edri_http_sent_bytes_total", "counter", "Bytes of the bodies of answers.", load(&metrics.sent_bytes));
+}
+
+fn websockets(text: &mut Text, figures: &WebSockets) {
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (connected, away) = figures.sessions();
+    text.family("edri_websocket_sessions", "gauge", "Clients over WebSocket, by whether they are connected.");
+    text.sample("edri_websocket_sessions", &[("state", "connected")], connected);
+    text.sample("edri_websocket_sessions", &[("state", "away")], away);
+    text.one("edri_websocket_sessions_total", "counter", "Sessions that were begun.", load(&figures.begun));
+    text.one("edri_websocket_resumes_total", "counter", "How often a client came back.", load(&figures.resumed));
+    let subscriptions = figures.subscriptions.load(Ordering::Relaxed);
+    text.one("edri_websocket_subscriptions", "gauge", "Subscriptions of clients over WebSocket.", subscriptions);
+    text.one("edri_websocket_events_sent_total", "counter", "Events written for subscribers.", load(&figures.events));
+    let missed = load(&figures.missed);
+    text.one("edri_websocket_events_missed_total", "counter", "Events that subscribers were too slow for.", missed);
+    let name = "edri_websocket_frames_received_total";
+    text.family(name, "counter", "Frames that came from clients, by kind and what became of them.");
+    for (kind, outcome, count) in figures.frames().filter(|(.., count)| *count > 0) {
+        text.sample(name, &[("frame", kind), ("outcome", outcome)], count);
+    }
 }
 
 fn node(text: &mut Text, topology: &Topology) {

@@ -2,22 +2,27 @@
 //!
 //! ```text
 //!   publisher ─▶ Ring (bounded; the oldest make room, and are counted) ─▶ ready list ─▶ Feeds, in the session's task
+//!             └▶ history ◀─ Replay, read from the session's task ─ rings ──▶ ready list
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use edri_events::Envelope;
-use edri_protocol::{Frame, Missed, Slow};
-use edri_router::{Bus, DeclareError, Selection, Tap, Tapped};
-use edri_workers::wire::{Outgoing, Peer};
+use edri_protocol::{Frame, Missed, Payload, Response, Slow};
+use edri_router::{Bus, DeclareError, Position, Recorded, Replay, Selection, Start, Tap, Tapped};
+use edri_workers::wire::{Outgoing, Peer, respond_error};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+
+use crate::metrics::{CountedSubscription, WebSockets};
+use crate::selection::replay;
 
 /// How many events of one subscription are written before another has its turn.
 const TURN_EVENTS: usize = 32;
@@ -30,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) slow: Slow,
     /// How many events may be sent before more are granted; `None` for any number.
     pub(super) credit: Option<u64>,
+    /// Where in a history it begins, if it does not begin with what comes.
+    pub(super) start: Option<Start>,
 }
 
 /// Why a session ends because of a subscription.
@@ -40,25 +47,61 @@ pub(super) struct TooSlow {
     pub(super) missed: u64,
 }
 
-#[derive(Default)]
 pub(super) struct Feeds {
+    figures: Arc<WebSockets>,
     feeds: HashMap<u64, Feed>,
-    beginning: FuturesUnordered<BoxFuture<'static, (u64, Result<Tapped, DeclareError>)>>,
+    beginning: FuturesUnordered<BoxFuture<'static, (u64, Result<Begun, DeclareError>)>>,
     ready: Arc<Ready>,
     /// Those that have something for a client that takes it.
     turns: VecDeque<u64>,
     outgoing: Outgoing,
     taken: VecDeque<Envelope>,
+    /// One that reads a history has missed something that may not be missed.
+    too_slow: Option<TooSlow>,
 }
 
 struct Feed {
-    ring: Arc<Ring>,
+    id: u64,
+    source: Source,
     slow: Slow,
     credit: Option<u64>,
     /// Whether it is among the turns.
     listed: bool,
-    /// In place; until then nothing of it is sent.
-    tapped: Option<Tapped>,
+    _counted: CountedSubscription,
+}
+
+enum Source {
+    /// What comes from now on. Until it is tapped nothing of it is sent.
+    Live { ring: Arc<Ring>, tapped: Option<Tapped> },
+    /// A history, once the place is found where it begins.
+    Past { replay: Option<Box<Replay<Envelope>>>, bell: Arc<Bell>, waker: Waker, began: bool },
+}
+
+/// What a subscription that begins is given.
+enum Begun {
+    Tapped(Tapped),
+    Replay(Box<Replay<Envelope>>),
+}
+
+/// Tells that a history has more for a subscription.
+struct Bell {
+    id: u64,
+    ready: std::sync::Weak<Ready>,
+    rung: AtomicBool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::AcqRel)
+            && let Some(ready) = self.ready.upgrade()
+        {
+            ready.announce(self.id);
+        }
+    }
 }
 
 /// Rings that have got something since they were looked at.
@@ -99,9 +142,15 @@ impl Tap for Ring {
         news |= !std::mem::replace(&mut state.announced, true);
         drop(state);
         if news && let Some(ready) = self.ready.upgrade() {
-            ready.rings.lock().push(self.id);
-            ready.waker.wake();
+            ready.announce(self.id);
         }
+    }
+}
+
+impl Ready {
+    fn announce(&self, id: u64) {
+        self.rings.lock().push(id);
+        self.waker.wake();
     }
 }
 
@@ -112,6 +161,19 @@ impl std::fmt::Debug for Ready {
 }
 
 impl Feeds {
+    pub(super) fn new(figures: &Arc<WebSockets>) -> Self {
+        Self {
+            figures: Arc::clone(figures),
+            feeds: HashMap::new(),
+            beginning: FuturesUnordered::new(),
+            ready: Arc::default(),
+            turns: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            taken: VecDeque::new(),
+            too_slow: None,
+        }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.feeds.len()
@@ -121,14 +183,27 @@ impl Feeds {
         self.feeds.contains_key(&id)
     }
 
-    /// Begins a subscription; that it is in place, or why not, is told by [`Feeds::poll`].
+    /// Begins a subscription; that it is in place, or why not, is told by [`Feeds::poll_begun`].
     pub(super) fn begin(&mut self, bus: &Bus, id: u64, wanted: Wanted) {
-        let Wanted { selection, capacity, slow, credit } = wanted;
-        let ready = Arc::downgrade(&self.ready);
-        let ring = Arc::new(Ring { id, capacity: capacity.max(1), ready, state: Mutex::default() });
-        let (bus, tap) = (bus.clone(), Arc::clone(&ring) as Arc<dyn Tap>);
-        self.feeds.insert(id, Feed { ring, slow, credit, listed: false, tapped: None });
-        self.beginning.push(Box::pin(async move { (id, bus.tap(selection, tap).await) }));
+        let Wanted { selection, capacity, slow, credit, start } = wanted;
+        let (bus, ready) = (bus.clone(), Arc::downgrade(&self.ready));
+        let source = match start {
+            None => {
+                let ring = Arc::new(Ring { id, capacity: capacity.max(1), ready, state: Mutex::default() });
+                let tap = Arc::clone(&ring) as Arc<dyn Tap>;
+                self.beginning.push(Box::pin(async move { (id, bus.tap(selection, tap).await.map(Begun::Tapped)) }));
+                Source::Live { ring, tapped: None }
+            }
+            Some(start) => {
+                self.beginning.push(Box::pin(async move {
+                    (id, replay(&bus, selection, start).await.map(|replay| Begun::Replay(Box::new(replay))))
+                }));
+                let bell = Arc::new(Bell { id, ready, rung: AtomicBool::new(false) });
+                Source::Past { replay: None, waker: Waker::from(Arc::clone(&bell)), bell, began: false }
+            }
+        };
+        let counted = CountedSubscription::new(&self.figures);
+        self.feeds.insert(id, Feed { id, source, slow, credit, listed: false, _counted: counted });
     }
 
     /// Ends a subscription; false when there is none.
@@ -146,22 +221,30 @@ impl Feeds {
         true
     }
 
-    /// The next subscription that is in place, or cannot be.
-    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<(u64, Result<(), DeclareError>)> {
+    /// The next subscription that is in place, with where it stands if it reads a history, or cannot be.
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<(u64, Result<Option<Position>, DeclareError>)> {
         while let Poll::Ready(Some((id, begun))) = self.beginning.poll_next_unpin(cx) {
             // It may have been ended meanwhile.
             let Some(feed) = self.feeds.get_mut(&id) else { continue };
-            match begun {
-                Ok(tapped) => {
-                    feed.tapped = Some(tapped);
-                    feed.list(&mut self.turns);
-                    return Poll::Ready((id, Ok(())));
+            let position = match (begun, &mut feed.source) {
+                (Ok(Begun::Tapped(tap)), Source::Live { tapped, .. }) => {
+                    *tapped = Some(tap);
+                    None
                 }
-                Err(error) => {
+                (Ok(Begun::Replay(begun)), Source::Past { replay, .. }) => {
+                    let position = begun.position();
+                    *replay = Some(begun);
+                    Some(position)
+                }
+                // The number is another subscription's by now, which is told of itself.
+                (Ok(_), _) => continue,
+                (Err(error), _) => {
                     self.feeds.remove(&id);
                     return Poll::Ready((id, Err(error)));
                 }
-            }
+            };
+            feed.list(&mut self.turns);
+            return Poll::Ready((id, Ok(position)));
         }
         Poll::Pending
     }
@@ -173,10 +256,16 @@ impl Feeds {
     /// When one has missed something that may not.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Result<(), TooSlow> {
         self.ready.waker.register(cx.waker());
+        if let Some(too_slow) = self.too_slow.take() {
+            return Err(too_slow);
+        }
         let rings = std::mem::take(&mut *self.ready.rings.lock());
         for id in rings {
             let Some(feed) = self.feeds.get_mut(&id) else { continue };
-            let missed = if feed.slow == Slow::Bye { feed.ring.state.lock().missed } else { 0 };
+            let missed = match &feed.source {
+                Source::Live { ring, .. } if feed.slow == Slow::Bye => ring.state.lock().missed,
+                _ => 0,
+            };
             if missed > 0 {
                 return Err(TooSlow { id, missed });
             }
@@ -196,57 +285,160 @@ impl Feeds {
             let Some(id) = self.turns.pop_front() else { break };
             let Some(feed) = self.feeds.get_mut(&id) else { continue };
             feed.listed = false;
-            if feed.tapped.is_none() || feed.credit == Some(0) {
+            if feed.credit == Some(0) {
                 // It is listed again when that changes.
                 continue;
             }
-            let most = feed
-                .credit
-                .map_or(TURN_EVENTS, |credit| TURN_EVENTS.min(usize::try_from(credit).unwrap_or(TURN_EVENTS)));
-            let missed = feed.ring.take_some(most, &mut self.taken);
-            if missed > 0 {
-                tell_missed(peer, id, missed);
-            }
-            let now = Instant::now();
-            let mut left_out = 0;
-            let full = self.taken.len() == most;
-            for envelope in self.taken.drain(..) {
-                if envelope.head().deadline.is_some_and(|deadline| deadline <= now) {
-                    continue;
+            let mut sink = Sink { peer, id, outgoing: &mut self.outgoing, sent: 0, missed: 0 };
+            let turn = match feed.source {
+                Source::Live { .. } => feed.write_live(&mut sink, &mut self.taken),
+                Source::Past { .. } => feed.write_past(&mut sink),
+            };
+            self.figures.sent(sink.sent, sink.missed);
+            match turn {
+                Turn::Done => {}
+                Turn::More => feed.list(&mut self.turns),
+                Turn::TooSlow(missed) => {
+                    self.too_slow = Some(TooSlow { id, missed });
+                    self.ready.waker.wake();
                 }
-                match self.outgoing.event(peer, id, &envelope, now) {
-                    Ok(_) => {
-                        if let Some(credit) = &mut feed.credit {
-                            *credit -= 1;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
-                        left_out += 1;
-                    }
+                Turn::Ended => {
+                    self.feeds.remove(&id);
+                    respond_error(peer, id, "no_history", "the history has ended, and the subscription with it");
                 }
-            }
-            if left_out > 0 {
-                tell_missed(peer, id, left_out);
-            }
-            if full {
-                feed.list(&mut self.turns);
             }
         }
     }
 }
 
-fn tell_missed(peer: &Peer, id: u64, count: u64) {
-    if let Err(error) = peer.send_quietly(&Frame::Missed(Missed { id, count })) {
-        tracing::error!(%error, "`missed` was not sent");
+/// How a subscription's turn ended.
+enum Turn {
+    /// There is nothing more for now.
+    Done,
+    More,
+    /// So many were missed that may not be.
+    TooSlow(u64),
+    /// Nothing more comes.
+    Ended,
+}
+
+/// Where the events of one subscription are written in its turn.
+struct Sink<'a> {
+    peer: &'a Peer,
+    id: u64,
+    outgoing: &'a mut Outgoing,
+    sent: u64,
+    missed: u64,
+}
+
+impl Sink<'_> {
+    /// Writes an event, which costs credit; false when it cannot be written.
+    fn send(
+        &mut self,
+        credit: &mut Option<u64>,
+        envelope: &Envelope,
+        position: Option<Position>,
+        now: Instant,
+    ) -> bool {
+        let position = position.map(|position| position.to_string());
+        match self.outgoing.event(self.peer, self.id, envelope, position.as_deref(), now) {
+            Ok(_) => {
+                self.sent += 1;
+                if let Some(credit) = credit {
+                    *credit -= 1;
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(event = %envelope.name(), id = %envelope.id(), %error, "left out of a subscription");
+                false
+            }
+        }
+    }
+
+    fn tell_missed(&mut self, count: Option<u64>) {
+        self.missed += count.unwrap_or(0);
+        if let Err(error) = self.peer.send_quietly(&Frame::Missed(Missed { id: self.id, count })) {
+            tracing::error!(%error, "`missed` was not sent");
+        }
+    }
+}
+
+/// Tells that a subscription is in place, and where in its history it begins.
+pub(super) fn tell_begun(peer: &Peer, id: u64, position: Option<Position>) {
+    let Some(position) = position else {
+        return peer.send_short(&Frame::Response(Response { id, ..Response::default() }));
+    };
+    let value = BTreeMap::from([("position", position)]);
+    match peer.encoding().encode(&value) {
+        Ok(bytes) => {
+            let value = Some(Payload::new(peer.encoding(), &bytes));
+            peer.send_short(&Frame::Response(Response { id, value, ..Response::default() }));
+        }
+        Err(error) => tracing::error!(%error, "a position was not sent"),
     }
 }
 
 impl Feed {
     fn list(&mut self, turns: &mut VecDeque<u64>) {
         if !std::mem::replace(&mut self.listed, true) {
-            turns.push_back(self.ring.id);
+            turns.push_back(self.id);
         }
+    }
+
+    /// How many events it may be sent in one turn.
+    fn most(&self) -> usize {
+        self.credit.map_or(TURN_EVENTS, |credit| TURN_EVENTS.min(usize::try_from(credit).unwrap_or(TURN_EVENTS)))
+    }
+
+    fn write_live(&mut self, sink: &mut Sink<'_>, taken: &mut VecDeque<Envelope>) -> Turn {
+        let most = self.most();
+        let Source::Live { ring, tapped: Some(_) } = &self.source else { return Turn::Done };
+        let missed = ring.take_some(most, taken);
+        if missed > 0 {
+            sink.tell_missed(Some(missed));
+        }
+        let full = taken.len() == most;
+        let now = Instant::now();
+        let mut left_out = 0;
+        for envelope in taken.drain(..) {
+            if envelope.head().deadline.is_some_and(|deadline| deadline <= now) {
+                continue;
+            }
+            left_out += u64::from(!sink.send(&mut self.credit, &envelope, None, now));
+        }
+        if left_out > 0 {
+            sink.tell_missed(Some(left_out));
+        }
+        if full { Turn::More } else { Turn::Done }
+    }
+
+    fn write_past(&mut self, sink: &mut Sink<'_>) -> Turn {
+        let most = self.most();
+        let Source::Past { replay: Some(replay), bell, waker, began } = &mut self.source else { return Turn::Done };
+        bell.rung.store(false, Ordering::Release);
+        let (mut cx, now) = (Context::from_waker(waker), Instant::now());
+        for _ in 0..most {
+            match replay.poll_next_unpin(&mut cx) {
+                Poll::Pending => {
+                    *began = true;
+                    return Turn::Done;
+                }
+                Poll::Ready(None) => return Turn::Ended,
+                Poll::Ready(Some(Ok(Recorded { position, event, .. }))) => {
+                    *began = true;
+                    if !sink.send(&mut self.credit, &event, Some(position), now) {
+                        sink.tell_missed(Some(1));
+                    }
+                }
+                // What is gone before the beginning nobody was too slow for.
+                Poll::Ready(Some(Err(missed))) if *began && self.slow == Slow::Bye => {
+                    return Turn::TooSlow(missed.events.unwrap_or(0));
+                }
+                Poll::Ready(Some(Err(missed))) => sink.tell_missed(missed.events),
+            }
+        }
+        Turn::More
     }
 }
 

@@ -30,6 +30,7 @@ use edri_protocol::{Bye, Fault, Frame, Hello, Notice, Role, VERSION, Welcome, Wi
 
 use crate::Caller;
 use crate::gateway::Shared;
+use crate::http::remote;
 use crate::problem::Problem;
 use session::Session;
 pub(crate) use sessions::Sessions;
@@ -73,6 +74,7 @@ async fn try_upgrade(shared: &Arc<Shared>, request: Request) -> Result<Response<
             .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("1"))
     })?;
     let serving = Arc::clone(shared);
+    let remote = remote(&head);
     let limits = &shared.limits;
     Ok(upgrade
         .protocols(PROTOCOLS.map(|(name, _)| name))
@@ -80,7 +82,7 @@ async fn try_upgrade(shared: &Arc<Shared>, request: Request) -> Result<Response<
         .write_buffer_size(WRITE_BYTES)
         .max_message_size(limits.frame_bytes)
         .max_frame_size(limits.frame_bytes)
-        .on_upgrade(async move |socket| serve(serving, Socket::new(socket, encoding), caller, place).await))
+        .on_upgrade(async move |socket| serve(serving, Socket::new(socket, encoding, remote), caller, place).await))
 }
 
 /// How the client wants its frames; JSON when it does not say.

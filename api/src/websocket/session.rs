@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +12,23 @@ use bytes::Bytes;
 use edri_events::{Headers, Kind, Pattern};
 use edri_protocol::limits::{CALL_MAX, FRAME_BYTES_MAX};
 use edri_protocol::resume::{Received, Sent};
-use edri_protocol::{Ack, Bye, Call, Cancel, Fault, Frame, PREFIX_BYTES, Ping, Pong, Response, Subscribe, Unsubscribe};
-use edri_router::{Bus, Conditions};
+use edri_protocol::{
+    Ack, Bye, Call, Cancel, Fault, Frame, FrameError, PREFIX_BYTES, Ping, Pong, Subscribe, Unsubscribe,
+};
+use edri_router::{Bus, Conditions, Since, Start};
 use edri_workers::wire::{Admit, Calls, Peer, Refused, fault, respond_error};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::feeds::{Feeds, TooSlow, Wanted};
+use super::feeds::{Feeds, TooSlow, Wanted, tell_begun};
 use super::sessions::{Place, Registered, Resumed};
 use super::socket::{Broken, Came, Socket};
 use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_TYPE, close, encoded, welcome};
 use crate::access::check_headers;
+use crate::clients::{Client, bound_address};
 use crate::gateway::Shared;
+use crate::metrics::{CountedSession, FrameKind, Taken};
 use crate::problem::Problem;
 use crate::selection::selection;
 use crate::{Caller, Verb};
@@ -63,7 +68,12 @@ enum Over {
 pub(super) struct Session {
     shared: Arc<Shared>,
     caller: Caller,
+    /// Whose rate its calls count in.
+    client: Client,
     place: Place,
+    counted: CountedSession,
+    /// What becomes of the frame in hand.
+    taken: Taken,
     bus: Bus,
     peer: Arc<Peer>,
     calls: Calls,
@@ -130,13 +140,17 @@ impl Session {
         let now = Instant::now();
         let (expires, first) = (expires_at(&caller), now + shared.limits.silence / 3);
         let (leaving, cutting) = (Arc::clone(&shared.sessions), Arc::clone(&shared.sessions));
+        let figures = &shared.metrics.websockets;
         Self {
+            client: client(&caller, socket.remote()),
             caller,
             place,
+            counted: CountedSession::new(figures),
+            taken: Taken::Accepted,
             bus: shared.router.bus(),
             peer,
             calls,
-            feeds: Feeds::default(),
+            feeds: Feeds::new(figures),
             sent: if kept.is_some() { Sent::kept() } else { Sent::unkept() },
             received: Received::default(),
             socket: Some(socket),
@@ -215,7 +229,7 @@ impl Session {
         while let Poll::Ready(Some(())) = self.calls.poll_settled(cx) {}
         while let Poll::Ready((id, begun)) = self.feeds.poll_begun(cx) {
             match begun {
-                Ok(()) => self.peer.send_short(&Frame::Response(Response { id, ..Response::default() })),
+                Ok(position) => tell_begun(&self.peer, id, position),
                 Err(error) => self.refuse(id, fault::from_publish(&error.into())),
             }
         }
@@ -299,6 +313,7 @@ impl Session {
 
     /// The connection is gone.
     fn lost(&mut self) {
+        self.counted.set_away(true);
         self.socket = None;
         self.heard = Instant::now();
         self.set_clock();
@@ -324,6 +339,8 @@ impl Session {
         socket.send_aside(welcome(&self.shared, Some(session), encoding));
         if answer.send(Ok(())).is_ok() {
             // One that is there still has nobody at its other end, or somebody who should not be.
+            self.counted.resumed();
+            self.client = client(&caller, socket.remote());
             self.socket = Some(socket);
             self.heard = Instant::now();
             self.pinged = false;
@@ -419,6 +436,7 @@ impl Session {
                 Ok(Came::Sign) => {}
                 Ok(Came::WrongType) => {
                     self.count();
+                    self.shared.metrics.websockets.received(FrameKind::UNKNOWN, Taken::Bad);
                     self.bad("malformed_frame", WRONG_TYPE, "", None)?;
                 }
                 Err(Broken::TooLong) => return Err(Over::TooLong),
@@ -441,7 +459,16 @@ impl Session {
     }
 
     fn frame(&mut self, bytes: &Bytes) -> Result<(), Over> {
-        let frame = match Frame::decode(bytes) {
+        let frame = Frame::decode(bytes);
+        let kind = frame.as_ref().map_or(FrameKind::UNKNOWN, FrameKind::of);
+        self.taken = Taken::Accepted;
+        let taken = self.take(frame, bytes);
+        self.shared.metrics.websockets.received(kind, self.taken);
+        taken
+    }
+
+    fn take(&mut self, frame: Result<Frame<'_>, FrameError>, bytes: &Bytes) -> Result<(), Over> {
+        let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
                 self.count();
@@ -455,6 +482,9 @@ impl Session {
             };
         }
         self.count();
+        if !self.may_ask(&frame) {
+            return Ok(());
+        }
         match frame {
             Frame::Request(call) => self.call(Kind::Request, &call, bytes),
             Frame::Publish(call) => self.call(Kind::Notification, &call, bytes),
@@ -488,8 +518,30 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the client may ask for something in this second; otherwise it is told.
+    fn may_ask(&mut self, frame: &Frame<'_>) -> bool {
+        let (id, limits) = match frame {
+            Frame::Request(call) | Frame::Publish(call) | Frame::Open(call) => (call.id, &self.shared.limits),
+            Frame::Subscribe(subscribe) => (subscribe.id, &self.shared.limits),
+            _ => return true,
+        };
+        let Some(rate) = limits.requests_per_second else { return true };
+        let charged = self.shared.clients.lock().charge(&self.client, std::time::Instant::now());
+        let Err(wait) = charged else { return true };
+        self.taken = Taken::Limited;
+        let wait = wait.as_millis() + 1;
+        let message = format!("you may send {rate} requests a second: wait for {wait} ms");
+        match id {
+            // Nobody waits for its answer.
+            0 => self.peer.object("too_many_requests", &message, frame.name(), None),
+            id => respond_error(&self.peer, id, "too_many_requests", &message),
+        }
+        false
+    }
+
     /// Answers a frame that is wrong. Who sends many of them is not listened to any more.
     fn bad(&mut self, code: &str, message: &str, frame: &str, id: Option<u64>) -> Result<(), Over> {
+        self.taken = Taken::Bad;
         self.peer.object(code, message, frame, id);
         let now = Instant::now();
         if now.duration_since(self.bad.since) >= Duration::from_secs(60) {
@@ -532,13 +584,24 @@ impl Session {
     }
 
     fn wanted(&self, subscribe: Subscribe<'_>) -> Result<Wanted, Refusal> {
-        let Subscribe { id, select, key, conditions, capacity, slow, credit } = subscribe;
+        let Subscribe { id, select, key, conditions, capacity, slow, credit, last, since } = subscribe;
         let limits = &self.shared.limits;
         if id == 0 || id > CALL_MAX || id.is_multiple_of(2) || self.calls.is_open(id) || self.feeds.has(id) {
             return Err(("invalid_call".into(), "who says hello numbers its calls 1, 3, 5 …, each once".to_owned()));
         }
         if self.feeds.len() >= limits.subscriptions {
             return Err(("overloaded".into(), format!("a client has at most {} subscriptions", limits.subscriptions)));
+        }
+        let start = match (last, since) {
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                return Err(("unsupported".into(), "say `last`, or `since`, and not both".to_owned()));
+            }
+            (Some(count), None) => Some(Start::Last(usize::try_from(count).unwrap_or(usize::MAX))),
+            (None, Some(since)) => Some(Start::Since(Since::from_text(&since))),
+        };
+        if start.is_some() && capacity != 0 {
+            return Err(("unsupported".into(), "a history keeps what it keeps: leave `capacity` out".to_owned()));
         }
         let conditions = match conditions {
             None => None,
@@ -551,8 +614,13 @@ impl Session {
         let selection = selection(&self.shared, &self.caller, pattern, key.as_deref(), conditions).map_err(refused)?;
         let most = limits.subscription_events;
         let capacity = if capacity == 0 { most.min(1024) } else { most.min(capacity as usize) };
-        Ok(Wanted { selection, capacity, slow, credit })
+        Ok(Wanted { selection, capacity, slow, credit, start })
     }
+}
+
+/// Whom the rate of requests binds: the caller, or the address when it is not known who it is.
+fn client(caller: &Caller, remote: IpAddr) -> Client {
+    caller.shared_name().map_or_else(|| Client::Address(bound_address(remote)), Client::Caller)
 }
 
 /// When the client's token ends, by the clock that the session has.

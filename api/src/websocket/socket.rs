@@ -1,6 +1,7 @@
 //! One WebSocket: frames in its messages.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
@@ -31,18 +32,24 @@ pub(super) enum Broken {
 pub(super) struct Socket {
     socket: WebSocket,
     encoding: Encoding,
+    /// Where its client is.
+    remote: IpAddr,
     /// What goes before all others and is not counted.
     aside: VecDeque<Message>,
     unflushed: bool,
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocket, encoding: Encoding) -> Self {
-        Self { socket, encoding, aside: VecDeque::new(), unflushed: false }
+    pub(super) fn new(socket: WebSocket, encoding: Encoding, remote: IpAddr) -> Self {
+        Self { socket, encoding, remote, aside: VecDeque::new(), unflushed: false }
     }
 
     pub(super) fn encoding(&self) -> Encoding {
         self.encoding
+    }
+
+    pub(super) fn remote(&self) -> IpAddr {
+        self.remote
     }
 
     /// Sends a frame before all others that are not written yet.

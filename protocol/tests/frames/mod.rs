@@ -64,7 +64,7 @@ fn any_frame() -> BoxedStrategy<Frame<'static>> {
         Just(Frame::Ready(Ready {})),
         vec(declaration(), 0..4).prop_map(|events| Frame::Declare(Declare { events })),
         subscribe().prop_map(Frame::Subscribe).boxed(),
-        (id(), id()).prop_map(|(id, count)| Frame::Missed(Missed { id, count })),
+        (id(), of(id())).prop_map(|(id, count)| Frame::Missed(Missed { id, count })),
         id().prop_map(|id| Frame::Unsubscribe(Unsubscribe { id })),
         window().prop_map(Frame::Window).boxed(),
         id().prop_map(|id| Frame::Ping(Ping { id })),
@@ -149,8 +149,9 @@ fn hello() -> BoxedStrategy<Hello<'static>> {
 
 fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
     let slow = prop_oneof![Just(Slow::Missed), Just(Slow::Bye)];
-    (any::<u64>(), text(), of(text()), any::<u32>(), slow, of(any::<u64>()))
-        .prop_map(|(id, select, key, capacity, slow, credit)| Subscribe {
+    let begin = (of(any::<u64>()), of(text()));
+    (any::<u64>(), text(), of(text()), any::<u32>(), slow, of(any::<u64>()), begin)
+        .prop_map(|(id, select, key, capacity, slow, credit, (last, since))| Subscribe {
             id,
             select,
             key,
@@ -158,6 +159,8 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
             capacity,
             slow,
             credit,
+            last,
+            since,
         })
         .boxed()
 }
@@ -239,11 +242,12 @@ fn call() -> BoxedStrategy<Call<'static>> {
     let head = (any::<u64>(), text(), any::<u32>(), ids, of(text()), of(text()), of(any::<u64>()), of(trace()));
     let headers = btree_map(text(), text(), 0..4);
     let grant = (any::<u64>(), any::<u64>()).prop_map(|(items, bytes)| Grant { items, bytes });
-    let rest = (headers, any::<u32>(), any::<bool>(), of(text()), any::<bool>(), of(grant), of(any::<u64>()));
+    let of_subscription = (of(any::<u64>()), of(text()));
+    let rest = (headers, any::<u32>(), any::<bool>(), of(text()), any::<bool>(), of(grant), of_subscription);
     (head, rest)
         .prop_map(|(head, rest)| {
             let (id, event, handler, (event_id, cause), origin, key, timeout_ms, trace) = head;
-            let (headers, tried, redelivered, to, all, credit, subscription) = rest;
+            let (headers, tried, redelivered, to, all, credit, (subscription, position)) = rest;
             Call {
                 id,
                 event,
@@ -262,6 +266,7 @@ fn call() -> BoxedStrategy<Call<'static>> {
                 all,
                 credit,
                 subscription,
+                position,
             }
         })
         .boxed()

@@ -16,15 +16,19 @@ use super::log::Entry;
 use super::recorder::{Read, Reader, Recorder};
 use super::{Missed, Position, Since};
 use crate::DeclareError;
-use crate::subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};
+use crate::subscribe::{Beginning, Received, Selection, Subscribe, Subscription, UntypedSubscription};
+use crate::table::Predicate;
+use crate::uplink::Past;
 
 /// How many events are looked at before others get a turn on the thread.
 const LOOKED_AT_ONCE: usize = 256;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Start {
+pub enum Start {
+    /// Behind the last event that the subscriber has had.
     Since(Since),
+    /// With so many past events that it wants.
     Last(usize),
 }
 
@@ -38,6 +42,14 @@ pub struct Recorded<T> {
     pub event: T,
 }
 
+impl<T> Recorded<T> {
+    /// An event at its place.
+    #[must_use]
+    pub fn new(position: Position, event: T) -> Self {
+        Self { position, event }
+    }
+}
+
 /// Past events and then live ones, in the order of a history, each once; a stream of [`Recorded`], or of [`Missed`] where there is a
 /// gap. Dropping it ends the subscription.
 ///
@@ -46,6 +58,23 @@ pub struct Recorded<T> {
 /// left out, as everywhere.
 #[must_use = "dropping a subscription ends it"]
 pub struct Replay<T> {
+    from: Origin,
+    left_out: u64,
+    event: PhantomData<fn() -> T>,
+}
+
+/// Where the events come from.
+enum Origin {
+    Here(Box<Reading>),
+    Above {
+        past: Box<dyn Past>,
+        /// What is wanted of what comes from there, where functions cannot go.
+        wants: Option<Predicate>,
+    },
+}
+
+/// How far a history of this node is read.
+struct Reading {
     reader: Reader,
     selection: Selection,
     /// What was read and not looked at.
@@ -54,17 +83,15 @@ pub struct Replay<T> {
     gap: Option<Missed>,
     /// The number of the last event that was given, left out or missed.
     behind: u64,
-    left_out: u64,
-    event: PhantomData<fn() -> T>,
 }
 
-impl<T> Replay<T> {
+impl Reading {
     /// Begins at the end of the history: what follows is live.
     fn join(recorder: &Arc<Recorder>, selection: Selection) -> Result<Self, DeclareError> {
         let reader = recorder.join(selection.key.clone())?;
         let behind = reader.place() - 1;
         let ahead = VecDeque::new();
-        Ok(Self { reader, selection, ahead, gap: None, behind, left_out: 0, event: PhantomData })
+        Ok(Self { reader, selection, ahead, gap: None, behind })
     }
 
     /// Goes back to where it is to begin.
@@ -110,16 +137,8 @@ impl<T> Replay<T> {
         self.gap = Some(self.gap.map_or(missed, |gap| gap.and(missed)));
     }
 
-    /// Where it stands: to go on from here later, with [`Subscribe::since`], misses nothing and repeats nothing.
-    #[must_use]
-    pub fn position(&self) -> Position {
+    fn position(&self) -> Position {
         self.reader.recorder().position(self.behind)
-    }
-
-    /// How many events were left out because their payload is not what the event's Rust type says.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.left_out
     }
 
     fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Recorded<Envelope>, Missed>>> {
@@ -161,6 +180,40 @@ impl<T> Replay<T> {
                     };
                 }
             }
+        }
+    }
+}
+
+impl<T> Replay<T> {
+    /// Where it stands: to go on from here later, with [`Subscribe::since`], misses nothing and repeats nothing.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match &self.from {
+            Origin::Here(reading) => reading.position(),
+            Origin::Above { past, .. } => past.position(),
+        }
+    }
+
+    /// How many events were left out because their payload is not what the event's Rust type says.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Recorded<Envelope>, Missed>>> {
+        let (past, wants) = match &mut self.from {
+            Origin::Here(reading) => return reading.poll_entry(cx),
+            Origin::Above { past, wants } => (past, wants),
+        };
+        loop {
+            let next = std::task::ready!(past.poll_next(cx));
+            if let Some(Ok(Recorded { event, .. })) = &next {
+                let over = event.head().deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if over || wants.as_ref().is_some_and(|wants| !wants(event)) {
+                    continue;
+                }
+            }
+            return Poll::Ready(next);
         }
     }
 }
@@ -258,8 +311,13 @@ impl<T: 'static> IntoFuture for Subscribe<Replay<T>> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (recorder, selection, start) = self.history().await?;
-            Ok(Replay::join(&recorder, selection)?.start(start).await)
+            let from = match self.past().await? {
+                Beginning::Here(recorder, selection, start) => {
+                    Origin::Here(Box::new(Reading::join(&recorder, selection)?.start(start).await))
+                }
+                Beginning::Above(past, wants) => Origin::Above { past, wants },
+            };
+            Ok(Replay { from, left_out: 0, event: PhantomData })
         })
     }
 }

@@ -25,7 +25,8 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Writes an event for the subscription of this number; returns how many bytes its payload has. Its writer is not told.
+    /// Writes an event for the subscription of this number, with its place in the history that it comes from, if it does;
+    /// returns how many bytes its payload has. Its writer is not told.
     ///
     /// # Errors
     ///
@@ -35,6 +36,7 @@ impl Outgoing {
         peer: &Peer,
         subscription: u64,
         envelope: &Envelope,
+        position: Option<&str>,
         now: Instant,
     ) -> Result<usize, String> {
         let (head, encoding) = (envelope.head(), peer.encoding());
@@ -53,6 +55,7 @@ impl Outgoing {
             trace: head.trace,
             headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
             subscription: Some(subscription),
+            position: position.map(Text::from),
             ..Call::default()
         };
         peer.send_quietly(&Frame::Publish(call)).map_err(|error| error.to_string())?;
