@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use edri_api::{Api, Gateway};
 use edri_connector::{Connector, Links};
-use edri_events::{ManagerName, NodeName};
+use edri_events::{DescriptorRef, ManagerName, NodeName};
 use edri_managers::{Definition, Drained, IntoDefinition, ManagerError, ManagerHandle, Prepared};
 use edri_router::{Account, Bus, Control, DeclareError, Group, GroupName, History, Phase, Reason, Router, Topology};
 use futures_util::future::{join_all, try_join_all};
@@ -92,12 +92,16 @@ impl Node {
     pub(crate) async fn begin(
         &self,
         prepared: Vec<Prepared>,
+        declares: Vec<DescriptorRef>,
         histories: Vec<(String, History)>,
         connector: Option<Connector>,
         expects: &[NodeName],
         api: Option<Box<Api>>,
     ) -> Result<(), StartError> {
         let router = &self.inner.router;
+        for event in declares {
+            self.inner.bus.declare(event).await?;
+        }
         for (pattern, history) in histories {
             router.add_history(&pattern, history).await?;
         }
