@@ -265,12 +265,7 @@ impl Program {
         if program.contains('/') {
             let whole = directory.join(program);
             if !is_executable(&whole) {
-                let advice = if whole.is_file() {
-                    "is not executable: `chmod +x` it, or say `interpreter`"
-                } else {
-                    "is not there"
-                };
-                checking.wrong(key, format!("`{}` {advice}", whole.display()));
+                checking.wrong(key, format!("`{}` {}", whole.display(), missing(&whole)));
             }
             return whole.to_string_lossy().into_owned();
         }
@@ -282,6 +277,18 @@ impl Program {
             checking.wrong(key, message);
         }
         program.to_owned()
+    }
+}
+
+/// What to do about a program that cannot be started.
+fn missing(program: &Path) -> &'static str {
+    let is_python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    if program.is_file() {
+        "is not executable: `chmod +x` it, or name what runs it with `interpreter`"
+    } else if is_python {
+        "is not there: make it with `python3 -m venv`, and install edri's SDK with its `pip`"
+    } else {
+        "is not there"
     }
 }
 

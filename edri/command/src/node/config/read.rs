@@ -153,9 +153,14 @@ impl Document<'_> {
         path
     }
 
-    /// The variable that has set what is at this path, or what it is in.
+    /// The variable that has set what is at this path, or what it is in, or all that is in it.
     fn variable(&self, path: &[String]) -> Option<&environment::Variable> {
-        self.given.iter().find(|(given, _)| path.starts_with(given)).map(|(_, variable)| *variable)
+        let is_own = |given: &[String]| path.starts_with(given);
+        let is_all = |given: &[String]| {
+            given.starts_with(path) && !path.is_empty() && (1..=path.len()).contains(&self.depth(path).1)
+        };
+        let given = self.given.iter().find(|(given, _)| is_own(given) || is_all(given));
+        given.map(|(_, variable)| *variable)
     }
 
     fn problem_at(&self, span: Option<Range<usize>>, key: String, message: String) -> Problem {
@@ -165,16 +170,22 @@ impl Document<'_> {
         Problem { at, place, key, message }
     }
 
-    /// Where the deepest part of this path stands that is there.
+    /// Where the deepest part of this path stands that is in the file.
     fn span(&self, path: &[String]) -> Option<Range<usize>> {
-        let mut found = None;
+        self.depth(path).0
+    }
+
+    /// As [`Self::span`], and after how many parts the path leads to what only variables have set; 0 when it never does.
+    fn depth(&self, path: &[String]) -> (Option<Range<usize>>, usize) {
+        let (mut found, mut first_elsewhere) = (None, 0);
         let mut table = Some(self.table.get_ref());
         let mut value: Option<&Spanned<DeValue<'_>>> = None;
-        for part in path {
+        for (at, part) in path.iter().enumerate() {
+            let entry = |table: &'_ DeTable<'_>| table.get_key_value(part.as_str()).map(|(key, _)| key.span());
             let next = match (table.take(), value) {
-                (Some(table), _) => table.get_key_value(part.as_str()).map(|(key, value)| (key.span(), value)),
+                (Some(table), _) => entry(table).zip(table.get(part.as_str())),
                 (None, Some(value)) => match value.get_ref() {
-                    DeValue::Table(table) => table.get_key_value(part.as_str()).map(|(key, value)| (key.span(), value)),
+                    DeValue::Table(table) => entry(table).zip(table.get(part.as_str())),
                     DeValue::Array(items) => {
                         part.parse().ok().and_then(|index: usize| items.get(index)).map(|item| (item.span(), item))
                     }
@@ -183,11 +194,14 @@ impl Document<'_> {
                 (None, None) => None,
             };
             let Some((span, inner)) = next else { break };
-            // What a variable has brought stands nowhere.
-            found = Some(span).filter(|span| !span.is_empty()).or(found);
+            if !span.is_empty() {
+                found = Some(span);
+            } else if first_elsewhere == 0 {
+                first_elsewhere = at + 1;
+            }
             value = Some(inner);
         }
-        found
+        (found, first_elsewhere)
     }
 }
 
@@ -214,7 +228,8 @@ fn read_all(document: &mut Document<'_>, mut table: Spanned<DeTable<'_>>, proble
             path.push(name.to_owned());
         }
         // Something that lacks only what was taken out of it has been told of.
-        if !(missing && wrong.iter().any(|before| before.starts_with(&path))) {
+        let written = document.as_written(&path);
+        if !(missing && wrong.iter().any(|before| before.starts_with(&written))) {
             problems.push(document.problem(&path, told(&message)));
         }
         match take_out(table.get_mut(), &path) {
@@ -222,7 +237,7 @@ fn read_all(document: &mut Document<'_>, mut table: Spanned<DeTable<'_>>, proble
             Some(TakenOut::Key) => {}
             Some(TakenOut::Item) => document.taken_out.push(path.clone()),
         }
-        wrong.push(path);
+        wrong.push(written);
     }
     Config::default()
 }
