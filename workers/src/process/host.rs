@@ -497,7 +497,14 @@ impl ProcessHost {
             }
             Frame::Window(window) => self.window = self.plan.window(window, self.keeps_order),
             Frame::Declare(events) => declare(self.seat.router.bus(), Arc::clone(&self.peer), events).await,
-            Frame::Log(log) => carried::log(&self.seat, &log),
+            Frame::Log(log) => {
+                let about = self.flights.iter_mut().map(|(_, flight)| &flight.delivery.envelope);
+                let trace = log
+                    .event_id
+                    .and_then(|id| about.into_iter().find(|about| about.id() == id))
+                    .map(|about| about.trace());
+                carried::log(&self.seat, &log, trace);
+            }
             Frame::Report(report) => carried::report(&self.seat.status, report),
             Frame::Error(notice) => {
                 let (manager, instance) = (&self.seat.manager, self.seat.status.index());
@@ -577,7 +584,7 @@ impl ProcessHost {
     }
 
     fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
-        let Flight { delivery, timer, .. } = flight;
+        let Flight { delivery, mut timer, .. } = flight;
         timer.stop(&self.seat.status);
         let failure = match result {
             Ok(value) => return succeed(&self.seat, &delivery, value),

@@ -12,7 +12,9 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use super::config::{Log, LogFormat};
+use super::config::{Log, LogFormat, Traces};
+#[cfg(feature = "otlp")]
+use super::traces::{Exported, Exporter, Service};
 
 /// Reads a filter: a level, or targets with levels.
 pub(crate) fn filter(text: &str) -> Result<Targets, String> {
@@ -37,10 +39,13 @@ pub(crate) fn filter(text: &str) -> Result<Targets, String> {
 pub(crate) struct Logs {
     filter: reload::Handle<Targets, Registry>,
     file: Option<Reopened>,
+    /// Dropped, it sends what it has.
+    #[cfg(feature = "otlp")]
+    _exporter: Option<Exporter>,
 }
 
-/// Begins to log.
-pub(crate) fn begin(log: &Log) -> Result<Logs, String> {
+/// Begins to log, and to export spans.
+pub(crate) fn begin(log: &Log, traces: &Traces, node: &str) -> Result<Logs, String> {
     let file = log.file.as_deref().map(Reopened::open).transpose()?;
     let (filter, handle) = reload::Layer::new(filter(&log.filter)?);
     let output = Output(file.clone());
@@ -56,9 +61,28 @@ pub(crate) fn begin(log: &Log) -> Result<Logs, String> {
             .with_writer(output)
             .boxed(),
     };
-    let begun = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
-    begun.map_err(|error| format!("the log cannot begin: {error}"))?;
-    Ok(Logs { filter: handle, file })
+    let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let (exporter, registry) = {
+        let (exporter, exported) = exporter(traces, node)?.unzip();
+        (exporter, registry.with(exported.map(|exported| exported.with_filter(Exported::filter()))))
+    };
+    #[cfg(not(feature = "otlp"))]
+    let _ = (traces, node);
+    registry.try_init().map_err(|error| format!("the log cannot begin: {error}"))?;
+    Ok(Logs {
+        filter: handle,
+        file,
+        #[cfg(feature = "otlp")]
+        _exporter: exporter,
+    })
+}
+
+#[cfg(feature = "otlp")]
+fn exporter(traces: &Traces, node: &str) -> Result<Option<(Exporter, Exported)>, String> {
+    let Some(url) = &traces.otlp else { return Ok(None) };
+    let name = traces.service.clone().unwrap_or_else(|| "edri".to_owned());
+    super::traces::begin(url, Service { name, node: node.to_owned() }).map(Some)
 }
 
 impl Logs {

@@ -4,6 +4,8 @@ mod config;
 mod keys;
 mod logs;
 mod run;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::io::Write;
 use std::path::PathBuf;

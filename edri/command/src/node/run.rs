@@ -17,17 +17,20 @@ use crate::exit::Failed;
 /// Runs a node until it is told to stop.
 pub(crate) fn run(file: Option<&Path>) -> Result<(), Failed> {
     let built = config::build(file).map_err(wrong)?;
-    let logs = Arc::new(logs::begin(&built.log).map_err(Failed::new)?);
+    let logs = Arc::new(logs::begin(&built.log, &built.traces, &built.name).map_err(Failed::new)?);
     let Built { app, name, token, has_tls, namespace, .. } = built;
     let ready = Ready { name, token, has_tls, namespace };
     let file = file.map(Path::to_owned);
+    // Another one goes with the task, which ends with the runtime: what is logged last is exported.
+    let shared = Arc::clone(&logs);
     let ran = app.run_with(|node| async move {
         let hang_ups = signal(SignalKind::hangup())?;
-        tokio::spawn(renew(hang_ups, logs, file));
+        tokio::spawn(renew(hang_ups, shared, file));
         // Whoever reads it may have gone; the node runs on.
         let _ = say(&ready.text(&node));
         Ok::<_, Error>(())
     });
+    drop(logs);
     ran.map(drop).map_err(|error| Failed::new(advice(&error)))
 }
 

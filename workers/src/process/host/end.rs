@@ -135,7 +135,7 @@ impl ProcessHost {
             match Frame::decode(&bytes) {
                 Ok(Frame::Ack(ack)) => self.ack(&ack),
                 Ok(Frame::Response(response)) => self.response(response, &bytes),
-                Ok(Frame::Log(log)) => carried::log(&self.seat, &log),
+                Ok(Frame::Log(log)) => carried::log(&self.seat, &log, None),
                 Ok(_) => {}
                 Err(_) => break,
             }

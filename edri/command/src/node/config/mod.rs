@@ -62,6 +62,7 @@ pub(crate) struct Config {
     drain_limit: Span,
     limits: NodeLimits,
     pub(crate) log: Log,
+    traces: Traces,
     links: Option<Links>,
     api: Option<Gateway>,
     scheduler: Option<Scheduler>,
@@ -79,6 +80,7 @@ impl Default for Config {
             drain_limit: Span::seconds(30),
             limits: NodeLimits::default(),
             log: Log::default(),
+            traces: Traces::default(),
             links: None,
             api: None,
             scheduler: None,
@@ -155,12 +157,32 @@ impl Log {
     }
 }
 
+/// Where spans of what becomes of events go.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Traces {
+    pub(crate) otlp: Option<String>,
+    pub(crate) service: Option<String>,
+}
+
+impl Traces {
+    fn check(&self, checking: &mut Checking) {
+        if let Some(url) = &self.otlp {
+            #[cfg(feature = "otlp")]
+            checking.accept("otlp", crate::node::traces::check(url));
+            #[cfg(not(feature = "otlp"))]
+            checking.wrong("otlp", format!("`{url}`: this command was built without the feature `otlp`"));
+        }
+    }
+}
+
 /// A node that can be started, and what is to be said when it has.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) app: App,
     pub(crate) name: String,
     pub(crate) log: Log,
+    pub(crate) traces: Traces,
     /// The token that was made for whoever starts the node.
     pub(crate) token: Option<String>,
     /// Whether the gateway talks TLS.
@@ -203,6 +225,7 @@ impl Config {
             self.log.check(checking);
             Log { file: self.log.file.as_deref().map(|file| checking.path(file)), ..self.log.clone() }
         });
+        checking.within("traces", |checking| self.traces.check(checking));
         if let Some(links) = &self.links {
             let (connector, expects) = checking.within("links", |checking| links.build(&self.name, checking));
             app = expects.iter().fold(app.connector(connector), |app, node| app.expects(node));
@@ -237,7 +260,7 @@ impl Config {
             token = api.1;
         }
         let namespace = self.stores.values().flat_map(Store::namespaces).next().cloned();
-        Built { app, name: self.name, log, token, has_tls, namespace }
+        Built { app, name: self.name, log, traces: self.traces, token, has_tls, namespace }
     }
 
     /// Stores, the scheduler and programs are managers, whose names differ.
