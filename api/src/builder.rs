@@ -147,17 +147,17 @@ impl Api {
             router.bus().declare(event).await?;
         }
         let exposed = Exposed::new(router, Additions { patterns, routes });
-        let access = self.access.map_or_else(|| Ok(Guard::default()), Access::check)?;
+        let access = self.access.map_or_else(|| Ok(Guard::default()), Access::open)?;
         let hosts = Hosts::new(&self.hosts, address, access.lets_anonymous())?;
         let shared = Shared {
             relay: router.bus().relay(),
             router: router.clone(),
             exposed,
             access,
-            cors: self.cors.check()?,
+            cors: self.cors.checked()?,
             hosts,
             proxies: self.proxies.map(Proxies::check).transpose()?,
-            tls: self.tls.map(Tls::check).transpose()?,
+            tls: self.tls.map(Tls::open).transpose()?,
             metrics: Metrics::default(),
             addresses: Addresses::default(),
             clients: Mutex::new(Clients::new(&self.limits, Instant::now())),

@@ -76,7 +76,16 @@ impl Cors {
         self
     }
 
-    pub(crate) fn check(mut self) -> Result<Self, CorsError> {
+    /// Whether pages can be let in like this.
+    ///
+    /// # Errors
+    ///
+    /// [`CorsError`] says what cannot be.
+    pub fn check(&self) -> Result<(), CorsError> {
+        self.clone().checked().map(drop)
+    }
+
+    pub(crate) fn checked(mut self) -> Result<Self, CorsError> {
         if self.any && self.credentials {
             return Err(CorsError::AnyWithCredentials);
         }

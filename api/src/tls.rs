@@ -36,8 +36,17 @@ impl Tls {
         Self { certificate: certificate.into(), key: key.into() }
     }
 
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] says why not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.clone().open().map(drop)
+    }
+
     /// Reads the files.
-    pub(crate) fn check(self) -> Result<Arc<Reloaded<Arc<ServerConfig>>>, TlsError> {
+    pub(crate) fn open(self) -> Result<Arc<Reloaded<Arc<ServerConfig>>>, TlsError> {
         let Self { certificate, key } = self;
         let (shown, shown_key) = (certificate.display().to_string(), key.display().to_string());
         Reloaded::open("the certificate of the gateway and its key", vec![certificate, key], |paths| match paths {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use edri_api::Api;
 use edri_connector::Connector;
-use edri_events::{ManagerName, NodeName};
+use edri_events::{DescriptorRef, ManagerName, NodeName};
 use edri_managers::{Definition, IntoDefinition, Prepared};
 use edri_router::{Control, History, Limits, Router};
 use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 
 use crate::hosted::host_if_marked;
+use crate::node::Beginning;
 use crate::{Error, Node, Result, StartError};
 
 /// The exit code of a process that cannot host the worker it was started for.
@@ -26,6 +27,7 @@ pub struct App {
     // So that what holds an app while it starts is not larger for it.
     api: Option<Box<Api>>,
     expects: Vec<String>,
+    declares: Vec<DescriptorRef>,
     histories: Vec<(String, History)>,
     limits: Limits,
     start_timeout: Duration,
@@ -41,6 +43,7 @@ impl App {
             connector: None,
             api: None,
             expects: Vec::new(),
+            declares: Vec::new(),
             histories: Vec::new(),
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
@@ -70,6 +73,13 @@ impl App {
     /// nothing that they send misses it. It has to come within the start time-out.
     pub fn expects(mut self, node: &str) -> Self {
         self.expects.push(node.to_owned());
+        self
+    }
+
+    /// Declares an event that the node's managers do not declare themselves, or not like this: of two declarations without Rust
+    /// types that agree, this one counts.
+    pub fn declares(mut self, event: impl Into<DescriptorRef>) -> Self {
+        self.declares.push(event.into());
         self
     }
 
@@ -154,7 +164,9 @@ impl App {
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));
-        match node.begin(prepared, remote, self.histories, connector, &expects, self.api).await {
+        let (declares, histories, api) = (self.declares, self.histories, self.api);
+        let beginning = Beginning { prepared, remote, declares, histories, connector, expects, api };
+        match node.begin(beginning).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.abandon().await;

@@ -73,10 +73,11 @@ pub use edri_events::{
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Remote, Restart, Typed};
 pub use edri_router::{
     Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, GroupName,
-    GroupView, Health, History, HistoryView, Limits, LinkState, LinkView, ManagerState, Missed, NodeView, Opened,
-    OpenedTunnel, Options, Overflow, Phase, Position, PublishError, Quantiles, Reason, Receipt, Received, Receiver,
-    Recorded, Replay, Reply, RequestError, ResendError, Sender, Since, Subscription, Topology, TryPublishError,
-    TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded, Window, WorkerState, WorkerView, system,
+    GroupView, HISTORY_EVENTS_MAX, Health, History, HistoryView, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, LinkState,
+    LinkView, ManagerState, Missed, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, Position, PublishError,
+    Quantiles, Reason, Receipt, Received, Receiver, Recorded, Replay, Reply, RequestError, ResendError, Sender, Since,
+    Subscription, Topology, TryPublishError, TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded,
+    Window, WorkerState, WorkerView, system,
 };
 /// What is sent at times: entries, and the events of a [`Scheduler`].
 pub use edri_scheduler as scheduler;

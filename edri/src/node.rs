@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use edri_api::{Api, Gateway};
 use edri_connector::{Connector, Links};
-use edri_events::{ManagerName, NodeName};
+use edri_events::{DescriptorRef, ManagerName, NodeName};
 use edri_managers::{
     Arrivals, Definition, Drained, Expected, IntoDefinition, ManagerError, ManagerHandle, Newcomer, Prepared,
 };
@@ -72,6 +72,19 @@ impl ShutdownReport {
     }
 }
 
+/// What a node begins with.
+pub(crate) struct Beginning {
+    pub(crate) prepared: Vec<Prepared>,
+    /// The managers whose workers come over a network.
+    pub(crate) remote: Vec<Definition>,
+    pub(crate) declares: Vec<DescriptorRef>,
+    pub(crate) histories: Vec<(String, History)>,
+    pub(crate) connector: Option<Connector>,
+    /// The nodes that are waited for.
+    pub(crate) expects: Vec<NodeName>,
+    pub(crate) api: Option<Box<Api>>,
+}
+
 impl Node {
     pub(crate) fn new(router: Router, control: Control, start_timeout: Duration, drain_limit: Duration) -> Self {
         let bus = router.bus();
@@ -96,16 +109,12 @@ impl Node {
     }
 
     /// Takes all managers into the table, then starts their workers.
-    pub(crate) async fn begin(
-        &self,
-        mut prepared: Vec<Prepared>,
-        remote: Vec<Definition>,
-        histories: Vec<(String, History)>,
-        connector: Option<Connector>,
-        expects: &[NodeName],
-        api: Option<Box<Api>>,
-    ) -> Result<(), StartError> {
+    pub(crate) async fn begin(&self, beginning: Beginning) -> Result<(), StartError> {
+        let Beginning { mut prepared, remote, declares, histories, connector, expects, api } = beginning;
         let router = &self.inner.router;
+        for event in declares {
+            self.inner.bus.declare(event).await?;
+        }
         for (pattern, history) in histories {
             router.add_history(&pattern, history).await?;
         }
@@ -127,7 +136,7 @@ impl Node {
         prepared.extend(met);
         // Every subscription is in the table before other nodes are told of it, and before the first `started` runs.
         match connector {
-            Some(connector) => self.join(connector, expects).await?,
+            Some(connector) => self.join(connector, &expects).await?,
             None => router.settle(),
         }
         let handles: Vec<_> =

@@ -11,7 +11,7 @@ use crate::delivery::Delivery;
 use crate::group::{GroupRef, Offered};
 use crate::letters::Reason;
 use crate::limits::ARRIVING_NAMES_MAX;
-use crate::{DeclareError, RequestError, Router};
+use crate::{DeclareError, RequestError, Router, traced};
 
 /// What became of an event that came from another node for a group.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ impl Router {
     ///
     /// Deliveries of one origin come in order as long as nothing waits for the group: see [`Arrival::placed`].
     pub fn arrive(&self, group: &GroupRef, delivery: Delivery) -> Arrived {
+        let _traced = traced::hop(&delivery.envelope);
         let (group, delivery) = match self.route(group, delivery) {
             Ok(routed) => routed,
             Err(refused) => return self.nobody(group, refused),

@@ -17,7 +17,7 @@ use crate::queue::Refused;
 use crate::status::WorkerStatus;
 use crate::table::Route;
 use crate::uplink::NotNow;
-use crate::{Account, DeclareError, GroupName, PublishError, Topology, TryPublishError};
+use crate::{Account, DeclareError, GroupName, PublishError, Topology, TryPublishError, traced};
 
 /// The handle to a node's router. Cheap to clone, usable from any thread and any runtime.
 ///
@@ -520,6 +520,7 @@ impl Bus {
 
     /// Gives an envelope to everybody who wants it if all who can be waited for have room, otherwise to nobody.
     pub(crate) fn push_all_or_none(&self, envelope: Envelope) -> Result<Receipt, Refusal> {
+        let _traced = traced::publish(&envelope);
         let snapshot = self.core.snapshot();
         let descriptor = &envelope.head().descriptor;
         let by_pattern;

@@ -33,7 +33,7 @@ use crate::status::{Ended, WorkerStatus};
 use crate::system::DeadLettered;
 use crate::table::{Entry, Route, Snapshot};
 use crate::uplink::Uplink;
-use crate::{Account, DeclareError, PublishError, Receipt, WaitEnded};
+use crate::{Account, DeclareError, PublishError, Receipt, WaitEnded, traced};
 
 /// What part of its life a node is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -366,6 +366,7 @@ impl Core {
     }
 
     pub(crate) fn push_to(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
+        let _traced = traced::publish(&envelope);
         let mut receipt = Receipt { id: envelope.id(), deliveries: 0 };
         let mut push = Push { core: self, stalled: Vec::new(), displaced: Vec::new(), receipt: &mut receipt };
         // One behind, so that the last group takes the envelope itself and not another count of it.
@@ -532,7 +533,7 @@ impl Core {
             group_id: group.id(),
             envelope: delivery.envelope,
         });
-        tracing::debug!(event = %letter.envelope.name(), id = %letter.envelope.id(), group = %letter.group,
+        tracing::debug!(event = %letter.envelope.name(), id = %letter.envelope.id(), trace = %letter.envelope.trace(), group = %letter.group,
             reason = ?letter.reason, detail, "dead letter {}", letter.number);
         self.letters.keep(Arc::clone(&letter));
         self.announce(DeadLettered {

@@ -42,6 +42,7 @@ mod tap;
 mod timing;
 mod told;
 mod topology;
+pub mod traced;
 mod tunnel;
 mod untyped;
 mod uplink;

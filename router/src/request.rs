@@ -21,7 +21,7 @@ use crate::queue::Refused;
 use crate::status::{Ended, ManagerState};
 use crate::table::Route;
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
-use crate::{GroupName, PublishError, RequestError, WaitEnded};
+use crate::{GroupName, PublishError, RequestError, WaitEnded, traced};
 
 /// How often an idempotent request is sent when nodes are lost over it.
 const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
@@ -117,6 +117,15 @@ impl Bus {
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
     pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
+        let traced = traced::request(&envelope);
+        let outcome = self.ask_one(envelope, began, to).await;
+        if let Err(error) = &outcome {
+            traced.failed(error.code());
+        }
+        outcome
+    }
+
+    async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
         let mut envelope = envelope;
         let (mut attempts, mut lost) = (0, None);
         loop {

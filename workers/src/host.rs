@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use edri_events::{Envelope, Kind, ManagerName, Value};
+use edri_router::traced::{self, Traced};
 use edri_router::{
     Delivery, Ended, GroupRef, InboxConsumer, Reason, ReplyTo, RequestError, Router, WorkerState, WorkerStatus,
 };
@@ -268,7 +269,7 @@ impl Desk {
     fn new(mut seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
         let consumer = seat.group.consume(seat.inbox);
         let resume = std::mem::take(&mut seat.resume).into();
-        let timer = Timer { times: None };
+        let timer = Timer::default();
         Self { seat, cx, consumer, resume, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
     }
 
@@ -609,21 +610,24 @@ pub(crate) fn may_try_again(seat: &Seat, mut delivery: Delivery, reason: Reason,
     None
 }
 
-/// Times the events that were stamped when they were sent.
-#[derive(Clone, Copy)]
+/// Times the events that were stamped when they were sent, and has the span of the handling.
+#[derive(Default)]
 pub(crate) struct Timer {
     times: Option<(Instant, Instant)>,
+    traced: Traced,
 }
 
 impl Timer {
     #[inline]
     pub(crate) fn start(delivery: &Delivery) -> Self {
-        Self { times: delivery.envelope.head().stamped.map(|sent| (sent, Instant::now())) }
+        let times = delivery.envelope.head().stamped.map(|sent| (sent, Instant::now()));
+        Self { times, traced: traced::handle(&delivery.envelope) }
     }
 
     #[inline]
-    pub(crate) fn stop(self, status: &WorkerStatus) -> Option<Duration> {
-        let (sent, begun) = self.times?;
+    pub(crate) fn stop(&mut self, status: &WorkerStatus) -> Option<Duration> {
+        self.traced = Traced::default();
+        let (sent, begun) = self.times.take()?;
         let handling = begun.elapsed();
         status.timed(begun.saturating_duration_since(sent), handling);
         Some(handling)

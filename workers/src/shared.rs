@@ -180,7 +180,7 @@ impl Beside {
                 self.lost.get_or_insert(Exit::Killed);
                 None
             }
-            Progress::Ended { delivery, called, deferred, timer } => {
+            Progress::Ended { delivery, called, deferred, mut timer } => {
                 timer.stop(&seat.status);
                 self.settle(seat, delivery, called, &deferred)
             }

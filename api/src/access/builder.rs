@@ -76,8 +76,17 @@ impl Access {
         self
     }
 
+    /// Whether it can be as it is, as a gateway that is started finds out; reads the files it names.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] says what cannot be.
+    pub fn check(&self) -> Result<(), AccessError> {
+        self.clone().open().map(drop)
+    }
+
     /// Reads what there is to read.
-    pub(crate) fn check(self) -> Result<Guard, AccessError> {
+    pub(crate) fn open(self) -> Result<Guard, AccessError> {
         let too_many = |what, count, max| AccessError::TooMany { what, count, max };
         if self.tokens.len() > TOKENS_MAX {
             return Err(too_many("tokens", self.tokens.len(), TOKENS_MAX));

@@ -88,7 +88,7 @@ fn part(value: &Value) -> String {
 }
 
 fn guard(access: Access) -> Guard {
-    access.check().expect("can be")
+    access.open().expect("can be")
 }
 
 /// A guard that takes tokens signed with the secret.
@@ -309,7 +309,7 @@ fn keys_are_read_again_and_when_they_cannot_be_the_old_ones_stay() {
 #[test]
 fn what_cannot_be_is_refused_at_start_with_advice() {
     let fails = |access: Access, why: &str| {
-        let error = access.check().expect_err(why).to_string();
+        let error = access.open().expect_err(why).to_string();
         assert!(error.contains(why), "`{error}` should speak of `{why}`");
     };
     let hash = Token::hash_of("x");

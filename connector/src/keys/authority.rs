@@ -91,6 +91,18 @@ impl Authority {
         self.issue_for(&[certificate::node_uri(node)], now - CLOCKS_DIFFER_MAX, until, node)
     }
 
+    /// How much of its time is left; zero when it has expired.
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.valid_until.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+
+    /// The SHA-256 of its certificate, by which people tell authorities apart.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        certificate::fingerprint(&self.certificates[0])
+    }
+
     /// A certificate with these URIs and this validity, with the rest of `node`'s identity around it.
     pub(crate) fn issue_for(
         &self,

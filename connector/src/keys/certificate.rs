@@ -48,6 +48,13 @@ pub(crate) fn node_name(certificate: &CertificateDer<'_>) -> Result<NodeName, Ce
     Ok(NodeName::new(node)?)
 }
 
+/// The SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it but for colons and capitals.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
 /// From when and until when a certificate is valid.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), CertificateError> {
     let certificate = parse(certificate)?;

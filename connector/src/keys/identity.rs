@@ -95,6 +95,11 @@ impl Identity {
         self.valid_until.duration_since(SystemTime::now()).unwrap_or_default()
     }
 
+    /// The SHA-256 of the certificate of each authority that the node trusts.
+    pub fn authorities(&self) -> impl Iterator<Item = String> {
+        self.authorities.iter().map(certificate::fingerprint)
+    }
+
     pub(super) fn warn_of_expiry(&self) {
         let left = self.expires_in();
         let node = &self.node;

@@ -6,7 +6,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use edri_events::{Event, Kind, data};
 use serde::Serialize;
 
-use crate::Payload;
+use crate::plan::Plan;
+use crate::{EntryError, Payload};
 
 /// An entry of a scheduler. Made by [`Entry::cron`] and its siblings in Rust, or sent as the payload of `schedule.add`.
 ///
@@ -271,6 +272,15 @@ impl Entry {
     #[must_use]
     pub fn after<E: Event>(delay: Duration, event: E) -> Self {
         Self::new(When::after(delay), event)
+    }
+
+    /// Whether a scheduler would take it.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] says which part is wrong and what may stand there.
+    pub fn check(&self) -> Result<(), EntryError> {
+        Plan::of(self).map(|_| ())
     }
 
     /// What the entry is called; one of the same id is replaced.

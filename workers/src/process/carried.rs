@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edri_events::{Address, Body, CodecError, Encoding, Envelope, Head, Headers, Kind, Origin};
+use edri_events::{Address, Body, CodecError, Encoding, Envelope, Head, Headers, Kind, Origin, TraceContext};
 use edri_protocol::{Call, Frame, Grant, Level, Log, Payload, Report, Text};
 use edri_router::{Delivery, Health, ReplyTo, WorkerStatus};
 
@@ -177,18 +177,19 @@ pub(super) fn arguments(bytes: Option<&Bytes>, encoding: Encoding) -> Result<Opt
     body.map(|body| body.transcode(encoding)).transpose()
 }
 
-/// Puts a line of a process into the node's log.
-pub(super) fn log(seat: &Seat, log: &Log<'_>) {
+/// Puts a line of a process into the node's log, with the trace of the event that it is about.
+pub(super) fn log(seat: &Seat, log: &Log<'_>, trace: Option<TraceContext>) {
     let (manager, instance, message) = (&seat.manager, seat.status.index(), &log.message);
     let source = log.target.as_deref().unwrap_or_default();
     let event = log.event_id.map(tracing::field::display);
+    let trace = trace.map(tracing::field::display);
     // The level of a record is fixed where it is written.
     match log.level {
-        Level::Trace => tracing::trace!(target: "edri::worker", %manager, instance, source, event, "{message}"),
-        Level::Debug => tracing::debug!(target: "edri::worker", %manager, instance, source, event, "{message}"),
-        Level::Info => tracing::info!(target: "edri::worker", %manager, instance, source, event, "{message}"),
-        Level::Warn => tracing::warn!(target: "edri::worker", %manager, instance, source, event, "{message}"),
-        Level::Error => tracing::error!(target: "edri::worker", %manager, instance, source, event, "{message}"),
+        Level::Trace => tracing::trace!(target: "edri::worker", %manager, instance, source, event, trace, "{message}"),
+        Level::Debug => tracing::debug!(target: "edri::worker", %manager, instance, source, event, trace, "{message}"),
+        Level::Info => tracing::info!(target: "edri::worker", %manager, instance, source, event, trace, "{message}"),
+        Level::Warn => tracing::warn!(target: "edri::worker", %manager, instance, source, event, trace, "{message}"),
+        Level::Error => tracing::error!(target: "edri::worker", %manager, instance, source, event, trace, "{message}"),
     }
 }
 

@@ -202,9 +202,13 @@ impl ProcessHost {
     }
 
     pub(super) fn log(&mut self, log: &Log<'_>) {
-        if self.may_log() {
-            carried::log(&self.seat, log);
+        if !self.may_log() {
+            return;
         }
+        let mut about = self.flights.iter_mut().map(|(_, flight)| &flight.delivery.envelope);
+        let about = log.event_id.and_then(|id| about.find(|about| about.id() == id));
+        let trace = about.map(|about| about.trace());
+        carried::log(&self.seat, log, trace);
     }
 
     /// Makes events known that the worker is about to use, before it does.
@@ -286,7 +290,7 @@ impl ProcessHost {
     }
 
     fn settle(&mut self, flight: Flight, result: Result<Value, Failure>) {
-        let Flight { delivery, timer, .. } = flight;
+        let Flight { delivery, mut timer, .. } = flight;
         timer.stop(&self.seat.status);
         let failure = match result {
             Ok(value) => return succeed(&self.seat, &delivery, value),
