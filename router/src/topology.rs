@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use edri_events::{Incarnation, NodeName, Pattern};
-use serde::Serialize;
+use edri_events::__private::schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, Phase};
 use crate::group::{Group, Overflow};
@@ -14,13 +15,17 @@ use crate::timing::{Quantiles, Timing};
 use crate::{Account, GroupName, LinkView, NodeView};
 
 /// What a node is doing at one moment. Numbers are read one after another while events go on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct Topology {
     /// The node.
     pub node: NodeName,
     /// This life of its process.
     pub incarnation: Incarnation,
+    /// The version of edri that it runs.
+    #[serde(default)]
+    pub version: String,
     /// What part of its life it is in.
     pub phase: Phase,
     /// How long it has lived, in seconds.
@@ -42,21 +47,22 @@ pub struct Topology {
     /// The subscriptions, oldest first.
     pub subscriptions: Vec<GroupView>,
     /// The histories, oldest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryView>,
     /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<GroupView>,
     /// The other nodes that are known.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
     /// The links to neighbours.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkView>,
 }
 
 /// A manager or subscription at one moment, of this node or of another.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct GroupView {
     /// Its name.
@@ -78,17 +84,18 @@ pub struct GroupView {
     /// State events it missed because it had no room.
     pub missed: u64,
     /// How long timed events waited in the inbox.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<Quantiles>,
     /// How long handlers of timed events took.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handling: Option<Quantiles>,
     /// Its worker instances.
     pub workers: Vec<WorkerView>,
 }
 
 /// A history at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct HistoryView {
     /// The name, or the pattern of the names, of its events.
@@ -102,10 +109,10 @@ pub struct HistoryView {
     /// At most how much.
     pub bytes_max: usize,
     /// How long ago the oldest of them came, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<f64>,
     /// How long it keeps an event at most, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_max_s: Option<f64>,
     /// How many events it has ever had.
     pub recorded: u64,
@@ -114,7 +121,8 @@ pub struct HistoryView {
 }
 
 /// A worker instance at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct WorkerView {
     /// Which instance, from 0.
@@ -130,13 +138,13 @@ pub struct WorkerView {
     /// What it says of its health.
     pub health: Health,
     /// Figures of its own.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
     /// The id of its process, when it runs in one of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Why it was lost the last time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
@@ -154,6 +162,7 @@ impl Topology {
         Self {
             node: core.address.node.clone(),
             incarnation: core.address.incarnation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: core.phase(),
             uptime_s: core.born.elapsed().as_secs_f64(),
             account: core.account(),

@@ -121,7 +121,7 @@ fn a_static_token_is_known_by_its_hash_and_lets_do_what_it_was_given() {
         [(Verb::Publish, "quake.recorded"), (Verb::Publish, "sensor.read.late"), (Verb::Request, "sensor.read")]
     {
         assert!(!caller.may(verb, &name(event)), "{verb:?} {event}");
-        assert_eq!(caller.check(verb, &name(event)).expect_err("not allowed").code(), "forbidden");
+        assert_eq!(caller.refusal(verb, &name(event)).code(), "forbidden");
     }
     refused(guard.caller_by_token(other.secret()), "not known");
     refused(guard.caller_by_token(&token.hash()), "not known");
@@ -156,7 +156,7 @@ fn somebody_without_a_token_may_do_everything_until_access_is_configured_and_the
     let open = Guard::default();
     assert!(open.anonymous().may(Verb::Serve, &event));
     let closed = guard(Access::new());
-    assert_eq!(closed.anonymous().check(Verb::Request, &event).expect_err("nothing").code(), "unauthorized");
+    assert_eq!(closed.anonymous().refusal(Verb::Request, &event).code(), "unauthorized");
     let some = guard(Access::new().anonymous(Permissions::new().request("risk.*")));
     assert!(some.anonymous().may(Verb::Request, &event));
     assert!(!some.anonymous().may(Verb::Publish, &event));

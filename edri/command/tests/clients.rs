@@ -1,0 +1,8 @@
+//! The commands that use a node, as a shell runs them: the binary against nodes of this process.
+
+#[path = "clients/calls.rs"]
+mod calls;
+#[path = "clients/node.rs"]
+mod node;
+#[path = "clients/operations.rs"]
+mod operations;
