@@ -138,11 +138,10 @@ impl App {
         let name = NodeName::new(&self.name)?;
         let expects = self.expects.iter().map(|name| NodeName::new(name)).collect::<Result<Vec<_>, _>>()?;
         for (index, definition) in self.managers.iter().enumerate() {
-            let taken =
-                |name: &ManagerName| {
-                    operations::is_reserved(name)
-                        || self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name))
-                };
+            let taken = |name: &ManagerName| {
+                operations::is_reserved(name)
+                    || self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name))
+            };
             if let Some(name) = definition.name().filter(taken) {
                 return Err(edri_managers::ManagerError::NameTaken(name).into());
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use edri_events::{Incarnation, NodeName};
 use edri_events::__private::schemars::JsonSchema;
+use edri_events::{Incarnation, NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::Router;

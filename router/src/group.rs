@@ -23,15 +23,7 @@ use remote::Remote;
 
 /// What happens to a notification whose group has no room.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    Serialize,
-    Deserialize,
-    edri_events::__private::schemars::JsonSchema,
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, edri_events::__private::schemars::JsonSchema,
 )]
 #[schemars(crate = "edri_events::__private::schemars")]
 #[serde(rename_all = "snake_case")]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use edri_events::{Incarnation, NodeName, Pattern};
 use edri_events::__private::schemars::JsonSchema;
+use edri_events::{Incarnation, NodeName, Pattern};
 use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, Phase};

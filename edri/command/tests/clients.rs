@@ -2,6 +2,8 @@
 
 #[path = "clients/calls.rs"]
 mod calls;
+#[path = "clients/kept.rs"]
+mod kept;
 #[path = "clients/node.rs"]
 mod node;
 #[path = "clients/operations.rs"]

@@ -24,8 +24,9 @@ mod letters;
 mod operator;
 
 pub use event::{
-    DeadLetterList, DeadLetterPage, DeadLetterView, Describe, DrainManager, DrainNode, Draining, DropDeadLetters, Dropped,
-    EventList, EventPage, EventView, ManagerDrained, ResendDeadLetters, Resent, ShowDeadLetter, ShownDeadLetter,
+    DeadLetterList, DeadLetterPage, DeadLetterView, Describe, DrainManager, DrainNode, Draining, DropDeadLetters,
+    Dropped, EventList, EventPage, EventView, ManagerDrained, ResendDeadLetters, Resent, ShowDeadLetter,
+    ShownDeadLetter,
 };
 pub(crate) use operator::{definition, is_reserved};
 

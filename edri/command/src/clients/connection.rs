@@ -1,10 +1,9 @@
 //! Which node is used, and as whom.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use edri::operations::Describe;
-use edri::{Body, Client, ClientError, Encoding, RequestError, Topology};
+use edri::{Client, ClientError, Topology};
 
 use super::failed::{self, Asked};
 use super::output::Out;
@@ -27,17 +26,17 @@ pub(crate) struct On<W: clap::Args> {
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Connection {
     /// The node's gateway: `http://host:port`, or the address of its WebSocket, `ws://host:port/ws`.
-    #[arg(long, env = "EDRI_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, global = true, env = "EDRI_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub(super) url: String,
     /// What the node lets you in with. Other users of this machine see it among the processes: better use the environment variable
     /// or --token-file.
-    #[arg(long, env = "EDRI_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long, global = true, env = "EDRI_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,
     /// A file whose first line is the token.
-    #[arg(long, env = "EDRI_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "EDRI_TOKEN_FILE", value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// Writes one JSON value a line, for programs.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(super) json: bool,
 }
 
@@ -140,22 +139,6 @@ impl Session {
         }
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         Ok(nodes)
-    }
-
-    /// Sends a request by its name, with a JSON payload, and reads the answer as JSON.
-    pub(super) async fn request(
-        &self,
-        to: Option<&str>,
-        event: &str,
-        payload: &impl serde::Serialize,
-        limit: Option<Duration>,
-    ) -> Result<Body, RequestError> {
-        let body = Body::encode(Encoding::Json, payload)?;
-        let options = limit.map_or_else(edri::Options::new, |limit| edri::Options::new().time_limit(limit));
-        match to {
-            Some(to) => self.client.untyped().request_to_with(to, event, body, &options).await,
-            None => self.client.untyped().request_with(event, body, &options).await,
-        }
     }
 }
 

@@ -41,7 +41,9 @@ fn by_code(code: &str, message: &str, asked: &Asked<'_>) -> Failed {
     let said = if message.contains(code) { message.to_owned() } else { format!("{message} ({code})") };
     match code {
         "no_handler" if event.starts_with("edri.") => Failed::missing(match to {
-            Some(to) => format!("no node `{}` answers in this cluster: `edri nodes` lists them", to.trim_end_matches('/')),
+            Some(to) => {
+                format!("no node `{}` answers in this cluster: `edri nodes` lists them", to.trim_end_matches('/'))
+            }
             None => format!("{said}: the node has not started wholly, or is stopping"),
         }),
         "no_handler" => Failed::missing(format!(
@@ -69,7 +71,9 @@ fn by_code(code: &str, message: &str, asked: &Asked<'_>) -> Failed {
         "timed_out" => Failed::timed_out(format!(
             "{said}: give it longer with --timeout where there is one, or look with `edri managers` where events wait"
         )),
-        "peer_lost" => Failed::unreachable(format!("{said}: the node may be restarting; `edri nodes` shows who is there")),
+        "peer_lost" => {
+            Failed::unreachable(format!("{said}: the node may be restarting; `edri nodes` shows who is there"))
+        }
         "overloaded" => Failed::new(format!("{said}: try again later; `edri managers` shows whose inbox is full")),
         "stopping" => Failed::unreachable(format!("{said}: use another node of its cluster, or wait until it is back")),
         "unknown_entry" | "unknown_letter" | "unknown_manager" => Failed::missing(said),

@@ -1,16 +1,23 @@
 //! Clients of a node that runs.
 
+mod any;
+mod backup;
 mod connection;
+mod drain;
 mod failed;
+mod letters;
 mod output;
 mod payload;
 mod run;
+mod schedule;
 mod send;
 mod show;
+mod store;
 mod subscribe;
+mod tunnel;
 
-use connection::On;
 use crate::exit::Failed;
+use connection::On;
 
 /// What is asked of a node that runs.
 #[derive(clap::Subcommand)]
@@ -21,6 +28,8 @@ pub(crate) enum Command {
     Request(On<send::Request>),
     /// Shows events as they come, until Ctrl-C.
     Subscribe(On<subscribe::Subscribe>),
+    /// Opens a tunnel between the standard input and output and a worker.
+    Tunnel(On<tunnel::Tunnel>),
     /// Lists the events that the node knows; of one, all that is known.
     Events(On<show::Events>),
     /// Shows the node and the others of its cluster as it sees them.
@@ -31,6 +40,14 @@ pub(crate) enum Command {
     Managers(On<show::Managers>),
     /// Shows worker instances: their state, restarts, and why they were lost.
     Workers(On<show::Workers>),
+    /// Shows, resends and drops events that could not be delivered or handled.
+    DeadLetters(On<letters::DeadLetters>),
+    /// Adds, lists, cancels, pauses and runs entries of a scheduler.
+    Schedule(On<schedule::Schedule>),
+    /// Reads, writes, watches and backs up a namespace of a store.
+    Store(On<store::Store>),
+    /// Stops a node, or takes one manager off it, once what it has is finished.
+    Drain(On<drain::Drain>),
 }
 
 impl Command {
@@ -44,6 +61,11 @@ impl Command {
             Self::Links(command) => run::run(command),
             Self::Managers(command) => run::run(command),
             Self::Workers(command) => run::run(command),
+            Self::Tunnel(command) => run::run(command),
+            Self::DeadLetters(command) => run::run(command),
+            Self::Schedule(command) => run::run(command),
+            Self::Store(command) => run::run(command),
+            Self::Drain(command) => run::run(command),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use edri::{Body, Encoding};
+use edri::Body;
 use serde_json::Value;
 
+use super::any::Any;
 use crate::exit::Failed;
 
 /// The longest payload that is read from a file, in bytes.
@@ -37,22 +38,16 @@ pub(super) fn parse(text: &[u8], what: &str) -> Result<Body, Failed> {
     }
 }
 
-/// A payload for people, or what it is instead.
+/// A payload as a JSON value; bytes in it, for which JSON has no place, as a text that says how many there are.
 pub(super) fn value(body: &Body) -> Value {
-    match body.decode() {
-        Ok(value) => value,
-        // Bytes and the like, for which JSON has no place.
-        Err(_) => Value::String(format!("<{} bytes that cannot be written as JSON>", body.bytes.len())),
+    match body.decode::<Any>() {
+        Ok(any) => any.shown(),
+        Err(error) => Value::String(format!("<{} bytes that are no payload: {error}>", body.bytes.len())),
     }
 }
 
 /// A payload as JSON on one line.
 pub(super) fn text(body: &Body) -> String {
-    if body.encoding == Encoding::Json
-        && let Ok(text) = std::str::from_utf8(&body.bytes)
-    {
-        return text.to_owned();
-    }
     value(body).to_string()
 }
 
@@ -68,7 +63,8 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
         "d" => 86_400.0,
         _ => return Err(format!("`{unit}` is no unit: write `500ms`, `2s`, `5m`, `1h`")),
     };
-    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no time: write `500ms`, `2s`, `5m`, `1h`"))?;
+    let number: f64 =
+        number.trim().parse().map_err(|_| format!("`{text}` is no time: write `500ms`, `2s`, `5m`, `1h`"))?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("`{text}`: {error}"))
 }
 

@@ -54,7 +54,8 @@ async fn work<W: Work + clap::Args>(command: On<W>) -> Result<(), Failed> {
 /// Ready with this signal that asks for the end, counted from here on.
 async fn interrupted(which: u32) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         // Without handlers the signals end the process themselves.
         return std::future::pending().await;
     };

@@ -131,7 +131,9 @@ impl Publish {
                     deliveries += u64::from(receipt.deliveries);
                 }
                 Err(error) => {
-                    session.out.note(&format!("{count} events were published before; of the next {length} some may be"));
+                    session
+                        .out
+                        .note(&format!("{count} events were published before; of the next {length} some may be"));
                     return Err(failed::publish(&error, &self.event));
                 }
             }
@@ -184,10 +186,7 @@ fn read_lines() -> mpsc::Receiver<Result<Body, Failed>> {
 }
 
 /// Reads a line of bounded length; false at the end.
-pub(super) async fn read_line(
-    input: &mut BufReader<tokio::io::Stdin>,
-    line: &mut Vec<u8>,
-) -> std::io::Result<bool> {
+pub(super) async fn read_line(input: &mut BufReader<tokio::io::Stdin>, line: &mut Vec<u8>) -> std::io::Result<bool> {
     loop {
         let available = input.fill_buf().await?;
         if available.is_empty() {

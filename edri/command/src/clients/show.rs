@@ -59,7 +59,8 @@ impl Work for Events {
         }
         if one {
             let name = self.pattern.unwrap_or_default();
-            let missing = || Failed::missing(format!("the node knows no event `{name}`: `edri events` lists those it knows"));
+            let missing =
+                || Failed::missing(format!("the node knows no event `{name}`: `edri events` lists those it knows"));
             return show_event(&session, events.first().ok_or_else(missing)?);
         }
         let mut table = Table::new(&["EVENT", "KIND", "KEY", ">LIMIT", "OUTSIDE", "DESCRIPTION"]);
@@ -112,7 +113,16 @@ impl Work for Nodes {
             return asked.iter().try_for_each(|node| nodes_json(&session, node));
         }
         let mut table = Table::new(&[
-            "SEEN BY", "NODE", "STATE", "INCARNATION", ">LINKS", "VIA", ">RTT", ">UNACKED", ">RESUMED", "NOTES",
+            "SEEN BY",
+            "NODE",
+            "STATE",
+            "INCARNATION",
+            ">LINKS",
+            "VIA",
+            ">RTT",
+            ">UNACKED",
+            ">RESUMED",
+            "NOTES",
         ]);
         for topology in &asked {
             let phase = match topology.phase {
@@ -120,11 +130,24 @@ impl Work for Nodes {
                 Phase::Stopping => Cell::toned(Tone::Warn, "stopping"),
                 Phase::Stopped => Cell::toned(Tone::Bad, "stopped"),
             };
-            let notes = format!("edri {}, up {}, {} dead letters", topology.version, span(topology.uptime_s), topology.dead_letters);
+            let notes = format!(
+                "edri {}, up {}, {} dead letters",
+                topology.version,
+                span(topology.uptime_s),
+                topology.dead_letters
+            );
             let here = &topology.node;
             table.row([
-                here.into(), here.into(), phase, topology.incarnation.into(), 0.into(), "-".into(), "-".into(), "-".into(),
-                "-".into(), notes.into(),
+                here.into(),
+                here.into(),
+                phase,
+                topology.incarnation.into(),
+                0.into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                notes.into(),
             ]);
             for node in &topology.nodes {
                 let state = match (node.reachable, node.settled) {
@@ -135,10 +158,16 @@ impl Work for Nodes {
                 let mut notes: Vec<_> = node.switch.then(|| "switch".to_owned()).into_iter().collect();
                 notes.extend(node.differs.iter().map(|(event, what)| format!("`{event}` differs: {what}")));
                 table.row([
-                    here.into(), (&node.name).into(), state, node.incarnation.into(), or_dash(node.distance).into(),
+                    here.into(),
+                    (&node.name).into(),
+                    state,
+                    node.incarnation.into(),
+                    or_dash(node.distance).into(),
                     or_dash(node.via.as_ref()).into(),
                     or_dash(node.round_trip_ms.map(|ms| micros(ms * 1_000.0))).into(),
-                    node.unacknowledged_events.into(), node.resumed.into(), notes.join("; ").into(),
+                    node.unacknowledged_events.into(),
+                    node.resumed.into(),
+                    notes.join("; ").into(),
                 ]);
             }
         }
@@ -183,7 +212,17 @@ impl Work for Links {
     async fn work(self, session: Session) -> Result<(), Failed> {
         let asked = self.at.ask(&session).await?;
         let mut table = Table::new(&[
-            "NODE", "PEER", "STATE", ">SINCE", "ADDRESS", ">RTT", ">QUEUED", ">SENT", ">RECEIVED", ">RESUMES", "LAST ERROR",
+            "NODE",
+            "PEER",
+            "STATE",
+            ">SINCE",
+            "ADDRESS",
+            ">RTT",
+            ">QUEUED",
+            ">SENT",
+            ">RECEIVED",
+            ">RESUMES",
+            "LAST ERROR",
         ]);
         for (node, link) in asked.iter().flat_map(|node| node.links.iter().map(|link| (&node.node, link))) {
             if session.out.json {
@@ -196,9 +235,16 @@ impl Work for Links {
                 LinkState::Connecting => Cell::toned(Tone::Warn, "connecting"),
             };
             table.row([
-                node.into(), or_dash(link.peer.as_ref()).into(), state, span(link.since_s).into(), (&link.address).into(),
-                or_dash(link.round_trip_ms.map(|ms| micros(ms * 1_000.0))).into(), bytes(link.queued_bytes).into(),
-                bytes(link.sent_bytes).into(), bytes(link.received_bytes).into(), link.resumes.into(),
+                node.into(),
+                or_dash(link.peer.as_ref()).into(),
+                state,
+                span(link.since_s).into(),
+                (&link.address).into(),
+                or_dash(link.round_trip_ms.map(|ms| micros(ms * 1_000.0))).into(),
+                bytes(link.queued_bytes).into(),
+                bytes(link.sent_bytes).into(),
+                bytes(link.received_bytes).into(),
+                link.resumes.into(),
                 short(link.last_error.as_deref().unwrap_or("-"), 60).into(),
             ]);
         }
@@ -234,8 +280,19 @@ impl Work for Managers {
     async fn work(self, session: Session) -> Result<(), Failed> {
         let asked = self.at.ask(&session).await?;
         let mut table = Table::new(&[
-            "NODE", "MANAGER", "STATE", ">WORKERS", ">QUEUED", ">OF", ">IN HAND", ">HANDLED", ">FAILED", ">DEAD", ">RESTARTS",
-            ">WAIT P99", ">HANDLE P99",
+            "NODE",
+            "MANAGER",
+            "STATE",
+            ">WORKERS",
+            ">QUEUED",
+            ">OF",
+            ">IN HAND",
+            ">HANDLED",
+            ">FAILED",
+            ">DEAD",
+            ">RESTARTS",
+            ">WAIT P99",
+            ">HANDLE P99",
         ]);
         for (node, group) in asked.iter().flat_map(|node| node.managers.iter().map(|group| (&node.node, group))) {
             if session.out.json {
@@ -248,10 +305,19 @@ impl Work for Managers {
             let bad = |count: u64| Cell::toned(if count > 0 { Tone::Warn } else { Tone::Plain }, count.to_string());
             let p99 = |quantiles: &Option<edri::Quantiles>| or_dash(quantiles.map(|q| micros(q.p99_us)));
             table.row([
-                node.into(), group.name.to_text().into(), Cell::toned(tone, text), group.workers.len().into(),
-                Cell::toned(if queued * 2 > places { Tone::Warn } else { Tone::Plain }, queued.to_string()), places.into(),
-                group.account.in_hand.into(), group.account.handled.into(), bad(group.account.failed),
-                bad(group.account.dead_lettered), bad(restarts(group)), p99(&group.queued).into(), p99(&group.handling).into(),
+                node.into(),
+                group.name.to_text().into(),
+                Cell::toned(tone, text),
+                group.workers.len().into(),
+                Cell::toned(if queued * 2 > places { Tone::Warn } else { Tone::Plain }, queued.to_string()),
+                places.into(),
+                group.account.in_hand.into(),
+                group.account.handled.into(),
+                bad(group.account.failed),
+                bad(group.account.dead_lettered),
+                bad(restarts(group)),
+                p99(&group.queued).into(),
+                p99(&group.handling).into(),
             ]);
         }
         session.out.table(&table)
@@ -270,7 +336,17 @@ impl Work for Workers {
     async fn work(self, session: Session) -> Result<(), Failed> {
         let asked = self.at.ask(&session).await?;
         let mut table = Table::new(&[
-            "NODE", "MANAGER", ">INSTANCE", "STATE", ">PID", ">RESTARTS", ">STUCK", ">IN HAND", "HEALTH", "FIGURES", "LAST ERROR",
+            "NODE",
+            "MANAGER",
+            ">INSTANCE",
+            "STATE",
+            ">PID",
+            ">RESTARTS",
+            ">STUCK",
+            ">IN HAND",
+            "HEALTH",
+            "FIGURES",
+            "LAST ERROR",
         ]);
         let mut found = false;
         for (node, group) in asked.iter().flat_map(|node| node.managers.iter().map(|group| (&node.node, group))) {
@@ -298,8 +374,15 @@ impl Work for Workers {
                 };
                 let figures: Vec<_> = worker.figures.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 table.row([
-                    node.into(), group.name.to_text().into(), worker.instance.into(), Cell::toned(tone, text),
-                    or_dash(worker.pid).into(), worker.restarts.into(), worker.stuck.into(), worker.in_hand.into(), health,
+                    node.into(),
+                    group.name.to_text().into(),
+                    worker.instance.into(),
+                    Cell::toned(tone, text),
+                    or_dash(worker.pid).into(),
+                    worker.restarts.into(),
+                    worker.stuck.into(),
+                    worker.in_hand.into(),
+                    health,
                     short(&or_dash(Some(figures.join(" ")).filter(|text| !text.is_empty())), 60).into(),
                     short(worker.last_error.as_deref().unwrap_or("-"), 80).into(),
                 ]);

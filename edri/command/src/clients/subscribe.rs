@@ -44,9 +44,8 @@ fn conditions(given: &[String]) -> Result<Option<Conditions>, Failed> {
         [(">=", "gte"), ("<=", "lte"), ("!=", "ne"), ("^=", "prefix"), (">", "gt"), ("<", "lt"), ("=", "eq")];
     let mut fields = Map::new();
     for text in given {
-        let wrong = || {
-            Failed::usage(format!("`{text}` is no condition: write `field>=5`, with one of >= <= != ^= > < ="))
-        };
+        let wrong =
+            || Failed::usage(format!("`{text}` is no condition: write `field>=5`, with one of >= <= != ^= > < ="));
         let at = text.find(['>', '<', '!', '^', '=']).ok_or_else(wrong)?;
         let (field, rest) = text.split_at(at);
         let found = OPERATORS.iter().find_map(|(sign, name)| rest.strip_prefix(sign).map(|value| (name, value)));
@@ -161,7 +160,9 @@ impl Shown<'_> {
             return self.session.out.value(&json!({ "missed": count }));
         }
         match count {
-            Some(count) => self.session.out.note(&format!("{count} events were missed: they came faster than they were read")),
+            Some(count) => {
+                self.session.out.note(&format!("{count} events were missed: they came faster than they were read"))
+            }
             None => self.session.out.note("events were missed; it is not known how many"),
         }
         Ok(())

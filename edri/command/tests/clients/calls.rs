@@ -44,12 +44,14 @@ async fn a_request_is_answered_or_says_why_not_with_its_exit_code() {
     assert_eq!(told.values(), [json!({"from": "north/model", "value": {"of": "north", "probability": 0.25}})]);
     let told = used.run(&["request", "risk.assess", ask, "--all"]).await.ok();
     assert!(told.out.starts_with("north/model  {"), "{told:?}");
-    used.run(&["request", "risk.assess", r#"{"region": "nowhere"}"#]).await.failed(1, "no such region (no_region)");
+    used.run(&["request", "risk.assess", r#"{"region": "nowhere"}"#])
+        .await
+        .failed(1, "no_region: there is no such region");
     used.run(&["request", "risk.nobody"]).await.failed(5, "nobody handles `risk.nobody`");
     used.run(&["request", "risk.assess", ask, "--to", "other"]).await.failed(5, "at `other`");
     let never = r#"{"region": "never"}"#;
     used.run(&["request", "risk.assess", never, "--timeout", "100ms"]).await.failed(6, "--timeout");
-    used.run(&["request", "risk.assess", ask, "--timeout", "soon"]).await.failed(2, "no time");
+    used.run(&["request", "risk.assess", ask, "--timeout", "soon"]).await.failed(2, "is no unit");
     used.run(&["request", "risk.assess", ask, "--to", "a", "--all"]).await.failed(2, "cannot be used with");
     used.node.shutdown().await;
 }
@@ -72,9 +74,8 @@ async fn who_may_not_is_told_what_is_missing() {
     // Without a token nobody may do anything here.
     let nobody = used.command(&["managers"]).spawn().expect("starts");
     done(nobody).await.failed(4, "edri.>");
-    let url = used.url();
     used.node.shutdown().await;
-    let gone = used.command(&["managers", "--url", &url]).env("EDRI_TOKEN", &used.operator).spawn().expect("starts");
+    let gone = used.command(&["managers"]).env("EDRI_TOKEN", &used.operator).spawn().expect("starts");
     done(gone).await.failed(3, "check that the node runs");
     let odd = used.command(&["managers", "--url", "ftp://127.0.0.1"]).spawn().expect("starts");
     done(odd).await.failed(2, "ftp://127.0.0.1");
@@ -83,11 +84,10 @@ async fn who_may_not_is_told_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_subscribed_to_is_shown_by_name_key_and_conditions_until_enough_has_come() {
     let used = used().await;
-    let arguments =
-        ["subscribe", "quake.*", "--key", "north", "--where", "magnitude>=5", "--count", "2", "--json"];
+    let arguments = ["subscribe", "quake.*", "--key", "north", "--where", "magnitude>=5", "--count", "2", "--json"];
     let child = used.spawn(&arguments);
-    used.subscribed().await;
-    for (region, magnitude) in [("north", 4.0), ("south", 6.0), ("north", 5.0), ("north", 7.5)] {
+    used.publish_to_all("north", 5.0).await;
+    for (region, magnitude) in [("north", 4.0), ("south", 6.0), ("north", 7.5)] {
         let quake = crate::node::Quake { region: region.to_owned(), magnitude };
         used.node.bus().publish(quake).await.expect("published");
     }
@@ -104,7 +104,7 @@ async fn what_is_subscribed_to_is_shown_by_name_key_and_conditions_until_enough_
 async fn ctrl_c_ends_a_subscription_and_takes_a_request_back() {
     let used = used().await;
     let child = used.spawn(&["subscribe", "quake.recorded"]);
-    used.subscribed().await;
+    used.publish_to_all("north", 1.0).await;
     interrupt(&child);
     done(child).await.failed(130, "");
     crate::node::until("its end", || used.node.topology().subscriptions.is_empty()).await;
@@ -120,17 +120,12 @@ async fn ctrl_c_ends_a_subscription_and_takes_a_request_back() {
 async fn an_output_that_nobody_reads_any_more_is_a_quiet_end() {
     let used = used().await;
     let mut child = used.spawn(&["subscribe", "quake.recorded"]);
-    used.subscribed().await;
-    let publish = async |magnitude: f64| {
-        let quake = crate::node::Quake { region: "north".to_owned(), magnitude };
-        used.node.bus().publish(quake).await.expect("published");
-    };
-    publish(1.0).await;
+    used.publish_to_all("north", 1.0).await;
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let line = lines.next_line().await.expect("read").expect("a line");
     assert!(line.ends_with(r#"quake.recorded  {"magnitude":1.0,"region":"north"}"#), "{line}");
     drop(lines);
-    publish(2.0).await;
+    used.publish_to_all("north", 2.0).await;
     assert_eq!(done(child).await.ok().err, "");
     used.node.shutdown().await;
 }

@@ -66,6 +66,7 @@ impl Handle<Assess> for Model {
 /// A node with a gateway, and the tokens it knows.
 pub(crate) struct Used {
     pub(crate) node: Node,
+    url: String,
     /// May do everything.
     pub(crate) operator: String,
     /// May do everything that is exposed, and nothing that operates the node.
@@ -79,12 +80,15 @@ pub(crate) fn model() -> impl edri::IntoDefinition {
 /// Starts a node of this app.
 pub(crate) async fn start(app: App) -> Used {
     let (operator, user) = (Token::random().expect("random"), Token::random().expect("random"));
-    let access = Access::new()
-        .token(&operator.hash(), "operator", Permissions::operator())
-        .token(&user.hash(), "user", Permissions::all());
+    let access = Access::new().token(&operator.hash(), "operator", Permissions::operator()).token(
+        &user.hash(),
+        "user",
+        Permissions::all(),
+    );
     let api = Api::bind("127.0.0.1:0").event::<Quake>().event::<Assess>().event::<Nobody>().operators().access(access);
     let node = app.api(api).start().await.expect("starts");
-    Used { node, operator: operator.secret().to_owned(), user: user.secret().to_owned() }
+    let url = format!("http://{}", node.api_address().expect("a gateway"));
+    Used { node, url, operator: operator.secret().to_owned(), user: user.secret().to_owned() }
 }
 
 pub(crate) async fn used() -> Used {
@@ -123,14 +127,10 @@ impl Done {
 }
 
 impl Used {
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.node.api_address().expect("a gateway"))
-    }
-
     /// The command, without a token.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edri"));
-        command.args(arguments).env("EDRI_URL", self.url()).env_remove("EDRI_TOKEN").env_remove("NO_COLOR");
+        command.args(arguments).env("EDRI_URL", &self.url).env_remove("EDRI_TOKEN").env_remove("NO_COLOR");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -156,9 +156,18 @@ impl Used {
         command.env("EDRI_TOKEN", &self.operator).stdin(Stdio::piped()).spawn().expect("starts")
     }
 
-    /// Waits until so many subscriptions from outside are in place.
-    pub(crate) async fn subscribed(&self) {
-        until("a subscription", || !self.node.topology().subscriptions.is_empty()).await;
+    /// Publishes a quake that the manager gets, and a subscription from outside as soon as it is in place.
+    pub(crate) async fn publish_to_all(&self, region: &str, magnitude: f64) {
+        let publish = async || {
+            let quake = Quake { region: region.to_owned(), magnitude };
+            self.node.bus().publish(quake).await.expect("published").deliveries
+        };
+        let wait = async {
+            while publish().await < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, wait).await.expect("a subscription does not come");
     }
 }
 
