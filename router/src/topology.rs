@@ -12,7 +12,7 @@ use crate::group::{Group, Overflow};
 use crate::history::{Figures, Recorder};
 use crate::status::{Health, ManagerState, WorkerState, WorkerStatus};
 use crate::timing::{Quantiles, Timing};
-use crate::{Account, GroupName, LinkView, NodeView};
+use crate::{Account, GroupName, LinkView, NodeView, system};
 
 /// What a node is doing at one moment. Numbers are read one after another while events go on.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +49,8 @@ pub struct Topology {
     /// The histories, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryView>,
-    /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node.
+    /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node. Without the managers that answer
+    /// for those nodes themselves, as long as nothing waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<GroupView>,
     /// The other nodes that are known.
@@ -152,6 +153,10 @@ impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
         for group in core.groups().into_iter().filter(|group| group.has_joined() && !core.histories.is_one(group)) {
+            // Every other node has one, of which there is nothing to tell until something waits for it.
+            if is_operator_elsewhere(&group) && group.depths().iter().all(|depth| *depth == 0) {
+                continue;
+            }
             match group.name() {
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,
@@ -185,6 +190,11 @@ impl Topology {
     pub fn manager(&self, name: &str) -> Option<&GroupView> {
         self.managers.iter().find(|view| view.name.manager().is_some_and(|manager| *manager == *name))
     }
+}
+
+fn is_operator_elsewhere(group: &Group) -> bool {
+    let name = group.name();
+    name.node().is_some() && name.manager_anywhere().is_some_and(|manager| *manager == *system::OPERATOR)
 }
 
 impl GroupView {

@@ -54,7 +54,11 @@ impl Caller {
 
     /// What a caller is told that may not do this.
     pub(crate) fn refusal(&self, verb: Verb, event: &EventName) -> Problem {
-        Problem::forbidden(verb, event, self.name.is_some())
+        match self.permissions {
+            // A token would change nothing, as none is known.
+            None => Problem::needs_access(event),
+            Some(_) => Problem::forbidden(verb, event, self.name.is_some()),
+        }
     }
 
     pub(super) fn may_read_metrics(&self) -> bool {

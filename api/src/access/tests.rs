@@ -163,6 +163,38 @@ fn somebody_without_a_token_may_do_everything_until_access_is_configured_and_the
 }
 
 #[test]
+fn what_operates_a_node_is_allowed_by_name_and_never_by_a_wildcard() {
+    let may = |permissions: Permissions, event: &str| {
+        let token = Token::random().expect("random");
+        let guard = guard(Access::new().token(&token.hash(), "someone", permissions));
+        guard.caller_by_token(token.secret()).expect("known").may(Verb::Request, &name(event))
+    };
+    for (pattern, allowed) in [
+        ("edri.>", true),
+        ("edri.node.*", true),
+        ("edri.*.describe", true),
+        ("edri.node.describe", true),
+        (">", false),
+        ("*.node.describe", false),
+        ("*.>", false),
+        ("edri.node.drain", false),
+    ] {
+        assert_eq!(may(Permissions::new().request(pattern), "edri.node.describe"), allowed, "{pattern}");
+    }
+    assert!(!may(Permissions::all(), "edri.node.describe"));
+    assert!(may(Permissions::operator(), "edri.node.describe"));
+    assert!(may(Permissions::all(), "edrix.node.describe"), "only names that begin with `edri.`");
+    let (open, own) = (Guard::default().anonymous(), name("edri.node.describe"));
+    for verb in [Verb::Publish, Verb::Request, Verb::Subscribe, Verb::Serve] {
+        assert!(!open.may(verb, &own), "{verb:?}");
+    }
+    assert_eq!(open.refusal(Verb::Request, &own).code(), "forbidden");
+    let named = guard(Access::new().anonymous(Permissions::new().request("edri.node.describe")));
+    assert!(named.anonymous().may(Verb::Request, &own), "who has no token may do it when that is said");
+    assert!(!guard(Access::new().anonymous(Permissions::all())).anonymous().may(Verb::Request, &own));
+}
+
+#[test]
 fn a_signed_token_says_who_asks_and_what_may_be_done() {
     let (guard, _file) = secret(|jwt| jwt.scope("quakes:read", Permissions::new().subscribe("quake.>")));
     let caller = ask(&guard, &with(json!({"scope": "other quakes:read"}))).expect("good");

@@ -16,17 +16,14 @@ use super::{GROUPS_MAX, PAGE_BYTES, PAGE_DEFAULT, PAGE_MAX, letters};
 use crate::Node;
 use crate::node::Inner;
 
-/// The name of the manager, which no other may have.
-pub(crate) const NAME: &str = "edri";
-
 /// Whether a manager may not be called so.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name == NAME
+    name == system::OPERATOR
 }
 
 /// The manager of the node that `node` is.
 pub(crate) fn definition(node: Weak<Inner>) -> Definition {
-    Manager::new(NAME)
+    Manager::new(system::OPERATOR)
         .worker(move || Operator { node: node.clone() })
         .handles_concurrently::<Describe>()
         .handles_concurrently::<EventList>()
