@@ -4,6 +4,8 @@
 mod calls;
 #[path = "clients/kept.rs"]
 mod kept;
+#[path = "clients/load.rs"]
+mod load;
 #[path = "clients/node.rs"]
 mod node;
 #[path = "clients/operations.rs"]

@@ -1,9 +1,12 @@
 //! Which node is used, and as whom.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use edri::operations::Describe;
 use edri::{Client, ClientError, Topology};
+
+use tokio::sync::Mutex;
 
 use super::failed::{self, Asked};
 use super::output::Out;
@@ -80,20 +83,42 @@ fn websocket(url: &str) -> String {
 pub(crate) struct Session {
     pub(super) client: Client,
     pub(super) out: Out,
+    url: String,
+    token: Option<String>,
+    others: Others,
+}
+
+/// Further clients of the same node, which are closed with it.
+#[derive(Clone, Default)]
+pub(super) struct Others(Arc<Mutex<Vec<Client>>>);
+
+impl Others {
+    /// Says goodbye for all of them.
+    pub(super) async fn close(self) {
+        let clients = std::mem::take(&mut *self.0.lock().await);
+        for client in clients {
+            client.close().await;
+        }
+    }
 }
 
 impl Session {
     pub(super) async fn open(connection: &Connection) -> Result<Self, Failed> {
         let url = websocket(&connection.url);
         let token = connection.token()?;
-        let has_token = token.is_some();
-        let connect = Client::connect(url.clone());
-        let connect = match token {
-            Some(token) => connect.token(token),
-            None => connect,
-        };
-        let client = connect.await.map_err(|error| not_connected(&error, has_token))?;
-        Ok(Self { client, out: Out::new(connection.json) })
+        let client = connect(&url, token.as_deref()).await?;
+        Ok(Self { client, out: Out::new(connection.json), url, token, others: Others::default() })
+    }
+
+    /// A further client of the same node.
+    pub(super) async fn another(&self) -> Result<Client, Failed> {
+        let client = connect(&self.url, self.token.as_deref()).await?;
+        self.others.0.lock().await.push(client.clone());
+        Ok(client)
+    }
+
+    pub(super) fn others(&self) -> Others {
+        self.others.clone()
     }
 
     /// The name of the node that the client is connected to.
@@ -140,6 +165,15 @@ impl Session {
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         Ok(nodes)
     }
+}
+
+async fn connect(url: &str, token: Option<&str>) -> Result<Client, Failed> {
+    let connect = Client::connect(url);
+    let connect = match token {
+        Some(token) => connect.token(token),
+        None => connect,
+    };
+    connect.await.map_err(|error| not_connected(&error, token.is_some()))
 }
 
 /// Who answered: `north/risk`.

@@ -2,6 +2,7 @@
 
 mod any;
 mod backup;
+mod bench;
 mod connection;
 mod drain;
 mod failed;
@@ -14,6 +15,7 @@ mod send;
 mod show;
 mod store;
 mod subscribe;
+mod top;
 mod tunnel;
 
 use crate::exit::Failed;
@@ -46,6 +48,10 @@ pub(crate) enum Command {
     Schedule(On<schedule::Schedule>),
     /// Reads, writes, watches and backs up a namespace of a store.
     Store(On<store::Store>),
+    /// Shows live what a node, or its whole cluster, is doing.
+    Top(On<top::Top>),
+    /// Puts load on a node, and tells how fast it is.
+    Bench(On<bench::Bench>),
     /// Stops a node, or takes one manager off it, once what it has is finished.
     Drain(On<drain::Drain>),
 }
@@ -65,6 +71,8 @@ impl Command {
             Self::DeadLetters(command) => run::run(command),
             Self::Schedule(command) => run::run(command),
             Self::Store(command) => run::run(command),
+            Self::Top(command) => run::run(command),
+            Self::Bench(command) => run::run(command),
             Self::Drain(command) => run::run(command),
         }
     }

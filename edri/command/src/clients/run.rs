@@ -34,7 +34,7 @@ async fn work<W: Work + clap::Args>(command: On<W>) -> Result<(), Failed> {
         session = Session::open(&connection) => session?,
         () = interrupted(1) => return Err(Failed::interrupted()),
     };
-    let client = session.client.clone();
+    let (client, others) = (session.client.clone(), session.others());
     // On a task of its own: Ctrl-C is heard also while the standard output is not read.
     let mut working = tokio::spawn(work.work(session));
     let done = tokio::select! {
@@ -47,7 +47,7 @@ async fn work<W: Work + clap::Args>(command: On<W>) -> Result<(), Failed> {
         }
     };
     // The node hears of the end at once, instead of keeping the session for a while.
-    let _ = tokio::time::timeout(END_TIME, client.close()).await;
+    let _ = tokio::time::timeout(END_TIME, async { tokio::join!(client.close(), others.close()) }).await;
     done
 }
 
