@@ -59,9 +59,9 @@ async fn a_request_is_answered_or_says_why_not_with_its_exit_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_is_told_what_is_missing() {
     let used = used().await;
-    let as_user = |arguments: &[&str]| used.command(arguments).env("EDRI_TOKEN", &used.user).spawn().expect("starts");
-    done(as_user(&["request", "risk.assess", r#"{"region": "north"}"#])).await.ok();
-    done(as_user(&["managers"])).await.failed(4, "`edri.>`");
+    done(used.spawn_as_user(&["request", "risk.assess", r#"{"region": "north"}"#])).await.ok();
+    done(used.spawn_as_user(&["managers"])).await.failed(4, "`edri.>`");
+    done(used.spawn_as_user(&["drain"])).await.failed(4, "`edri.>`");
     let wrong = used.command(&["managers"]).env("EDRI_TOKEN", "wrong").spawn().expect("starts");
     done(wrong).await.failed(4, "the token is not known there");
     let file = std::env::temp_dir().join(format!("edri-token-{}", std::process::id()));

@@ -98,6 +98,9 @@ async fn a_namespace_is_read_written_and_watched() {
     let whats: Vec<_> = done(child).await.ok().values().iter().map(|value| value["what"].clone()).collect();
     assert_eq!(whats, [json!("is"), json!("is"), json!("ready"), json!("set"), json!("deleted")]);
     used.run(&["store", "delete", "sessions", "s3"]).await.failed(5, "no key `s3`");
+    // What may do all that is exposed may not do this.
+    done(used.spawn_as_user(&["store", "get", "sessions", "s1"])).await.failed(4, "`store.>`");
+    done(used.spawn_as_user(&["schedule", "list"])).await.failed(4, "`schedule.>`");
     used.run(&["store", "get", "nothing", "s3"]).await.failed(5, "no such namespace");
     used.run(&["store", "get", "No Name", "s3"]).await.failed(2, "no name of a namespace");
     used.node.shutdown().await;

@@ -150,6 +150,11 @@ impl Used {
         done(child).await
     }
 
+    /// Starts the command as somebody who may do all that is exposed, and nothing that operates the node.
+    pub(crate) fn spawn_as_user(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).env("EDRI_TOKEN", &self.user).spawn().expect("starts")
+    }
+
     /// Starts the command as the operator and lets it run.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments);

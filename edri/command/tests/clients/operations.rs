@@ -6,7 +6,7 @@ use edri::keys::{Authority, Identity};
 use edri::prelude::*;
 use serde_json::json;
 
-use crate::node::{Used, model, start, until, used};
+use crate::node::{Quake, Used, done, model, start, until, used};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_tells_of_its_managers_workers_and_events() {
@@ -89,6 +89,35 @@ async fn a_manager_is_taken_off_and_a_node_is_stopped_in_good_order() {
     let report = tokio::time::timeout(crate::node::LIMIT, used.node.stopped()).await.expect("stops");
     assert!(report.unfinished.is_empty() && report.account.is_balanced(), "{report:?}");
     used.run(&["nodes"]).await.failed(3, "check that the node runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_events_come_to_those_who_may_have_them_by_name_and_not_with_everything() {
+    let used = used().await;
+    done(used.spawn_as_user(&["subscribe", "edri.manager.changed"])).await.failed(4, "`edri.>`");
+    let user = used.spawn_as_user(&["subscribe", ">", "--count", "2", "--json"]);
+    used.publish_to_all("north", 1.0).await;
+    let operator = used.spawn(&["subscribe", "edri.>", "--count", "1", "--json"]);
+    until("both subscriptions", || used.node.topology().subscriptions.len() == 2).await;
+    // Shown before it is in place: asked for until it has one.
+    used.run(&["drain", "--manager", "model"]).await.ok();
+    let again = async {
+        loop {
+            used.node.add(model()).await.expect("added");
+            used.node.drain("model").await.expect("drained");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let values = tokio::select! {
+        told = done(operator) => told.ok().values(),
+        () = again => Vec::new(),
+    };
+    assert!(values[0]["event"].as_str().is_some_and(|event| event.starts_with("edri.")), "{values:?}");
+    used.node.bus().publish(Quake { region: "north".to_owned(), magnitude: 2.0 }).await.expect("published");
+    let magnitudes: Vec<_> =
+        done(user).await.ok().values().iter().map(|value| value["payload"]["magnitude"].clone()).collect();
+    assert_eq!(magnitudes, [json!(1.0), json!(2.0)]);
+    used.node.shutdown().await;
 }
 
 /// Two nodes with a link; the gateway is north's.
