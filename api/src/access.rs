@@ -12,6 +12,7 @@ mod token;
 pub use builder::Access;
 pub use caller::Caller;
 pub use jwt::Jwt;
+pub(crate) use permissions::{OPERATORS, is_own};
 pub use permissions::{Permissions, Verb};
 pub use token::Token;
 
@@ -90,7 +91,7 @@ pub(crate) struct Guard {
     tokens: Vec<Known>,
     files: Vec<Tokens>,
     issuers: Vec<Issuer>,
-    /// What somebody may do who does not say who it is; `None`: everything.
+    /// What somebody may do who does not say who it is; `None`: everything but what operates the node.
     anonymous: Option<Arc<Granted>>,
     metrics_open: bool,
 }
@@ -151,7 +152,7 @@ impl Guard {
         Caller::anonymous(self.anonymous.clone())
     }
 
-    /// Whether everybody may do everything that is exposed.
+    /// Whether everybody may do everything that is exposed, but what operates the node.
     pub(crate) fn is_open(&self) -> bool {
         self.anonymous.is_none()
     }

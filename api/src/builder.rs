@@ -9,7 +9,7 @@ use edri_managers::Arrivals;
 use edri_router::Router;
 use parking_lot::Mutex;
 
-use crate::access::{Access, Guard};
+use crate::access::{Access, Guard, OPERATORS};
 use crate::clients::Clients;
 use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
@@ -26,6 +26,7 @@ use tower_http::services::ServeDir;
 pub struct Api {
     address: String,
     exposes: Vec<String>,
+    operators: bool,
     events: Vec<DescriptorRef>,
     routes: Vec<(String, String)>,
     files: Option<PathBuf>,
@@ -44,6 +45,7 @@ impl Api {
         Self {
             address: address.into(),
             exposes: Vec::new(),
+            operators: false,
             events: Vec::new(),
             routes: Vec::new(),
             files: None,
@@ -61,6 +63,15 @@ impl Api {
     /// `sensor.*`, `sensor.>`.
     pub fn expose(mut self, pattern: &str) -> Self {
         self.exposes.push(pattern.to_owned());
+        self
+    }
+
+    /// Exposes the events of schedulers (`schedule.*`) and stores (`store.*.*`) to callers whose permissions name them, as
+    /// [`Permissions::operator`](crate::Permissions::operator) does: the command `edri` needs them for `schedule` and `store`. Patterns like
+    /// `>` do not allow them, and nobody without a token may use them unless [`Access::anonymous`] names them. The
+    /// events of edri itself, `edri.>`, are exposed in this way always.
+    pub fn operators(mut self) -> Self {
+        self.operators = true;
         self
     }
 
@@ -146,7 +157,9 @@ impl Api {
         for event in self.events {
             router.bus().declare(event).await?;
         }
-        let exposed = Exposed::new(router, Additions { patterns, routes });
+        let operators = OPERATORS.iter().filter(|_| self.operators);
+        let operators = operators.map(|pattern| Pattern::new(pattern)).collect::<Result<_, _>>()?;
+        let exposed = Exposed::new(router, Additions { patterns, operators, routes });
         let access = self.access.map_or_else(|| Ok(Guard::default()), Access::open)?;
         let hosts = Hosts::new(&self.hosts, address, access.lets_anonymous())?;
         let shared = Shared {

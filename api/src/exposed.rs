@@ -9,6 +9,10 @@ use edri_router::Router;
 use matchit::Router as Paths;
 use parking_lot::Mutex;
 
+use crate::access::is_own;
+use crate::problem::Problem;
+use crate::{Caller, Verb};
+
 /// The most events that a gateway shows.
 const EXPOSED_MAX: usize = 10_000;
 
@@ -17,6 +21,8 @@ const EXPOSED_MAX: usize = 10_000;
 pub(crate) struct Additions {
     /// Events that are exposed though they do not say so.
     pub(crate) patterns: Vec<Pattern>,
+    /// Events that are exposed to those who are allowed them by name.
+    pub(crate) operators: Vec<Pattern>,
     /// Routes of events that do not have them.
     pub(crate) routes: Vec<(HttpRoute, String)>,
 }
@@ -31,6 +37,21 @@ pub(crate) struct Reachable {
     pub(crate) sources: Vec<FieldSource>,
     /// Whether its response is an [`Http`](edri_events::Http).
     pub(crate) answers_http: bool,
+    /// Whether it operates the node, so that only those may reach it who are allowed it by name.
+    pub(crate) by_name: bool,
+}
+
+impl Reachable {
+    /// Whether this caller may do this with it.
+    pub(crate) fn permits(&self, caller: &Caller, verb: Verb) -> bool {
+        let name = self.descriptor.name();
+        if self.by_name { caller.may_by_name(verb, name) } else { caller.may(verb, name) }
+    }
+
+    /// Refuses what the caller may not do.
+    pub(crate) fn check(&self, caller: &Caller, verb: Verb) -> Result<(), Problem> {
+        if self.permits(caller, verb) { Ok(()) } else { Err(caller.refusal(verb, self.descriptor.name())) }
+    }
 }
 
 /// What can be reached at some moment.
@@ -86,7 +107,7 @@ impl Table {
             }
             let event = Arc::new(event);
             for route in &event.routes {
-                if is_own(route.path()) {
+                if is_own_path(route.path()) {
                     tracing::warn!(%route, event = %event.descriptor.name(), "a route is left out: the path is the gateway's own");
                     continue;
                 }
@@ -102,7 +123,7 @@ impl Table {
 }
 
 /// Whether the gateway itself answers at this path.
-fn is_own(path: &str) -> bool {
+fn is_own_path(path: &str) -> bool {
     const OWN: [&str; 8] =
         ["/events", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/ws"];
     OWN.contains(&path) || path.strip_prefix("/events/").is_some_and(|rest| !rest.contains('/'))
@@ -117,12 +138,14 @@ fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachab
     let exposed = descriptor.exposure().is_some()
         || !routes.is_empty()
         || additions.patterns.iter().any(|pattern| pattern.matches(name));
-    if !exposed {
+    // What is exposed to everybody stays so.
+    let by_name = is_own(name) || !exposed && additions.operators.iter().any(|pattern| pattern.matches(name));
+    if !exposed && !by_name {
         return None;
     }
     let output = descriptor.schemas().output.as_ref();
     let answers_http = output.and_then(|schema| schema.get("x-edri-http")).is_some_and(|marked| marked == true);
-    Some(Reachable { descriptor, routes, sources, answers_http })
+    Some(Reachable { descriptor, routes, sources, answers_http, by_name })
 }
 
 /// What can be reached, as the events that the node knows come and go.

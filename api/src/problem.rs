@@ -92,6 +92,14 @@ impl Problem {
         Self::unauthorized(format!("a token is needed to {verb} `{event}`: send it as `Authorization: Bearer ...`"))
     }
 
+    /// The event operates the node, and the gateway tells no callers apart.
+    pub(crate) fn needs_access(event: &EventName) -> Self {
+        let detail = format!(
+            "`{event}` is for callers whose token allows it by name, and this gateway knows no tokens: give it `Api::access`"
+        );
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
     /// The caller has to say who it is.
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)

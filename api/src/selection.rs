@@ -31,7 +31,7 @@ pub(crate) fn selection(
         let (shared, caller) = (Arc::clone(shared), caller.clone());
         Some(move |event: &Envelope| {
             let name = event.name();
-            shared.exposed.table().event(name).is_some() && caller.may(Verb::Subscribe, name)
+            shared.exposed.table().event(name).is_some_and(|event| event.permits(&caller, Verb::Subscribe))
         })
     };
     let mut selection = Selection::new(pattern);
@@ -67,7 +67,7 @@ pub(crate) async fn replay(bus: &Bus, selection: Selection, start: Start) -> Res
 fn check(shared: &Shared, caller: &Caller, name: &str) -> Result<(), Problem> {
     let table = shared.exposed.table();
     let event = table.event(name).ok_or_else(|| Problem::unreachable(name))?;
-    caller.check(Verb::Subscribe, event.descriptor.name())?;
+    event.check(caller, Verb::Subscribe)?;
     match event.descriptor.kind() {
         Kind::Notification => Ok(()),
         kind => {

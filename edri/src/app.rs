@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::hosted::host_if_marked;
 use crate::node::Beginning;
-use crate::{Error, Node, Result, StartError};
+use crate::{Error, Node, Result, StartError, operations};
 
 /// The exit code of a process that cannot host the worker it was started for.
 const NOT_HERE: i32 = 2;
@@ -148,8 +148,10 @@ impl App {
         let name = NodeName::new(&self.name)?;
         let expects = self.expects.iter().map(|name| NodeName::new(name)).collect::<Result<Vec<_>, _>>()?;
         for (index, definition) in self.managers.iter().enumerate() {
-            let taken =
-                |name: &ManagerName| self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name));
+            let taken = |name: &ManagerName| {
+                operations::is_reserved(name)
+                    || self.managers[..index].iter().any(|other| other.name().as_ref() == Some(name))
+            };
             if let Some(name) = definition.name().filter(taken) {
                 return Err(edri_managers::ManagerError::NameTaken(name).into());
             }
@@ -157,10 +159,20 @@ impl App {
         // Side by side: a program that is slow to say hello holds nobody up.
         let (remote, managers): (Vec<_>, Vec<_>) = self.managers.into_iter().partition(Definition::is_remote);
         let prepared = managers.into_iter().map(|definition| Prepared::new(definition, &runtime));
-        let prepared = try_join_all(prepared).await?;
+        let mut prepared = try_join_all(prepared).await?;
         let control = Control::start(&name)?;
         let router = Router::start(name, self.limits, &control, &runtime);
         let node = Node::new(router, control, self.start_timeout, self.drain_limit);
+        // Whoever can be reached can be asked about itself.
+        if self.connector.is_some() || self.api.is_some() {
+            match Prepared::new(operations::definition(node.downgrade()), &runtime).await {
+                Ok(operator) => prepared.push(operator),
+                Err(error) => {
+                    node.abandon().await;
+                    return Err(error.into());
+                }
+            }
+        }
         let connector = self
             .connector
             .map(|connector| self.expects.iter().fold(connector, |connector, node| connector.expects(node)));

@@ -56,6 +56,7 @@ mod app;
 mod error;
 mod hosted;
 mod node;
+pub mod operations;
 
 pub use app::App;
 pub use edri_api::{

@@ -14,7 +14,7 @@ use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
-use crate::StartError;
+use crate::{StartError, operations};
 
 /// How often it is looked at whether the workers are done.
 const REST_POLL: Duration = Duration::from_millis(2);
@@ -28,7 +28,7 @@ pub struct Node {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     router: Router,
     bus: Bus,
     // Held to copy or change the list.
@@ -106,6 +106,20 @@ impl Node {
         };
         node.inner.router.runtime().spawn(make_managers(Arc::downgrade(&node.inner), newcomers));
         node
+    }
+
+    /// The node, while it is there.
+    pub(crate) fn of(inner: &Weak<Inner>) -> Option<Self> {
+        inner.upgrade().map(|inner| Self { inner })
+    }
+
+    /// What a manager of the node knows it by.
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
+    pub(crate) fn drain_limit(&self) -> Duration {
+        self.inner.drain_limit
     }
 
     /// Takes all managers into the table, then starts their workers.
@@ -275,6 +289,9 @@ impl Node {
     }
 
     async fn prepare(&self, definition: Definition) -> Result<Prepared, ManagerError> {
+        if let Some(name) = definition.name().filter(|name| operations::is_reserved(name)) {
+            return Err(ManagerError::NameTaken(name));
+        }
         if !definition.is_remote() {
             return Prepared::new(definition, self.inner.router.runtime()).await;
         }
@@ -549,10 +566,11 @@ impl Node {
         groups
     }
 
-    /// The names of the managers on the node.
+    /// The names of the managers on the node, without the one that answers for the node itself.
     #[must_use]
     pub fn managers(&self) -> Vec<ManagerName> {
-        self.inner.managers.lock().iter().map(|handle| handle.name().clone()).collect()
+        let managers = self.inner.managers.lock();
+        managers.iter().map(ManagerHandle::name).filter(|name| !operations::is_reserved(name)).cloned().collect()
     }
 }
 

@@ -51,6 +51,34 @@ impl Serialize for Incarnation {
     }
 }
 
+impl<'de> Deserialize<'de> for Incarnation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize(deserializer, "an incarnation")
+    }
+}
+
+impl std::str::FromStr for Incarnation {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "an incarnation is 16 hexadecimal digits, not all zero";
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+        number.and_then(Self::from_number).ok_or(WRONG)
+    }
+}
+
+impl schemars::JsonSchema for Incarnation {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Incarnation".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[0-9a-f]{16}$" })
+    }
+}
+
 /// Identifies one event wherever it goes: a random number of the process that made it, and a sequence number.
 ///
 /// Written as 32 hexadecimal digits. Two ids of one process are ordered only within the thread that made them.

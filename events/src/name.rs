@@ -303,6 +303,18 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
+impl schemars::JsonSchema for Pattern {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pattern".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "maxLength": NAME_BYTES_MAX })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,14 @@
 use std::ops::AddAssign;
 
-use serde::Serialize;
+use edri_events::__private::schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// What became of deliveries.
 ///
 /// A delivery is one event for one group. At any moment of rest an account balances:
 /// deliveries = handled + failed + dead-lettered + cancelled + forwarded + queued + in hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct Account {
     /// How many there were.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use edri_events::__private::schemars::JsonSchema;
 use edri_events::{Incarnation, NodeName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Router;
 
@@ -17,7 +18,8 @@ pub trait Beyond: Send + Sync {
 }
 
 /// Another node at one moment, as this one sees it. Made by [`NodeView::new`] and filled in.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct NodeView {
     /// Its name.
@@ -27,10 +29,10 @@ pub struct NodeView {
     /// Whether there is a way to it.
     pub reachable: bool,
     /// How many links away it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distance: Option<u32>,
     /// The neighbour that leads to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<NodeName>,
     /// Whether it is a switch, which only forwards.
     pub switch: bool,
@@ -47,10 +49,10 @@ pub struct NodeView {
     /// How often what was sent to it went on after an interruption.
     pub resumed: u64,
     /// How long a packet takes to it and back, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
     /// Events that the two nodes know differently, and what differs: they are not sent from one to the other.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub differs: BTreeMap<String, String>,
 }
 
@@ -78,7 +80,8 @@ impl NodeView {
 }
 
 /// What part of its life a link is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum LinkState {
     /// Packets pass.
@@ -90,11 +93,12 @@ pub enum LinkState {
 }
 
 /// A link of this node at one moment. Made by [`LinkView::new`] and filled in.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct LinkView {
     /// The neighbour; not known before the first time it was up.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<NodeName>,
     /// Where the neighbour is.
     pub address: String,
@@ -105,7 +109,7 @@ pub struct LinkView {
     /// How long it has been in this state, in seconds.
     pub since_s: f64,
     /// How long a packet takes to the neighbour and back, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
     /// Bytes that wait to be written.
     pub queued_bytes: u64,
@@ -120,7 +124,7 @@ pub struct LinkView {
     /// How often it has come back.
     pub resumes: u64,
     /// Why it went down, or did not come up, the last time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 

@@ -317,6 +317,11 @@ impl Bus {
         self.send_batch(descriptor, envelopes).await
     }
 
+    /// Takes a dead letter from the list for good; whether it was kept.
+    pub fn drop_dead_letter(&self, number: u64) -> bool {
+        self.core.letters.take(number).is_some()
+    }
+
     /// The dead letters that are kept, oldest first. To hear of them as they come, subscribe to
     /// [`DeadLettered`](crate::system::DeadLettered). In a process worker there are none: the node keeps them.
     #[must_use]

@@ -36,7 +36,19 @@ use crate::uplink::Uplink;
 use crate::{Account, DeclareError, PublishError, Receipt, WaitEnded, traced};
 
 /// What part of its life a node is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    edri_events::__private::schemars::JsonSchema,
+)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Phase {

@@ -22,7 +22,10 @@ use crate::{Account, GroupName};
 use remote::Remote;
 
 /// What happens to a notification whose group has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, edri_events::__private::schemars::JsonSchema,
+)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// Its publisher waits.

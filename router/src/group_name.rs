@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use edri_events::__private::schemars;
 use edri_events::{ManagerName, NameError, NodeName};
 
 /// What a group is called: its manager's name, or the number of a subscription; of another node, with that node's name.
@@ -97,6 +98,24 @@ impl FromStr for GroupName {
 impl serde::Serialize for GroupName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for GroupName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl schemars::JsonSchema for GroupName {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "GroupName".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string" })
     }
 }
 

@@ -142,7 +142,10 @@ impl Tally {
 }
 
 /// How a worker says it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, edri_events::__private::schemars::JsonSchema,
+)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[serde(rename_all = "snake_case", tag = "is", content = "because")]
 pub enum Health {
     /// All is well.

@@ -5,6 +5,9 @@ use edri_events::event;
 use crate::letters::Reason;
 use crate::status::{ManagerState, WorkerState};
 
+/// The name of the manager that answers for a node itself: no other may have it.
+pub const OPERATOR: &str = "edri";
+
 /// A node's state changed: of this node, what part of its life it is in; of another one, whether this node can reach it.
 #[event(notification, name = "edri.node.changed", crate = edri_events)]
 #[derive(Debug, Clone)]

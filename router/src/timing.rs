@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use edri_events::__private::schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Buckets an octave: the error of a quantile is at most one part in eight.
 const STEPS: usize = 4;
@@ -17,7 +18,8 @@ pub(crate) struct Timing {
 }
 
 /// Durations that the given share of events did not exceed, from the events that were timed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 pub struct Quantiles {
     /// How many events were timed.
     pub count: u64,

@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use edri_events::__private::schemars::JsonSchema;
 use edri_events::{Incarnation, NodeName, Pattern};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, Phase};
 use crate::group::{Group, Overflow};
 use crate::history::{Figures, Recorder};
 use crate::status::{Health, ManagerState, WorkerState, WorkerStatus};
 use crate::timing::{Quantiles, Timing};
-use crate::{Account, GroupName, LinkView, NodeView};
+use crate::{Account, GroupName, LinkView, NodeView, system};
 
 /// What a node is doing at one moment. Numbers are read one after another while events go on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct Topology {
     /// The node.
     pub node: NodeName,
     /// This life of its process.
     pub incarnation: Incarnation,
+    /// The version of edri that it runs.
+    #[serde(default)]
+    pub version: String,
     /// What part of its life it is in.
     pub phase: Phase,
     /// How long it has lived, in seconds.
@@ -42,21 +47,23 @@ pub struct Topology {
     /// The subscriptions, oldest first.
     pub subscriptions: Vec<GroupView>,
     /// The histories, oldest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryView>,
-    /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// The groups of other nodes, oldest first. What waits in their inboxes waits for their node. Without the managers that answer
+    /// for those nodes themselves, as long as nothing waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<GroupView>,
     /// The other nodes that are known.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
     /// The links to neighbours.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkView>,
 }
 
 /// A manager or subscription at one moment, of this node or of another.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct GroupView {
     /// Its name.
@@ -78,17 +85,18 @@ pub struct GroupView {
     /// State events it missed because it had no room.
     pub missed: u64,
     /// How long timed events waited in the inbox.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<Quantiles>,
     /// How long handlers of timed events took.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handling: Option<Quantiles>,
     /// Its worker instances.
     pub workers: Vec<WorkerView>,
 }
 
 /// A history at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct HistoryView {
     /// The name, or the pattern of the names, of its events.
@@ -102,10 +110,10 @@ pub struct HistoryView {
     /// At most how much.
     pub bytes_max: usize,
     /// How long ago the oldest of them came, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<f64>,
     /// How long it keeps an event at most, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_max_s: Option<f64>,
     /// How many events it has ever had.
     pub recorded: u64,
@@ -114,7 +122,8 @@ pub struct HistoryView {
 }
 
 /// A worker instance at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "edri_events::__private::schemars")]
 #[non_exhaustive]
 pub struct WorkerView {
     /// Which instance, from 0.
@@ -130,13 +139,13 @@ pub struct WorkerView {
     /// What it says of its health.
     pub health: Health,
     /// Figures of its own.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
     /// The id of its process, when it runs in one of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Why it was lost the last time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
@@ -144,6 +153,10 @@ impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
         for group in core.groups().into_iter().filter(|group| group.has_joined() && !core.histories.is_one(group)) {
+            // Every other node has one, of which there is nothing to tell until something waits for it.
+            if is_operator_elsewhere(&group) && group.depths().iter().all(|depth| *depth == 0) {
+                continue;
+            }
             match group.name() {
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,
@@ -154,6 +167,7 @@ impl Topology {
         Self {
             node: core.address.node.clone(),
             incarnation: core.address.incarnation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: core.phase(),
             uptime_s: core.born.elapsed().as_secs_f64(),
             account: core.account(),
@@ -176,6 +190,11 @@ impl Topology {
     pub fn manager(&self, name: &str) -> Option<&GroupView> {
         self.managers.iter().find(|view| view.name.manager().is_some_and(|manager| *manager == *name))
     }
+}
+
+fn is_operator_elsewhere(group: &Group) -> bool {
+    let name = group.name();
+    name.node().is_some() && name.manager_anywhere().is_some_and(|manager| *manager == *system::OPERATOR)
 }
 
 impl GroupView {

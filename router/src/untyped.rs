@@ -126,10 +126,25 @@ impl Untyped<'_> {
     ///
     /// As [`Bus::request_to`] and [`Untyped::request`].
     pub async fn request_to(&self, manager: &str, name: &str, body: impl Into<Body>) -> Result<Body, RequestError> {
+        self.request_to_with(manager, name, body, &Options::default()).await
+    }
+
+    /// As [`Untyped::request_to`], with something to say beside the payload. `node/` is whoever answers on that node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Untyped::request_to`].
+    pub async fn request_to_with(
+        &self,
+        manager: &str,
+        name: &str,
+        body: impl Into<Body>,
+        options: &Options,
+    ) -> Result<Body, RequestError> {
         let body = body.into();
         let encoding = body.encoding;
         let began = Instant::now();
-        let envelope = self.request_envelope(name, body, &Options::default(), began)?;
+        let envelope = self.request_envelope(name, body, options, began)?;
         Ok(self.bus.ask(envelope, began, To::named(manager)).await?.into_body(encoding)?)
     }
 
@@ -152,12 +167,26 @@ impl Untyped<'_> {
     ///
     /// As [`Bus::request_all`] and [`Untyped::request`].
     pub async fn request_all(&self, name: &str, body: impl Into<Body>) -> Result<Answers<Body>, RequestError> {
+        self.request_all_with(name, body, &Options::default()).await
+    }
+
+    /// As [`Untyped::request_all`], with something to say beside the payload.
+    ///
+    /// # Errors
+    ///
+    /// As [`Untyped::request_all`].
+    pub async fn request_all_with(
+        &self,
+        name: &str,
+        body: impl Into<Body>,
+        options: &Options,
+    ) -> Result<Answers<Body>, RequestError> {
         let body = body.into();
         let take: fn(Value) -> Result<Body, RequestError> = match body.encoding {
             Encoding::MessagePack => |value| Ok(value.into_body(Encoding::MessagePack)?),
             Encoding::Json => |value| Ok(value.into_body(Encoding::Json)?),
         };
-        let envelope = self.request_envelope(name, body, &Options::default(), Instant::now())?;
+        let envelope = self.request_envelope(name, body, options, Instant::now())?;
         Ok(Answers { open: self.bus.ask_all(envelope).await?, here: self.bus.node(), take })
     }
 

@@ -87,7 +87,7 @@ async fn a_caller_may_do_what_its_token_says_and_a_worker_sees_who_it_is() {
     assert_eq!(ask(&node, "GET /risk/north", &[], "").await.status, 200);
     expect(&as_bearer(&node, "GET /risk/north", "x").await, 401, "unauthorized");
     // What is not exposed is not there, whoever asks.
-    expect(&as_bearer(&node, "POST /events/edri.node.changed", anna.secret()).await, 404, "unknown_event");
+    expect(&as_bearer(&node, "POST /events/edri.node.changed", anna.secret()).await, 403, "forbidden");
     node.shutdown().await;
 }
 

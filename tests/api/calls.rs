@@ -56,7 +56,7 @@ async fn what_is_wrong_is_said_with_a_stable_code_and_by_field() {
     check("GET /nowhere", "", 404, "not_found", None).await;
     check("DELETE /risk/x", "", 405, "method_not_allowed", None).await;
     check("POST /events/api.secret", "", 404, "unknown_event", None).await;
-    check("POST /events/edri.node.changed", "{}", 404, "unknown_event", None).await;
+    check("POST /events/edri.node.changed", "{}", 403, "forbidden", None).await;
     let media = ask(&node, "POST /risk", &[("content-type", "text/xml")], "<a/>").await;
     assert_eq!((media.status.as_u16(), &media.json()["code"]), (415, &json!("unsupported_media_type")));
     node.shutdown().await;

@@ -121,7 +121,7 @@ fn a_static_token_is_known_by_its_hash_and_lets_do_what_it_was_given() {
         [(Verb::Publish, "quake.recorded"), (Verb::Publish, "sensor.read.late"), (Verb::Request, "sensor.read")]
     {
         assert!(!caller.may(verb, &name(event)), "{verb:?} {event}");
-        assert_eq!(caller.check(verb, &name(event)).expect_err("not allowed").code(), "forbidden");
+        assert_eq!(caller.refusal(verb, &name(event)).code(), "forbidden");
     }
     refused(guard.caller_by_token(other.secret()), "not known");
     refused(guard.caller_by_token(&token.hash()), "not known");
@@ -156,10 +156,42 @@ fn somebody_without_a_token_may_do_everything_until_access_is_configured_and_the
     let open = Guard::default();
     assert!(open.anonymous().may(Verb::Serve, &event));
     let closed = guard(Access::new());
-    assert_eq!(closed.anonymous().check(Verb::Request, &event).expect_err("nothing").code(), "unauthorized");
+    assert_eq!(closed.anonymous().refusal(Verb::Request, &event).code(), "unauthorized");
     let some = guard(Access::new().anonymous(Permissions::new().request("risk.*")));
     assert!(some.anonymous().may(Verb::Request, &event));
     assert!(!some.anonymous().may(Verb::Publish, &event));
+}
+
+#[test]
+fn what_operates_a_node_is_allowed_by_name_and_never_by_a_wildcard() {
+    let may = |permissions: Permissions, event: &str| {
+        let token = Token::random().expect("random");
+        let guard = guard(Access::new().token(&token.hash(), "someone", permissions));
+        guard.caller_by_token(token.secret()).expect("known").may(Verb::Request, &name(event))
+    };
+    for (pattern, allowed) in [
+        ("edri.>", true),
+        ("edri.node.*", true),
+        ("edri.*.describe", true),
+        ("edri.node.describe", true),
+        (">", false),
+        ("*.node.describe", false),
+        ("*.>", false),
+        ("edri.node.drain", false),
+    ] {
+        assert_eq!(may(Permissions::new().request(pattern), "edri.node.describe"), allowed, "{pattern}");
+    }
+    assert!(!may(Permissions::all(), "edri.node.describe"));
+    assert!(may(Permissions::operator(), "edri.node.describe"));
+    assert!(may(Permissions::all(), "edrix.node.describe"), "only names that begin with `edri.`");
+    let (open, own) = (Guard::default().anonymous(), name("edri.node.describe"));
+    for verb in [Verb::Publish, Verb::Request, Verb::Subscribe, Verb::Serve] {
+        assert!(!open.may(verb, &own), "{verb:?}");
+    }
+    assert_eq!(open.refusal(Verb::Request, &own).code(), "forbidden");
+    let named = guard(Access::new().anonymous(Permissions::new().request("edri.node.describe")));
+    assert!(named.anonymous().may(Verb::Request, &own), "who has no token may do it when that is said");
+    assert!(!guard(Access::new().anonymous(Permissions::all())).anonymous().may(Verb::Request, &own));
 }
 
 #[test]

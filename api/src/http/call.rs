@@ -45,10 +45,9 @@ async fn try_answer(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let caller = shared.access.caller(head)?;
-    let name = event.descriptor.name();
     match event.descriptor.kind() {
         Kind::Notification => {
-            caller.check(Verb::Publish, name)?;
+            event.check(&caller, Verb::Publish)?;
             let answer = answer_encoding(&head.headers)?;
             let relayed = relayed(shared, event, places, head, body, &caller).await?;
             let receipt = shared.relay.publish(relayed).await?;
@@ -56,7 +55,7 @@ async fn try_answer(
             respond(StatusCode::ACCEPTED, answer, EventBody::from(told))
         }
         Kind::Request => {
-            caller.check(Verb::Request, name)?;
+            event.check(&caller, Verb::Request)?;
             let answer = answer_encoding(&head.headers)?;
             let relayed = relayed(shared, event, places, head, body, &caller).await?;
             let value = shared.relay.request(relayed, None).await?;
@@ -64,7 +63,7 @@ async fn try_answer(
             value.respond(answer)
         }
         Kind::Tunnel => {
-            caller.check(Verb::Request, name)?;
+            event.check(&caller, Verb::Request)?;
             // The body is what goes up, so the event's own fields come from elsewhere.
             let fields = EventBody::new(Encoding::MessagePack, bytes::Bytes::new());
             let relayed = with_fields(event, places, head, fields, &caller)?;

@@ -108,7 +108,7 @@ async fn openapi(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let table = shared.exposed.table();
     let may = |event: &&Reachable| {
         let verb = if event.descriptor.kind() == Kind::Notification { Verb::Publish } else { Verb::Request };
-        caller.may(verb, event.descriptor.name())
+        event.permits(&caller, verb)
     };
     let document =
         openapi::document(shared.router.node().as_str(), table.events().filter(may), !shared.access.is_open());

@@ -645,7 +645,7 @@ pub(super) fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
         let table = shared.exposed.table();
         let event = table.event(name).ok_or_else(|| refused(Problem::unreachable(name)))?;
         let verb = if kind == Kind::Notification { Verb::Publish } else { Verb::Request };
-        caller.check(verb, event.descriptor.name()).map_err(refused)?;
+        event.check(&caller, verb).map_err(refused)?;
         check_headers(headers.iter().map(|(name, _)| name)).map_err(refused)?;
         if let Some(name) = caller.name() {
             headers.insert(Headers::CALLER, name).map_err(|error| ("invalid_headers".into(), error.to_string()))?;

@@ -126,7 +126,7 @@ async fn what_may_not_be_is_answered_and_the_socket_stays_open() {
     let request =
         |id: u64, event: &str, payload: Value| json!({"request": {"id": id, "event": event, "payload": payload}});
     assert_eq!(code(&mut socket, request(1, "api.secret", json!({})), 1).await, "unknown_event");
-    assert_eq!(code(&mut socket, request(3, "edri.node.changed", json!({})), 3).await, "unknown_event");
+    assert_eq!(code(&mut socket, request(3, "edri.node.changed", json!({})), 3).await, "forbidden");
     assert_eq!(code(&mut socket, request(5, "api.feed.tick", json!({})), 5).await, "wrong_kind");
     assert_eq!(code(&mut socket, request(7, "api.risk", json!({"region": 1})), 7).await, "invalid_payload");
     assert_eq!(code(&mut socket, request(9, "api.risk", json!({"region": "odd"})), 9).await, "too_odd");

@@ -1,0 +1,250 @@
+//! What is on the screen: a function of the figures and of what was pressed.
+
+use std::cmp::Ordering;
+
+use edri::{LinkState, ManagerState, Phase};
+use ratatui::Frame;
+use ratatui::crossterm::event::KeyCode;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table};
+
+use super::figures::{Figures, LinkFigures, ManagerFigures, NodeFigures, link_state, phase};
+use crate::clients::output::{bytes, clean, micros, or_dash, span};
+use crate::clients::show;
+
+/// The columns of the managers: heading, width, and whether it stands to the right.
+const COLUMNS: [(&str, u16, bool); 13] = [
+    ("NODE", 12, false),
+    ("MANAGER", 18, false),
+    ("STATE", 9, false),
+    ("WORKERS", 8, true),
+    ("HANDLED/S", 10, true),
+    ("FAILED/S", 9, true),
+    ("QUEUED", 8, true),
+    ("FULL", 5, true),
+    ("IN HAND", 8, true),
+    ("WAIT P99", 9, true),
+    ("HANDLE P50", 11, true),
+    ("HANDLE P99", 11, true),
+    ("RESTARTS", 9, true),
+];
+/// Where the rates stand, by which it is sorted first.
+const BY_RATE: usize = 4;
+
+/// How the figures are shown.
+pub(super) struct View {
+    /// The column that it is sorted by.
+    sorted: usize,
+    reversed: bool,
+    /// The first manager on the screen.
+    top: usize,
+    pub(super) paused: bool,
+    /// Why the node could not be asked the last time.
+    pub(super) lost: Option<String>,
+    plain: bool,
+}
+
+impl View {
+    pub(super) fn new(plain: bool) -> Self {
+        Self { sorted: BY_RATE, reversed: false, top: 0, paused: false, lost: None, plain }
+    }
+
+    /// Takes a key; whether it asks for the end.
+    pub(super) fn press(&mut self, key: KeyCode) -> bool {
+        match key {
+            KeyCode::Char('q') | KeyCode::Esc => return true,
+            KeyCode::Char('p' | ' ') => self.paused = !self.paused,
+            KeyCode::Char('r') => self.reversed = !self.reversed,
+            KeyCode::Right | KeyCode::Tab => self.sorted = (self.sorted + 1) % COLUMNS.len(),
+            KeyCode::Left | KeyCode::BackTab => self.sorted = (self.sorted + COLUMNS.len() - 1) % COLUMNS.len(),
+            KeyCode::Down => self.top += 1,
+            KeyCode::Up => self.top = self.top.saturating_sub(1),
+            KeyCode::PageDown => self.top += 10,
+            KeyCode::PageUp => self.top = self.top.saturating_sub(10),
+            KeyCode::Home => self.top = 0,
+            _ => {}
+        }
+        false
+    }
+
+    pub(super) fn draw(&mut self, frame: &mut Frame<'_>, figures: &Figures) {
+        let area = frame.area();
+        let nodes = u16::try_from(figures.nodes.len()).unwrap_or(u16::MAX).min(area.height / 3).max(1);
+        let links = u16::try_from(figures.links.len()).unwrap_or(u16::MAX).min(area.height / 4);
+        let links = if links == 0 { 0 } else { links + 2 };
+        let parts = Layout::vertical([
+            Constraint::Length(nodes),
+            Constraint::Min(3),
+            Constraint::Length(links),
+            Constraint::Length(1),
+        ]);
+        let [head, managers, below, foot] = parts.areas(area);
+        frame.render_widget(Paragraph::new(self.nodes(figures)), head);
+        self.managers(frame, managers, figures);
+        if links > 0 {
+            self.links(frame, below, figures);
+        }
+        frame.render_widget(Paragraph::new(self.foot()), foot);
+    }
+
+    fn tone(&self, colour: Color) -> Style {
+        if self.plain { Style::new() } else { Style::new().fg(colour) }
+    }
+
+    fn nodes(&self, figures: &Figures) -> Text<'static> {
+        let node = |node: &NodeFigures| {
+            let colour = if node.phase == Phase::Running { Color::Green } else { Color::Yellow };
+            let cut = node.reachable < node.known;
+            Line::from(vec![
+                Span::styled(clean(&node.node), Style::new().add_modifier(Modifier::BOLD)),
+                Span::raw(" "),
+                Span::styled(phase(node.phase), self.tone(colour)),
+                Span::raw(format!(
+                    " up {}  {}/s handled  queued {}  open {}  nodes ",
+                    span(node.uptime_s),
+                    number(node.handled_per_s),
+                    node.queued,
+                    node.pending
+                )),
+                Span::styled(
+                    format!("{}/{}", node.reachable, node.known),
+                    if cut { self.tone(Color::Red) } else { Style::new() },
+                ),
+                Span::styled(
+                    format!("  dead letters {}", node.dead_letters),
+                    if node.dead_letters_per_s > 0.0 { self.tone(Color::Red) } else { Style::new() },
+                ),
+            ])
+        };
+        figures.nodes.iter().map(node).collect::<Vec<_>>().into()
+    }
+
+    fn managers(&mut self, frame: &mut Frame<'_>, area: Rect, figures: &Figures) {
+        let mut managers: Vec<_> = figures.managers.iter().collect();
+        managers.sort_by(|a, b| {
+            let order = compare(a, b, self.sorted);
+            let order = if self.reversed { order.reverse() } else { order };
+            order.then_with(|| (&a.node, &a.manager).cmp(&(&b.node, &b.manager)))
+        });
+        let rows = usize::from(area.height.saturating_sub(3));
+        self.top = self.top.min(managers.len().saturating_sub(rows));
+        let shown = managers.iter().skip(self.top).map(|manager| self.manager(manager));
+        let heading = |(column, (name, _, right)): (usize, &(&str, u16, bool))| {
+            let mark = match (column == self.sorted, self.reversed) {
+                (false, _) => "",
+                (true, false) => "▾",
+                (true, true) => "▴",
+            };
+            aligned(format!("{name}{mark}"), *right).style(Style::new().add_modifier(Modifier::BOLD))
+        };
+        let head = Row::new(COLUMNS.iter().enumerate().map(heading));
+        let title = format!(" managers {} ", managers.len());
+        let table = Table::new(shown, COLUMNS.map(|(_, width, _)| Constraint::Length(width)))
+            .header(head)
+            .block(Block::new().borders(Borders::TOP | Borders::BOTTOM).title(title));
+        frame.render_widget(table, area);
+    }
+
+    fn manager(&self, group: &ManagerFigures) -> Row<'static> {
+        let full = if group.places == 0 { 0.0 } else { group.queued as f64 * 100.0 / group.places as f64 };
+        let colour = match group.state {
+            ManagerState::Running => Color::Green,
+            ManagerState::Starting | ManagerState::Draining => Color::Yellow,
+            ManagerState::Stopped | ManagerState::Failed => Color::Red,
+        };
+        let warns = |bad: bool| if bad { self.tone(Color::Red) } else { Style::new() };
+        let restarts = match group.restarts_new {
+            0 => group.restarts.to_string(),
+            new => format!("+{new} {}", group.restarts),
+        };
+        Row::new([
+            aligned(clean(&group.node), false),
+            aligned(clean(&group.manager), false),
+            aligned(show::state(group.state).1.to_owned(), false).style(self.tone(colour)),
+            aligned(group.workers.to_string(), true),
+            aligned(number(group.handled_per_s), true),
+            aligned(number(group.failed_per_s), true).style(warns(group.failed_per_s > 0.0)),
+            aligned(group.queued.to_string(), true),
+            aligned(format!("{full:.0}%"), true).style(warns(full >= 80.0)),
+            aligned(group.in_hand.to_string(), true),
+            aligned(or_dash(group.wait_p99_us.map(micros)), true),
+            aligned(or_dash(group.handle_p50_us.map(micros)), true),
+            aligned(or_dash(group.handle_p99_us.map(micros)), true),
+            aligned(restarts, true).style(warns(group.restarts_new > 0)),
+        ])
+    }
+
+    fn links(&self, frame: &mut Frame<'_>, area: Rect, figures: &Figures) {
+        let link = |link: &LinkFigures| {
+            let colour = match link.state {
+                LinkState::Up => Color::Green,
+                LinkState::Connecting => Color::Yellow,
+                LinkState::Down => Color::Red,
+            };
+            Row::new([
+                aligned(clean(&format!("{} → {}", link.node, link.peer)), false),
+                aligned(link_state(link.state).to_owned(), false).style(self.tone(colour)),
+                aligned(span(link.since_s), true),
+                aligned(or_dash(link.round_trip_ms.map(|ms| micros(ms * 1_000.0))), true),
+                aligned(format!("{}/s", bytes(link.sent_bytes_per_s as u64)), true),
+                aligned(format!("{}/s", bytes(link.received_bytes_per_s as u64)), true),
+                aligned(bytes(link.queued_bytes), true),
+                aligned(link.resumes.to_string(), true),
+            ])
+        };
+        let names = ["LINK", "STATE", "SINCE", "RTT", "SENT", "RECEIVED", "QUEUED", "RESUMES"];
+        let heads = names.iter().enumerate().map(|(column, name)| aligned((*name).to_owned(), column > 1));
+        let table = Table::new(figures.links.iter().map(link), [28, 11, 8, 9, 12, 12, 9, 8].map(Constraint::Length))
+            .header(Row::new(heads).style(Style::new().add_modifier(Modifier::BOLD)));
+        frame.render_widget(table, area);
+    }
+
+    fn foot(&self) -> Line<'static> {
+        if let Some(why) = &self.lost {
+            return Line::styled(format!("no answer, trying again: {}", clean(why)), self.tone(Color::Red));
+        }
+        let paused = if self.paused { "PAUSED  " } else { "" };
+        Line::raw(format!("{paused}q quits  ←→ sort  r reverse  ↑↓ scroll  p pause"))
+    }
+}
+
+/// The larger first; names in their order.
+fn compare(a: &ManagerFigures, b: &ManagerFigures, column: usize) -> Ordering {
+    let full = |group: &ManagerFigures| group.queued as f64 / group.places.max(1) as f64;
+    let times = |a: Option<f64>, b: Option<f64>| b.unwrap_or(-1.0).total_cmp(&a.unwrap_or(-1.0));
+    match column {
+        0 => a.node.cmp(&b.node),
+        1 => a.manager.cmp(&b.manager),
+        2 => show::state(a.state).1.cmp(show::state(b.state).1),
+        3 => b.workers.cmp(&a.workers),
+        BY_RATE => b.handled_per_s.total_cmp(&a.handled_per_s),
+        5 => b.failed_per_s.total_cmp(&a.failed_per_s),
+        6 => b.queued.cmp(&a.queued),
+        7 => full(b).total_cmp(&full(a)),
+        8 => b.in_hand.cmp(&a.in_hand),
+        9 => times(a.wait_p99_us, b.wait_p99_us),
+        10 => times(a.handle_p50_us, b.handle_p50_us),
+        11 => times(a.handle_p99_us, b.handle_p99_us),
+        _ => b.restarts.cmp(&a.restarts),
+    }
+}
+
+fn aligned(text: String, right: bool) -> Cell<'static> {
+    let text = Text::from(text);
+    Cell::from(if right { text.right_aligned() } else { text })
+}
+
+/// A rate for people.
+fn number(rate: f64) -> String {
+    match rate {
+        r if r < 10.0 => format!("{r:.1}"),
+        r if r < 100_000.0 => format!("{r:.0}"),
+        r => format!("{:.0}k", r / 1_000.0),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
