@@ -497,14 +497,7 @@ impl ProcessHost {
             }
             Frame::Window(window) => self.window = self.plan.window(window, self.keeps_order),
             Frame::Declare(events) => declare(self.seat.router.bus(), Arc::clone(&self.peer), events).await,
-            Frame::Log(log) => {
-                let about = self.flights.iter_mut().map(|(_, flight)| &flight.delivery.envelope);
-                let trace = log
-                    .event_id
-                    .and_then(|id| about.into_iter().find(|about| about.id() == id))
-                    .map(|about| about.trace());
-                carried::log(&self.seat, &log, trace);
-            }
+            Frame::Log(log) => self.log(&log),
             Frame::Report(report) => carried::report(&self.seat.status, report),
             Frame::Error(notice) => {
                 let (manager, instance) = (&self.seat.manager, self.seat.status.index());

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use edri_events::Kind;
-use edri_protocol::{Frame, limits, split};
+use edri_protocol::{Frame, Log, limits, split};
 use edri_router::{Delivery, Reason};
 use tokio::io::AsyncReadExt;
 
@@ -21,6 +21,14 @@ const TERMINATION: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 impl ProcessHost {
+    /// Logs a line of the process, with the trace of the event it is about while the process has that.
+    pub(super) fn log(&mut self, log: &Log<'_>) {
+        let mut held = self.flights.iter_mut().map(|(_, flight)| &flight.delivery.envelope);
+        let about = log.event_id.and_then(|id| held.find(|envelope| envelope.id() == id));
+        let trace = about.map(|envelope| envelope.trace());
+        carried::log(&self.seat, log, trace);
+    }
+
     pub(super) async fn end(
         mut self,
         over: Over,
@@ -135,7 +143,7 @@ impl ProcessHost {
             match Frame::decode(&bytes) {
                 Ok(Frame::Ack(ack)) => self.ack(&ack),
                 Ok(Frame::Response(response)) => self.response(response, &bytes),
-                Ok(Frame::Log(log)) => carried::log(&self.seat, &log, None),
+                Ok(Frame::Log(log)) => self.log(&log),
                 Ok(_) => {}
                 Err(_) => break,
             }
