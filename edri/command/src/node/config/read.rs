@@ -43,7 +43,7 @@ impl Problem {
 
     /// In the order of the file.
     pub(crate) fn sort(problems: &mut [Self]) {
-        problems.sort_by(|one, other| one.at.cmp(&other.at));
+        problems.sort_by_key(|one| one.at);
     }
 }
 
