@@ -281,6 +281,31 @@ def test_a_subscription_gives_credit_as_its_events_are_taken() -> None:
     asyncio.run(scenario())
 
 
+def test_a_client_tells_what_has_come_in_growing_counts() -> None:
+    async def scenario() -> None:
+        async def floods(line: Line) -> None:
+            await line.next("hello")
+            await line.send("welcome", **session())
+            subscribe = await line.next("subscribe")
+            await line.send("response", id=subscribe["id"])
+            for number in range(1000):
+                await line.send("publish", event="tick", payload=pack({"n": number}), subscription=subscribe["id"])
+            counts = []
+            while not counts or counts[-1] < 1001:
+                counts.append((await line.next("ack"))["received"])
+            assert counts == sorted(set(counts)), counts
+            await line.next("bye")
+            await line.send("bye")
+
+        async with node(floods) as url, edri_sdk.connect(url) as client:
+            async with client.subscribe("tick", buffer=2000) as ticks:
+                for number in range(1000):
+                    assert (await ticks.next()).payload == {"n": number}
+                await asyncio.sleep(0.5)
+
+    asyncio.run(scenario())
+
+
 def test_a_client_learns_why_it_is_not_let_in() -> None:
     async def refuses(line: Line) -> None:
         await line.next("hello")
