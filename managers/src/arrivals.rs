@@ -209,7 +209,8 @@ impl Line {
         let beyond = |wants: &Selection| !self.serves.iter().any(|pattern| pattern.covers(&wants.pattern));
         if let Some(beyond) = worker.selections().iter().find(|wants| !self.serves.is_empty() && beyond(wants)) {
             let serves: Vec<_> = self.serves.iter().map(Pattern::as_str).collect();
-            let message = format!("it handles `{}`, but workers of `{}` handle only {serves:?}", beyond.pattern, self.name);
+            let message =
+                format!("it handles `{}`, but workers of `{}` handle only {serves:?}", beyond.pattern, self.name);
             worker.refuse("wrong_handlers", &message);
             return None;
         }

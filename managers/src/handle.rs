@@ -134,7 +134,8 @@ impl Expected {
     /// manager of this name already.
     pub fn new(definition: Definition, arrivals: &Arrivals) -> Result<Self, ManagerError> {
         let name = check(&definition)?;
-        let line = arrivals.expect(&name, &definition.settings.serves).ok_or_else(|| ManagerError::NameTaken(name.clone()))?;
+        let line =
+            arrivals.expect(&name, &definition.settings.serves).ok_or_else(|| ManagerError::NameTaken(name.clone()))?;
         Ok(Self { definition, name, line })
     }
 
