@@ -45,7 +45,7 @@ pub struct ApiLimits {
     pub session_bytes: usize,
     /// The most workers over WebSocket at a time, with those that wait for a place. 1,024 by default.
     pub workers: usize,
-    /// The most events that may become known by the declarations of workers over WebSocket alone. 4,096 by default.
+    /// The most events that may become known by the declarations of one caller's workers over WebSocket alone. 4,096 by default.
     pub worker_events: usize,
     /// How long the whole body of a request may take that is no tunnel. 60 s by default.
     pub body_time: Duration,

@@ -387,7 +387,12 @@ impl Node {
     ///
     /// Dropping the future does not stop what it has begun: the manager is replaced all the same.
     pub async fn replace(&self, manager: impl IntoDefinition) -> Result<Drained, ManagerError> {
-        let (node, prepared) = (self.clone(), self.prepare(manager.into_definition()).await?);
+        let definition = manager.into_definition();
+        if let (true, Some(name)) = (definition.is_remote(), definition.name()) {
+            let wrong = "workers over a network are not put in the place of others: drain the manager, then add it";
+            return Err(ManagerError::Invalid { manager: name.to_string(), wrong: wrong.to_owned() });
+        }
+        let (node, prepared) = (self.clone(), self.prepare(definition).await?);
         self.see_through(prepared.name().clone(), async move { node.replace_now(prepared).await }).await
     }
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use edri_events::ManagerName;
+use edri_events::{ManagerName, Pattern};
+use edri_router::Selection;
 use edri_workers::Introduced;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -61,6 +62,8 @@ pub struct Undeclared {
 pub(crate) struct Line {
     name: ManagerName,
     declared: bool,
+    /// What its workers may handle; anything when it is empty.
+    serves: Vec<Pattern>,
     // Held to look at who waits, to add one or to take one.
     waiting: Mutex<VecDeque<Introduced>>,
     bell: Notify,
@@ -120,20 +123,20 @@ impl Arrivals {
         let Ok(place) = self.inner.newcomers.try_reserve() else {
             return worker.refuse("overloaded", "too many come at once: try again");
         };
-        let line = Arc::new(Line::new(name.clone(), false));
+        let line = Arc::new(Line::new(name.clone(), false, Vec::new()));
         line.put(worker);
         lines.insert(name.clone(), Arc::clone(&line));
         place.send(Newcomer { definition, grace, line: OwnLine(line) });
     }
 
     /// Lets workers wait for a manager that is going to be there; `None` when they do already.
-    pub(crate) fn expect(&self, name: &ManagerName) -> Option<OwnLine> {
+    pub(crate) fn expect(&self, name: &ManagerName, serves: &[Pattern]) -> Option<OwnLine> {
         let mut lines = self.inner.lines.lock();
         lines.retain(|_, line| !line.is_closed());
         if lines.contains_key(name) || self.inner.closed.load(Ordering::Acquire) {
             return None;
         }
-        let line = Arc::new(Line::new(name.clone(), true));
+        let line = Arc::new(Line::new(name.clone(), true, serves.to_vec()));
         lines.insert(name.clone(), Arc::clone(&line));
         Some(OwnLine(line))
     }
@@ -173,10 +176,11 @@ impl Newcomer {
 }
 
 impl Line {
-    fn new(name: ManagerName, declared: bool) -> Self {
+    fn new(name: ManagerName, declared: bool, serves: Vec<Pattern>) -> Self {
         Self {
             name,
             declared,
+            serves,
             waiting: Mutex::default(),
             bell: Notify::new(),
             selects: OnceLock::new(),
@@ -202,6 +206,14 @@ impl Line {
 
     /// The worker, if it handles what the others handle.
     fn fitting(&self, worker: Introduced) -> Option<Introduced> {
+        let beyond = |wants: &Selection| !self.serves.iter().any(|pattern| pattern.covers(&wants.pattern));
+        if let Some(beyond) = worker.selections().iter().find(|wants| !self.serves.is_empty() && beyond(wants)) {
+            let serves: Vec<_> = self.serves.iter().map(Pattern::as_str).collect();
+            let message =
+                format!("it handles `{}`, but workers of `{}` handle only {serves:?}", beyond.pattern, self.name);
+            worker.refuse("wrong_handlers", &message);
+            return None;
+        }
         let Some(selects) = self.selects.get() else { return Some(worker) };
         let theirs = worker.selects();
         if theirs == *selects {

@@ -117,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) arguments: Option<Bytes>,
     /// Whether workers come by themselves, over a network.
     pub(crate) remote: Option<Comes>,
+    /// What they may handle; anything when it is empty.
+    pub(crate) serves: Vec<Pattern>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
 }
@@ -148,6 +150,7 @@ impl Manager {
                 process: Process::default(),
                 arguments: None,
                 remote: None,
+                serves: Vec::new(),
                 wrong: None,
             },
             worker: (),
@@ -183,7 +186,7 @@ impl Manager {
     ///
     /// ```
     /// # use edri_managers::Manager;
-    /// let manager = Manager::remote("model").instances(2);
+    /// let manager = Manager::remote("model").instances(2).serves("risk.*");
     /// ```
     pub fn remote(name: &str) -> Manager<Remote> {
         let mut settings = Self::new(name).settings;
@@ -306,6 +309,16 @@ impl Manager<Remote> {
     /// So many workers. One by default. Those that come beyond wait until one of them goes.
     pub fn instances(mut self, instances: usize) -> Self {
         self.settings.set_instances(instances);
+        self
+    }
+
+    /// The workers handle nothing but events that this pattern, or another that is given so, selects. Without it the first that comes
+    /// says what all of them handle, so whoever may serve anything at all could come first with something else.
+    pub fn serves(mut self, pattern: &str) -> Self {
+        match Pattern::new(pattern) {
+            Ok(pattern) => self.settings.serves.push(pattern),
+            Err(error) => self.settings.refuse(error.to_string()),
+        }
         self
     }
 

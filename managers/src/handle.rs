@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::{Drain, ManagerActor, Open, WhenStarted};
 use crate::arrivals::OwnLine;
+use crate::definition::Comes;
 use crate::{Arrivals, Definition, Newcomer};
 
 /// Why a manager is not running.
@@ -133,7 +134,8 @@ impl Expected {
     /// manager of this name already.
     pub fn new(definition: Definition, arrivals: &Arrivals) -> Result<Self, ManagerError> {
         let name = check(&definition)?;
-        let line = arrivals.expect(&name).ok_or_else(|| ManagerError::NameTaken(name.clone()))?;
+        let line =
+            arrivals.expect(&name, &definition.settings.serves).ok_or_else(|| ManagerError::NameTaken(name.clone()))?;
         Ok(Self { definition, name, line })
     }
 
@@ -286,6 +288,9 @@ fn check(definition: &Definition) -> Result<ManagerName, ManagerError> {
         if most == 0 || most > INSTANCES_MAX || least > most {
             return invalid(format!("{least} to {most} processes on demand: 1 to {INSTANCES_MAX} at most"));
         }
+    }
+    if settings.keyed && settings.remote == Some(Comes::AsTheyLike) {
+        return invalid("keyed workers cannot come and go: each has its partition".to_owned());
     }
     if let Some(wrong) = &settings.wrong {
         return invalid(wrong.clone());

@@ -8,7 +8,7 @@
 //! pump knows no frames. It reads nothing while what it has read is not taken, so a worker that says too much waits.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ use crate::{ApiLimits, Caller, Verb};
 
 /// The host's frames are read ahead as far as this.
 const AHEAD_BYTES: usize = 256 << 10;
+/// The most names that are counted of all callers together.
+const NAMES_MAX: usize = 1 << 18;
 /// How many turns there are before other tasks have theirs.
 const TURNS: usize = 32;
 
@@ -43,9 +45,15 @@ pub(crate) struct Workers {
     arrivals: Arrivals,
     undeclared: Option<RemoteWorkers>,
     places: Arc<Semaphore>,
-    /// Names that have become known by workers alone.
-    // Held to look for one, or to add it.
-    names: Mutex<HashSet<Box<str>>>,
+    // Held to look for a name, or to add it.
+    names: Mutex<Names>,
+}
+
+/// Names that have become known by workers alone, of each caller: one that declares too many takes nothing from others.
+#[derive(Default)]
+struct Names {
+    of: HashMap<Option<Arc<str>>, HashSet<Box<str>>>,
+    count: usize,
 }
 
 impl Workers {
@@ -65,9 +73,19 @@ impl Workers {
     }
 
     /// Counts a name that nobody else has made known; whether there was room for it.
-    fn admits(&self, name: &str, most: usize) -> bool {
+    fn admits(&self, caller: &Caller, name: &str, most: usize) -> bool {
         let mut names = self.names.lock();
-        names.contains(name) || (names.len() < most && names.insert(name.into()))
+        let Names { of, count } = &mut *names;
+        if *count >= NAMES_MAX {
+            return false;
+        }
+        let theirs = of.entry(caller.shared_name()).or_default();
+        if theirs.contains(name) {
+            return true;
+        }
+        let admitted = theirs.len() < most && theirs.insert(name.into());
+        *count += usize::from(admitted);
+        admitted
     }
 }
 
@@ -174,8 +192,8 @@ fn may_declare(shared: &Arc<Shared>, caller: &Caller) -> MayDeclare {
             return Err(("forbidden".into(), format!("it may not {what} `{name}`: its token names no verb for it")));
         }
         let most = shared.limits.worker_events;
-        if shared.router.declared(name).is_none() && !shared.workers.admits(name, most) {
-            return Err(("overloaded".into(), format!("workers have declared {most} events already")));
+        if shared.router.declared(name).is_none() && !shared.workers.admits(&caller, name, most) {
+            return Err(("overloaded".into(), format!("it has declared {most} events already that nobody else knew")));
         }
         Ok(())
     })

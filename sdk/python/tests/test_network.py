@@ -59,11 +59,14 @@ async def node(*lives: Life) -> AsyncIterator[str]:
     assert not waiting, f"{len(waiting)} connections did not come"
 
 
-def worker() -> Worker:
+def worker(on_nine: Callable[[], None] = lambda: None) -> Worker:
     made = Worker()
 
     @made.request("add", response=int)
     async def add(ask: dict) -> int:
+        if ask["a"] == 9:
+            on_nine()
+            await asyncio.sleep(0.05)
         return int(ask["a"]) + 1
 
     return made
@@ -83,10 +86,9 @@ async def ask(line: Line, number: int) -> Any:
 
 def test_a_worker_serves_and_comes_again_when_its_connection_breaks() -> None:
     hellos: List[Dict[str, Any]] = []
-    stop = asyncio.Event
 
     async def scenario() -> int:
-        end = stop()
+        end = asyncio.Event()
 
         async def breaks(line: Line) -> None:
             assert line.socket.request is not None
@@ -98,16 +100,15 @@ def test_a_worker_serves_and_comes_again_when_its_connection_breaks() -> None:
         async def ends(line: Line) -> None:
             hellos.append(await greet(line))
             assert await ask(line, 2) == 3
+            # It is asked to end with this in hand, which it finishes, and then says bye.
             await line.send("request", id=4, event="add", handler=0, payload=pack({"a": 9}))
-            end.set()
-            # What is in hand is finished, then it says bye.
             assert unpack((await line.next("response"))["value"]) == 10
             await line.next("bye")
             await line.socket.wait_closed()
 
         tokens = iter(["secret 1", "secret 2"])
         async with node(breaks, ends) as url:
-            serving = edri_sdk.serve_async(worker(), url, manager="m", token=lambda: next(tokens), stop=end, send_logs=False)
+            serving = edri_sdk.serve_async(worker(end.set), url, manager="m", token=lambda: next(tokens), stop=end, send_logs=False)
             return await asyncio.wait_for(serving, 20)
 
     assert asyncio.run(scenario()) == 0
@@ -149,6 +150,40 @@ def test_a_worker_waits_for_a_node_that_is_not_there_yet() -> None:
         return await asyncio.wait_for(edri_sdk.serve_async(worker(), "ws://127.0.0.1:9", manager="m", stop=end), 10)
 
     assert asyncio.run(scenario()) == 0
+
+
+def test_a_worker_that_waits_for_its_welcome_can_be_ended() -> None:
+    async def scenario() -> int:
+        end = asyncio.Event()
+
+        async def lets_wait(line: Line) -> None:
+            await line.next("hello")
+            end.set()
+            await line.socket.wait_closed()
+
+        async with node(lets_wait) as url:
+            return await asyncio.wait_for(edri_sdk.serve_async(worker(), url, manager="m", stop=end, send_logs=False), 10)
+
+    assert asyncio.run(scenario()) == 0
+
+
+def test_a_worker_whose_start_fails_ends_with_1() -> None:
+    async def scenario() -> int:
+        made = worker()
+
+        @made.started
+        async def started(cx: Any) -> None:
+            raise ValueError("no model")
+
+        async def hears(line: Line) -> None:
+            await line.next("hello")
+            await line.send("welcome", **WELCOME, manager="m")
+            assert "no model" in (await line.next("bye"))["error"]["message"]
+
+        async with node(hears) as url:
+            return await asyncio.wait_for(edri_sdk.serve_async(made, url, manager="m", send_logs=False), 10)
+
+    assert asyncio.run(scenario()) == 1
 
 
 def session(received: int = 0, resumed: bool = False, name: str = "s") -> Dict[str, Any]:
@@ -242,6 +277,31 @@ def test_a_subscription_gives_credit_as_its_events_are_taken() -> None:
             async with client.subscribe("tick", buffer=4) as ticks:
                 for number in range(4):
                     assert (await ticks.next()).payload == {"n": number}
+
+    asyncio.run(scenario())
+
+
+def test_a_client_tells_what_has_come_in_growing_counts() -> None:
+    async def scenario() -> None:
+        async def floods(line: Line) -> None:
+            await line.next("hello")
+            await line.send("welcome", **session())
+            subscribe = await line.next("subscribe")
+            await line.send("response", id=subscribe["id"])
+            for number in range(1000):
+                await line.send("publish", event="tick", payload=pack({"n": number}), subscription=subscribe["id"])
+            counts = []
+            while not counts or counts[-1] < 1001:
+                counts.append((await line.next("ack"))["received"])
+            assert counts == sorted(set(counts)), counts
+            await line.next("bye")
+            await line.send("bye")
+
+        async with node(floods) as url, edri_sdk.connect(url) as client:
+            async with client.subscribe("tick", buffer=2000) as ticks:
+                for number in range(1000):
+                    assert (await ticks.next()).payload == {"n": number}
+                await asyncio.sleep(0.5)
 
     asyncio.run(scenario())
 

@@ -185,7 +185,7 @@ async fn a_worker_that_talks_rubbish_is_disconnected_and_others_work_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_beyond_the_places_waits_and_takes_over_what_one_that_is_lost_had() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let manager = Manager::remote("remote").retry(Retry::attempts(2));
+    let manager = Manager::remote("remote").serves("remote.*").retry(Retry::attempts(2));
     let api = Api::bind(port.to_string()).event::<RemoteNoted>();
     let starting = tokio::spawn(App::new("gate").manager(manager).api(api).start());
     let connect = async || loop {
@@ -194,6 +194,9 @@ async fn a_worker_beyond_the_places_waits_and_takes_over_what_one_that_is_lost_h
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
+    let mut stranger = connect().await;
+    stranger.send(json!({"hello": hello("remote", &["other.event"])})).await;
+    assert_eq!(stranger.next().await["error"]["code"], "wrong_handlers");
     let (mut first, mut spare) = (connect().await, connect().await);
     // Not ready while it is waited for.
     first.send(json!({"hello": hello("remote", &NOTED)})).await;

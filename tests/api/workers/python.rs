@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use edri::prelude::*;
 use edri::{Permissions, Token, WorkerState};
+use edri_tests::tcp::TcpProxy;
 use serde_json::json;
 
 use super::super::client::{ask, get};
@@ -133,4 +134,31 @@ async fn a_python_worker_comes_again_when_its_node_does() {
         assert_eq!(get(&node, "/remote/x").await.json()["pid"], worker.pid());
         node.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_network_stalls_without_a_word_is_missed_and_comes_again() {
+    let followed = Seen::default();
+    let node_port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let proxy = TcpProxy::to(node_port).await.expect("listens");
+    let worker = Program::start_at(&format!("ws://{}", proxy.address()), "remote", None, &[]);
+    let manager = Manager::remote("remote").silence_limit(Duration::from_millis(500)).retry(Retry::attempts(3));
+    let api = Api::bind(node_port.to_string()).event::<RemoteNoted>();
+    let node = App::new("gate").manager(follower(&followed)).manager(manager).api(api).start().await.expect("starts");
+    node.bus().publish(RemoteNoted { number: 0 }).await.expect("published");
+    followed.wait_for(1).await;
+    proxy.stall();
+    for number in 1..20 {
+        node.bus().publish(RemoteNoted { number }).await.expect("published");
+    }
+    until("it to be missed", || view(&node, "remote").workers[0].state == WorkerState::Restarting).await;
+    assert!(view(&node, "remote").workers[0].last_error.as_deref().is_some_and(|why| why.contains("500ms")));
+    proxy.mend();
+    let account = at_rest(node.bus()).await;
+    let mut numbers: Vec<_> = followed.list().into_iter().map(|(number, ..)| number).collect();
+    numbers.dedup();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    assert_eq!(account.dead_lettered, 0);
+    drop(worker);
+    node.shutdown().await;
 }

@@ -241,6 +241,7 @@ class ClientSession(Sending):
         self._silence = 30.0
         self._received, self._told = 0, 0
         self._line: Any = None
+        self._much_came: asyncio.Event
         self._closing = False
         self._task: Optional[asyncio.Task[None]] = None
         self._beginning: "set[asyncio.Task[None]]" = set()
@@ -256,6 +257,7 @@ class ClientSession(Sending):
     async def start(self) -> None:
         """Connects for the first time. Raises :class:`ConnectError` when it is refused, :class:`NodeGone` when nobody is there."""
         self.loop, self._thread = asyncio.get_running_loop(), threading.current_thread()
+        self._much_came = asyncio.Event()
         line = await self._dial()
         self._task = self.loop.create_task(self._keep_up(line))
 
@@ -385,16 +387,15 @@ class ClientSession(Sending):
             await line.close()
 
     async def _tell(self, line: Any) -> None:
-        """Tells the node now and then what has come."""
-        with contextlib.suppress(Exception):
+        """Tells the node now and then what has come. Alone: an older count must not follow a newer."""
+        with contextlib.suppress(Exception):  # Whoever reads finds the end.
             while True:
-                await asyncio.sleep(_ACK_TIME)
-                await self._ack(line)
-
-    async def _ack(self, line: Any) -> None:
-        if self._told < self._received:
-            self._told = self._received
-            await line.send(encode("ack", {"received": self._received})[_PREFIX_BYTES:])
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._much_came.wait(), _ACK_TIME)
+                self._much_came.clear()
+                if self._told < self._received:
+                    self._told = self._received
+                    await line.send(encode("ack", {"received": self._told})[_PREFIX_BYTES:])
 
     # ---- what comes ------------------------------------------------------------------------------------------------
 
@@ -405,11 +406,8 @@ class ClientSession(Sending):
             self._outbox.received(int(fields["received"]))
             return True
         self._received += 1
-        if self._received - self._told >= _ACK_FRAMES and self._line is not None:
-            self._told = self._received
-            task = self.loop.create_task(self._line.send(encode("ack", {"received": self._received})[_PREFIX_BYTES:]))
-            self._beginning.add(task)
-            task.add_done_callback(_forget(self._beginning))
+        if self._received - self._told >= _ACK_FRAMES:
+            self._much_came.set()
         if name == "publish":
             subscription = self.subscriptions.get(fields.get("subscription") or 0)
             if subscription is not None:
@@ -462,16 +460,6 @@ class ClientSession(Sending):
         for subscription in list(self.subscriptions.values()):
             subscription._end(error)
         self.subscriptions.clear()
-
-
-def _forget(tasks: "set[asyncio.Task[None]]") -> Any:
-    def forget(task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        if not task.cancelled():
-            # Whoever reads finds the end of the connection.
-            task.exception()
-
-    return forget
 
 
 def _refused(fields: Fields) -> EdriError:

@@ -120,8 +120,12 @@ class _Serving:
     def stop(self) -> None:
         """Finishes what is open, then ends."""
         self._stop.set()
-        if self._session is not None:
+        if self._session is None:
+            return
+        if self._session.is_welcome:
             self._session.ask_to_stop(False)
+        else:
+            self._session.fail(NodeGone("it was asked to end before it was welcomed"))
 
     async def run(self) -> int:
         """Serves until it is stopped; the exit code. Raises :class:`ConnectError`."""
@@ -138,7 +142,8 @@ class _Serving:
                     raise ConnectError(error.code, error.message) from None
                 _log.warning("the connection to %s has ended: %s", self._url, error)
             except (NodeGone, OSError, EOFError, asyncio.TimeoutError) as error:
-                _log.warning("no connection to %s: %s", self._url, error or type(error).__name__)
+                if not self._stop.is_set():
+                    _log.warning("no connection to %s: %s", self._url, error or type(error).__name__)
             if time.monotonic() - began > 10:
                 pauses.reset()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -182,8 +187,6 @@ class _Serving:
             _log.info("serving as instance %s of %s at %s", session.instance, session.manager, session.node)
 
         session.on_welcome = welcomed
-        if self._stop.is_set():
-            session.ask_to_stop(False)
         try:
             return await session.run()
         finally:

@@ -124,6 +124,11 @@ class Session(Sending):
             await asyncio.gather(life, self._failed, *self._tasks, return_exceptions=True)
             self._threads.shutdown(wait=False)
 
+    @property
+    def is_welcome(self) -> bool:
+        """Whether the node has welcomed the worker."""
+        return self._welcomed.done()
+
     async def _live(self) -> int:
         await self._welcomed
         about = Context(self, {}, 0.0)
