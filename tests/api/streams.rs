@@ -155,6 +155,70 @@ async fn an_upload_goes_up_a_tunnel_chunk_by_chunk_and_its_result_is_the_answer(
     node.shutdown().await;
 }
 
+/// What this process has in memory, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+}
+
+/// Client and node are one process, so both are watched. Run alone: other tests have memory too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute; run before a release"]
+async fn a_gibibyte_goes_up_and_comes_down_in_constant_memory() {
+    const BYTES: u64 = 1 << 30;
+    const GROWTH_MAX: u64 = 64 << 20;
+    let streams = Streams::default();
+    let node = node(&streams).await;
+    // What is needed for any body is there then.
+    upload(&node, "/count/x", 64).await;
+    let (before, most) = (resident(), Arc::new(AtomicU64::new(0)));
+    let watching = tokio::spawn({
+        let most = Arc::clone(&most);
+        async move {
+            loop {
+                most.fetch_max(resident(), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    let limit = Duration::from_secs(300);
+    let began = std::time::Instant::now();
+    let up = tokio::time::timeout(limit, upload(&node, "/count/x", BYTES / CHUNK as u64)).await.expect("it goes up");
+    assert_eq!(up, (200, json!(BYTES)));
+    let went_up = began.elapsed();
+    let down = tokio::time::timeout(limit, download(&node, BYTES)).await.expect("it comes down");
+    assert_eq!(down, BYTES);
+    watching.abort();
+    let grown = most.load(Ordering::Relaxed).saturating_sub(before);
+    let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "up in {went_up:?}, all in {:?}; {:.1} MiB before, {:.1} more at most",
+        began.elapsed(),
+        megabytes(before),
+        megabytes(grown)
+    );
+    assert!(grown < GROWTH_MAX, "{:.1} MiB more", megabytes(grown));
+    node.shutdown().await;
+}
+
+/// Takes a download as it comes, and keeps nothing of it; how long it was.
+async fn download(node: &edri::Node, bytes: u64) -> u64 {
+    let stream = TcpStream::connect(address(node)).await.expect("connects");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes hands");
+    let driving = tokio::spawn(connection);
+    let request = Request::get(format!("/file/{bytes}")).header("host", "localhost").body(String::new());
+    let response = sender.send_request(request.expect("a request")).await.expect("is answered");
+    let mut body = response.into_body();
+    let mut came = 0;
+    while let Some(frame) = body.frame().await {
+        came += frame.expect("goes on").data_ref().map_or(0, |data| data.len() as u64);
+    }
+    driving.abort();
+    came
+}
+
 #[tokio::test]
 async fn a_worker_that_takes_nothing_makes_the_client_wait_until_the_tunnel_has_idled_for_too_long() {
     let streams = Streams::default();

@@ -110,7 +110,7 @@ struct BadFrames {
 
 impl Session {
     /// A session that ends with its connection.
-    pub(super) fn single(shared: &Arc<Shared>, socket: Socket, caller: Caller, place: Place) -> Self {
+    pub(super) fn single(shared: &Arc<Shared>, socket: Socket, caller: Caller, place: Place) -> Box<Self> {
         Self::new(shared, socket, caller, place, None)
     }
 
@@ -120,12 +120,13 @@ impl Session {
         socket: Socket,
         caller: Caller,
         place: Place,
-    ) -> Result<Self, getrandom::Error> {
+    ) -> Result<Box<Self>, getrandom::Error> {
         let (name, resumed) = shared.sessions.keep(&caller, socket.encoding())?;
         Ok(Self::new(shared, socket, caller, place, Some(Kept { name, resumed })))
     }
 
-    fn new(shared: &Arc<Shared>, mut socket: Socket, caller: Caller, place: Place, kept: Option<Kept>) -> Self {
+    /// In a box: a task's future has room for all that it ever holds, several times over if that is moved about in it.
+    fn new(shared: &Arc<Shared>, mut socket: Socket, caller: Caller, place: Place, kept: Option<Kept>) -> Box<Self> {
         let encoding = socket.encoding();
         let session = kept.as_ref().map(|kept| edri_protocol::Session {
             id: kept.name.id.as_str().into(),
@@ -141,7 +142,7 @@ impl Session {
         let (expires, first) = (expires_at(&caller), now + shared.limits.silence / 3);
         let (leaving, cutting) = (Arc::clone(&shared.sessions), Arc::clone(&shared.sessions));
         let figures = &shared.metrics.websockets;
-        Self {
+        Box::new(Self {
             client: client(&caller, socket.remote()),
             caller,
             place,
@@ -165,20 +166,20 @@ impl Session {
             leaving: false,
             cut: Box::pin(async move { cutting.over().await }),
             shared: Arc::clone(shared),
-        }
+        })
     }
 
     /// Serves the client until the session ends.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let over = poll_fn(|cx| self.poll(cx)).await;
-        self.end(over).await;
+        Box::pin(self.end(over)).await;
     }
 
-    async fn end(mut self, over: Over) {
+    async fn end(mut self: Box<Self>, over: Over) {
         tracing::debug!(caller = self.caller.name(), ?over, "a WebSocket session ended");
         self.calls.abort();
         self.peer.close();
-        let Self { socket, feeds, kept, place, .. } = self;
+        let Self { socket, feeds, kept, place, .. } = *self;
         drop((feeds, kept));
         let Some(mut socket) = socket else { return };
         let (code, fault) = match &over {
