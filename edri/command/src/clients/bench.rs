@@ -144,8 +144,8 @@ fn padded(body: &Body, size: u32) -> Result<Body, Failed> {
                 *text = with.to_owned();
                 true
             }
-            Value::Array(items) => items.iter_mut().fold(false, |found, item| pad(item, with) || found),
-            Value::Object(fields) => fields.values_mut().fold(false, |found, item| pad(item, with) || found),
+            Value::Array(items) => items.iter_mut().filter_map(|item| pad(item, with).then_some(())).count() > 0,
+            Value::Object(fields) => fields.values_mut().filter_map(|item| pad(item, with).then_some(())).count() > 0,
             _ => false,
         }
     }

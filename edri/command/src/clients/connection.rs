@@ -20,8 +20,9 @@ const TOKEN_BYTES_MAX: u64 = 64 << 10;
 pub(crate) struct On<W: clap::Args> {
     #[command(flatten)]
     pub(super) work: W,
+    // Boxed, as every command has it.
     #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
 }
 
 /// Which node, and as whom.

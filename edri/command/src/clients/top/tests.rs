@@ -112,6 +112,17 @@ fn keys_sort_pause_and_quit() {
 }
 
 #[test]
+fn a_narrow_screen_shows_what_matters_most_whole() {
+    let mut terminal = Terminal::new(TestBackend::new(80, 14)).expect("a terminal");
+    let mut view = View::new(true);
+    terminal.draw(|frame| view.draw(frame, &two())).expect("drawn");
+    let buffer = terminal.backend().buffer();
+    let head: String = (0..80).map(|column| buffer[(column, 2)].symbol()).collect();
+    let columns: Vec<_> = head.split_whitespace().collect();
+    assert_eq!(columns, ["MANAGER", "STATE", "HANDLED/S▾", "QUEUED", "FULL", "HANDLE", "P99", "RESTARTS"]);
+}
+
+#[test]
 fn a_small_or_an_empty_screen_panics_nobody() {
     let figures = two();
     let nothing = Figures { nodes: Vec::new(), managers: Vec::new(), links: Vec::new() };

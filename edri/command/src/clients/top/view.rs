@@ -30,6 +30,8 @@ const COLUMNS: [(&str, u16, bool); 13] = [
     ("HANDLE P99", 11, true),
     ("RESTARTS", 9, true),
 ];
+/// Which columns are left out first where there is no room for all.
+const DISPENSABLE: [usize; 8] = [10, 3, 9, 5, 8, 7, 11, 12];
 /// Where the rates stand, by which it is sorted first.
 const BY_RATE: usize = 4;
 
@@ -130,7 +132,12 @@ impl View {
         });
         let rows = usize::from(area.height.saturating_sub(3));
         self.top = self.top.min(managers.len().saturating_sub(rows));
-        let shown = managers.iter().skip(self.top).map(|manager| self.manager(manager));
+        let columns = self.columns(area.width, figures.nodes.len() > 1);
+        let row = |cells: Vec<Cell<'static>>| {
+            let kept = cells.into_iter().enumerate().filter(|(column, _)| columns.contains(column));
+            Row::new(kept.map(|(_, cell)| cell))
+        };
+        let shown = managers.iter().skip(self.top).map(|manager| row(self.manager(manager)));
         let heading = |(column, (name, _, right)): (usize, &(&str, u16, bool))| {
             let mark = match (column == self.sorted, self.reversed) {
                 (false, _) => "",
@@ -139,15 +146,29 @@ impl View {
             };
             aligned(format!("{name}{mark}"), *right).style(Style::new().add_modifier(Modifier::BOLD))
         };
-        let head = Row::new(COLUMNS.iter().enumerate().map(heading));
+        let head = row(COLUMNS.iter().enumerate().map(heading).collect());
         let title = format!(" managers {} ", managers.len());
-        let table = Table::new(shown, COLUMNS.map(|(_, width, _)| Constraint::Length(width)))
+        let table = Table::new(shown, columns.iter().map(|column| Constraint::Length(COLUMNS[*column].1)))
             .header(head)
             .block(Block::new().borders(Borders::TOP | Borders::BOTTOM).title(title));
         frame.render_widget(table, area);
     }
 
-    fn manager(&self, group: &ManagerFigures) -> Row<'static> {
+    /// The columns that there is room for; the one that it is sorted by is among them.
+    fn columns(&self, width: u16, several_nodes: bool) -> Vec<usize> {
+        let mut columns: Vec<_> = (0..COLUMNS.len()).collect();
+        // Of one node the first line tells.
+        let node = (!several_nodes).then_some(0);
+        for left_out in node.into_iter().chain(DISPENSABLE).filter(|column| *column != self.sorted) {
+            if columns.iter().map(|column| COLUMNS[*column].1 + 1).sum::<u16>() <= width + 1 {
+                break;
+            }
+            columns.retain(|column| *column != left_out);
+        }
+        columns
+    }
+
+    fn manager(&self, group: &ManagerFigures) -> Vec<Cell<'static>> {
         let full = if group.places == 0 { 0.0 } else { group.queued as f64 * 100.0 / group.places as f64 };
         let colour = match group.state {
             ManagerState::Running => Color::Green,
@@ -159,7 +180,7 @@ impl View {
             0 => group.restarts.to_string(),
             new => format!("+{new} {}", group.restarts),
         };
-        Row::new([
+        vec![
             aligned(clean(&group.node), false),
             aligned(clean(&group.manager), false),
             aligned(show::state(group.state).1.to_owned(), false).style(self.tone(colour)),
@@ -173,7 +194,7 @@ impl View {
             aligned(or_dash(group.handle_p50_us.map(micros)), true),
             aligned(or_dash(group.handle_p99_us.map(micros)), true),
             aligned(restarts, true).style(warns(group.restarts_new > 0)),
-        ])
+        ]
     }
 
     fn links(&self, frame: &mut Frame<'_>, area: Rect, figures: &Figures) {
