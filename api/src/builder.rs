@@ -169,7 +169,7 @@ impl Api {
             access,
             cors: self.cors.checked()?,
             hosts,
-            proxies: self.proxies.map(Proxies::check).transpose()?,
+            proxies: self.proxies.map(Proxies::trusted).transpose()?,
             tls: self.tls.map(Tls::open).transpose()?,
             metrics: Metrics::default(),
             addresses: Addresses::default(),

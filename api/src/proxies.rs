@@ -43,7 +43,16 @@ impl Proxies {
         Self { listed: addresses.into_iter().map(str::to_owned).collect(), header }
     }
 
-    pub(crate) fn check(self) -> Result<Trusted, ApiError> {
+    /// Whether a gateway would take them.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Proxy`] for what is no address, and for too many.
+    pub fn check(&self) -> Result<(), ApiError> {
+        self.clone().trusted().map(drop)
+    }
+
+    pub(crate) fn trusted(self) -> Result<Trusted, ApiError> {
         let Self { listed, header } = self;
         if listed.len() > PROXIES_MAX {
             return Err(ApiError::Proxy(format!("{} addresses of proxies are more than {PROXIES_MAX}", listed.len())));

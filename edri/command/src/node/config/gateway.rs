@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use edri::{Access, Api, EventName, HttpRoute, Jwt, Pattern, Tls, Token};
+use edri::{Access, Api, EventName, HttpRoute, Jwt, Pattern, RemoteWorkers, Tls, Token};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,13 +19,18 @@ pub(super) struct Gateway {
     expose: Vec<String>,
     routes: Vec<Route>,
     files: Option<PathBuf>,
+    operators: bool,
+    hosts: Vec<String>,
+    proxies: Option<Proxies>,
     open: bool,
     open_metrics: bool,
     anonymous: Option<Permissions>,
+    tokens_file: Option<PathBuf>,
     tokens: Vec<KnownToken>,
     jwt: Vec<Signed>,
     cors: Option<Cors>,
     tls: Option<Certificate>,
+    workers: Option<Workers>,
     limits: GatewayLimits,
 }
 
@@ -36,13 +41,18 @@ impl Default for Gateway {
             expose: Vec::new(),
             routes: Vec::new(),
             files: None,
+            operators: false,
+            hosts: Vec::new(),
+            proxies: None,
             open: false,
             open_metrics: false,
             anonymous: None,
+            tokens_file: None,
             tokens: Vec::new(),
             jwt: Vec::new(),
             cors: None,
             tls: None,
+            workers: None,
             limits: GatewayLimits::default(),
         }
     }
@@ -131,6 +141,49 @@ struct Certificate {
     key: PathBuf,
 }
 
+/// Whose word is taken for the address of a client.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Proxies {
+    addresses: Vec<String>,
+    #[serde(default)]
+    header: ProxyHeader,
+}
+
+/// The header in which a proxy says it.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ProxyHeader {
+    #[default]
+    XForwardedFor,
+    Forwarded,
+}
+
+/// Workers that come for managers that nobody has declared.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Workers {
+    managers: usize,
+    instances: usize,
+    grace: Span,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { managers: 64, instances: 16, grace: Span::seconds(30) }
+    }
+}
+
+impl Proxies {
+    fn build(&self) -> edri::Proxies {
+        let addresses = self.addresses.iter().map(String::as_str);
+        match self.header {
+            ProxyHeader::XForwardedFor => edri::Proxies::x_forwarded_for(addresses),
+            ProxyHeader::Forwarded => edri::Proxies::forwarded(addresses),
+        }
+    }
+}
+
 impl Permissions {
     fn build(&self, checking: &mut Checking) -> edri::Permissions {
         type Grant = fn(edri::Permissions, &str) -> edri::Permissions;
@@ -176,6 +229,19 @@ impl Gateway {
         if let Some(files) = &self.files {
             api = api.files(checking.folder("files", files));
         }
+        if self.operators {
+            api = api.operators();
+        }
+        api = api.hosts(self.hosts.iter().map(String::as_str));
+        if let Some(proxies) = &self.proxies {
+            let proxies = proxies.build();
+            checking.accept("proxies", proxies.check());
+            api = api.proxies(proxies);
+        }
+        if let Some(Workers { managers, instances, grace }) = &self.workers {
+            let workers = RemoteWorkers::new().managers(*managers).instances(*instances).grace((*grace).into());
+            api = api.remote_workers(workers);
+        }
         if let Some(cors) = &self.cors {
             let cors = cors.build();
             checking.accept("cors", cors.check());
@@ -191,21 +257,33 @@ impl Gateway {
             }
         }
         let (access, token) = self.access(checking);
+        if token.is_some() {
+            // Whoever starts the node may operate it.
+            api = api.operators();
+        }
         (access.into_iter().fold(api, Api::access), token)
     }
 
     fn access(&self, checking: &mut Checking) -> (Option<Access>, Option<String>) {
-        let is_said = self.anonymous.is_some() || !self.tokens.is_empty() || !self.jwt.is_empty();
+        let is_said =
+            self.anonymous.is_some() || self.tokens_file.is_some() || !self.tokens.is_empty() || !self.jwt.is_empty();
         if self.open {
             if is_said {
                 checking.wrong(
                     "open",
-                    "with it everybody may do everything: leave it out, or leave out `anonymous`, `tokens` and `jwt`",
+                    "with it everybody may do everything: leave it out, or leave out `anonymous`, `tokens`, `tokens_file` and `jwt`",
                 );
             }
             return (None, None);
         }
         let mut access = Access::new();
+        if let Some(path) = &self.tokens_file {
+            let path = checking.file("tokens_file", path);
+            if path.is_file() {
+                access = access.tokens_file(path);
+                checking.accept("tokens_file", access.check());
+            }
+        }
         let mut known = BTreeSet::new();
         checking.each_of("tokens", &self.tokens, |token, checking| {
             let may = checking.within("may", |checking| token.may.build(checking));
@@ -233,7 +311,7 @@ impl Gateway {
         }
         // Nobody could come in: whoever starts the node is given a token.
         let Some(token) = checking.accept("", Token::random()) else { return (Some(access), None) };
-        let access = access.token(&token.hash(), "operator", edri::Permissions::all());
+        let access = access.token(&token.hash(), "operator", edri::Permissions::operator());
         (Some(access), Some(token.secret().to_owned()))
     }
 }

@@ -137,14 +137,90 @@ impl Default for Restarts {
     }
 }
 
+/// A manager whose workers connect to the gateway.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Remote {
+    instances: usize,
+    serves: Vec<String>,
+    keyed: bool,
+    inbox: usize,
+    overflow: Overflow,
+    retry: Tries,
+    window: u32,
+    silence: Span,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            instances: one(),
+            serves: Vec::new(),
+            keyed: false,
+            inbox: inbox(),
+            overflow: Overflow::default(),
+            retry: Tries::default(),
+            window: window(),
+            silence: ten_seconds(),
+        }
+    }
+}
+
+impl Remote {
+    pub(super) fn build(&self, name: &str, checking: &mut Checking) -> Definition {
+        checking.accept("", edri::ManagerName::new(name));
+        check_bounds(self.instances, self.inbox, checking);
+        self.retry.check(checking);
+        if self.window == 0 {
+            checking.wrong("window", "a worker has 1 event in its hands at least");
+        }
+        checking.each_of("serves", &self.serves, |pattern, checking| {
+            checking.accept("", edri::Pattern::new(pattern));
+        });
+        let mut manager = Manager::remote(name)
+            .instances(self.instances)
+            .inbox(self.inbox)
+            .overflow(self.overflow.into())
+            .retry(self.retry.build())
+            .window(self.window)
+            .silence_limit(self.silence.into());
+        if self.keyed {
+            manager = manager.keyed();
+        }
+        self.serves.iter().fold(manager, |manager, pattern| manager.serves(pattern)).into_definition()
+    }
+}
+
+impl Tries {
+    fn build(&self) -> Retry {
+        Retry::attempts(self.attempts).backoff(self.first_pause.into(), self.longest_pause.into())
+    }
+
+    fn check(&self, checking: &mut Checking) {
+        if self.attempts == 0 {
+            checking.within("retry", |checking| {
+                checking.wrong("attempts", "an event is tried once at least: write 1 to try it never again")
+            });
+        }
+    }
+}
+
+fn check_bounds(instances: usize, inbox: usize, checking: &mut Checking) {
+    if instances == 0 || instances > INSTANCES_MAX {
+        checking.wrong("instances", format!("a manager has 1 to {INSTANCES_MAX}"));
+    }
+    if inbox == 0 || inbox > INBOX_CAPACITY_MAX {
+        checking.wrong("inbox", format!("an inbox has 1 to {INBOX_CAPACITY_MAX} places"));
+    }
+}
+
 impl Program {
     pub(super) fn build(&self, name: &str, checking: &mut Checking) -> Definition {
         checking.accept("", edri::ManagerName::new(name));
         self.check(checking);
         let directory = self.directory(checking);
         let command = self.command(&directory, checking);
-        let retry = Retry::attempts(self.retry.attempts)
-            .backoff(self.retry.first_pause.into(), self.retry.longest_pause.into());
+        let retry = self.retry.build();
         let restart = Restart::at_most(self.restart.most, self.restart.within.into())
             .backoff(self.restart.first_pause.into(), self.restart.longest_pause.into());
         let mut manager = Manager::program(name, &command)
@@ -184,23 +260,14 @@ impl Program {
     }
 
     fn check(&self, checking: &mut Checking) {
-        if self.instances == 0 || self.instances > INSTANCES_MAX {
-            checking.wrong("instances", format!("a manager has 1 to {INSTANCES_MAX}"));
-        }
-        if self.inbox == 0 || self.inbox > INBOX_CAPACITY_MAX {
-            checking.wrong("inbox", format!("an inbox has 1 to {INBOX_CAPACITY_MAX} places"));
-        }
+        check_bounds(self.instances, self.inbox, checking);
         if self.keyed && self.shared {
             checking.wrong("shared", "it is keyed and shared: keys are not divided among nodes yet, leave out one");
         }
         if self.window == 0 {
             checking.wrong("window", "a process has 1 event in its hands at least");
         }
-        if self.retry.attempts == 0 {
-            checking.within("retry", |checking| {
-                checking.wrong("attempts", "an event is tried once at least: write 1 to try it never again")
-            });
-        }
+        self.retry.check(checking);
         if let Some(OnDemand { least, most, .. }) = self.on_demand {
             if self.keyed {
                 checking.wrong("on_demand", "keyed workers cannot come and go: each has its partition");

@@ -34,7 +34,7 @@ pub(crate) use environment::Variable;
 use events::{Event, History};
 use gateway::Gateway;
 use links::Links;
-use managers::Program;
+use managers::{Program, Remote};
 pub(crate) use read::{Problem, Source};
 use scheduler::Scheduler;
 use stores::Store;
@@ -68,6 +68,7 @@ pub(crate) struct Config {
     scheduler: Option<Scheduler>,
     stores: BTreeMap<String, Store>,
     managers: BTreeMap<String, Program>,
+    remote: BTreeMap<String, Remote>,
     events: BTreeMap<String, Event>,
     histories: BTreeMap<String, History>,
 }
@@ -86,6 +87,7 @@ impl Default for Config {
             scheduler: None,
             stores: BTreeMap::new(),
             managers: BTreeMap::new(),
+            remote: BTreeMap::new(),
             events: BTreeMap::new(),
             histories: BTreeMap::new(),
         }
@@ -252,6 +254,15 @@ impl Config {
         {
             app = app.manager(manager);
         }
+        if self.api.is_none()
+            && let Some(name) = self.remote.keys().next()
+        {
+            let message = "its workers connect to the gateway, and the node has none: write [api]";
+            checking.within("remote", |checking| checking.wrong(name, message));
+        }
+        for manager in checking.each("remote", &self.remote, |name, remote, checking| remote.build(name, checking)) {
+            app = app.manager(manager);
+        }
         let (mut token, mut has_tls) = (None, false);
         if let Some(gateway) = self.api {
             has_tls = gateway.has_tls();
@@ -268,10 +279,10 @@ impl Config {
         let mut taken = BTreeSet::new();
         taken.extend(self.scheduler.iter().map(|scheduler| scheduler.name.as_str()));
         let named = self.stores.keys().map(|name| ("stores", name));
-        for (kind, name) in named.chain(self.managers.keys().map(|name| ("managers", name))) {
+        let named = named.chain(self.managers.keys().map(|name| ("managers", name)));
+        for (kind, name) in named.chain(self.remote.keys().map(|name| ("remote", name))) {
             if !taken.insert(name.as_str()) {
-                let message =
-                    "another manager of the node has that name: stores, the scheduler and `managers` share names";
+                let message = "another manager of the node has that name: stores, the scheduler, `managers` and `remote` share names";
                 checking.within(kind, |checking| checking.wrong(name, message));
             }
         }
