@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn client(proxies: Proxies, from: &str, lines: &[&str]) -> String {
-        let trusted = proxies.check().expect("addresses");
+        let trusted = proxies.trusted().expect("addresses");
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(trusted.header.clone(), line.parse().expect("a value"));
