@@ -231,7 +231,8 @@ async fn serving(files: Option<&Path>) -> Node {
         Some(folder) => api.files(folder),
         None => api,
     };
-    let node = started(App::new("test").manager(service()).api(api)).await;
+    let app = App::new("test").manager(service()).history("web.tick", History::new().events(100));
+    let node = started(app.api(api)).await;
     // What is published only from outside is declared by nobody else.
     node.bus().declare(edri::DescriptorRef::of::<Tick>()).await.expect("declared");
     node
@@ -400,4 +401,36 @@ fn a_typescript_worker_started_by_hand_says_what_to_do() {
     let output = output.expect("node runs");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("Manager::program"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_typescript_worker_serves_over_websocket_and_comes_again_after_it_was_cut_off() {
+    let Some(sdk) = sdk() else { return };
+    let api = Api::bind("127.0.0.1:0").expose("test.>").remote_workers(edri::RemoteWorkers::new());
+    let followed = Seen::default();
+    let node = started(App::new("test").manager(follower(&followed)).api(api)).await;
+    let url = format!("ws://{}", node.api_address().expect("it has a gateway"));
+    let mut worker = Command::new("node");
+    worker.arg("tests/worker.mjs").current_dir(sdk).env_remove("EDRI_WORKER").env("SERVE", url);
+    let mut worker = worker.spawn().expect("node runs");
+    let bus = node.bus();
+    within("the worker", bus.wait_for::<crate::support::Asked>()).await.expect("it came");
+    assert_eq!(bus.request(asked(4)).await.expect("answered"), 8);
+    assert_eq!(bus.request(asked(14)).await.expect_err("it throws").code(), "unlucky");
+    let answer = crate::api::client::get(&node, "/from-typescript/7").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["number"].as_u64()), (200, Some(7)), "{answer:?}");
+    for number in 100..200 {
+        bus.publish(noted(number)).await.expect("published");
+    }
+    assert_eq!(followed.wait_for(100).await, (100..200).collect::<Vec<_>>());
+    // It ends in the middle of this one; whoever waits is told.
+    assert_eq!(bus.request(asked(17)).await.expect_err("its connection breaks").code(), "worker_lost");
+    assert_eq!(within("an answer", bus.request(asked(5))).await.expect("it came again"), 10);
+    terminate(worker.id());
+    assert!(worker.wait().expect("it ends").success());
+    assert!(ends_well(&node).await.unfinished.is_empty());
+}
+
+fn terminate(process: u32) {
+    assert!(Command::new("kill").args(["-TERM", &process.to_string()]).status().expect("kill runs").success());
 }

@@ -160,6 +160,22 @@ test("a tunnel that nobody reads makes its sender wait, and one that is dropped 
   await until("the worker has ended", async () => (await node.request("web.endless_open", {})) === 0);
 });
 
+test("a subscription begins in the past, and goes on there", async () => {
+  const node = await client();
+  for (const number of counted(10)) await node.publish("web.tick", { lane: "past", number });
+  const late = node.subscribe("web.tick", { key: "past", last: 4 });
+  const positions = [];
+  for await (const { payload, position } of late) {
+    positions.push(position);
+    if (payload.number === 9) break;
+  }
+  assert.equal(positions.length, 4);
+  const since = node.subscribe("web.tick", { key: "past", since: positions[1] });
+  assert.deepEqual(await numbers(since, 2), [8, 9]);
+  const nothing = node.subscribe("web.other", { last: 1 });
+  await assert.rejects(nothing.ready, EdriError);
+});
+
 test("a network that is silent is noticed, and the session goes on", async () => {
   const between = await network();
   const node = await client({}, between.url);

@@ -1,6 +1,8 @@
 // A worker of the TypeScript SDK, for the scenarios of `tests/typescript.rs`.
 
-import { Failure, runProcess, Worker } from "../dist/node.js";
+import { WebSocket } from "ws";
+
+import { Failure, runProcess, serve, Worker } from "../dist/node.js";
 import { msgpack } from "../dist/msgpack.js";
 
 const worker = new Worker({ concurrency: Number(process.env.CONCURRENCY ?? 1) });
@@ -21,6 +23,7 @@ worker
     if (number === 14) throw new Failure("unlucky", "nor is fourteen");
     if (number === 15) return cx.request("test.oracle", { number });
     if (number === 16) process.exit(0);
+    if (number === 17) return cut();
     return number * 2;
   })
   .tunnel("test.upper", async (_, tunnel) => {
@@ -46,5 +49,28 @@ worker
     schemas: { event: { type: "object", properties: { number: { type: "integer" } }, required: ["number"] }, output: {} },
   });
 
+/** The connection of now breaks. */
+let cut = () => {};
+
+/** Served over WebSocket until it is told to end. */
+async function served(url) {
+  const stop = new AbortController();
+  process.on("SIGTERM", () => stop.abort());
+  class Breakable extends WebSocket {
+    constructor(...given) {
+      super(...given);
+      cut = () => {
+        this.terminate();
+        return new Promise(() => {});
+      };
+    }
+  }
+  await serve(worker, url, { manager: "typescript", signal: stop.signal, WebSocket: Breakable });
+}
+
+if (process.env.SERVE) {
+  await served(process.env.SERVE);
+  process.exit(0);
+}
 console.log("a line on stdout");
 await runProcess(worker, process.env.ENCODING === "msgpack" ? { encoding: msgpack } : {});

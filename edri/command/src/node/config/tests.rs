@@ -182,7 +182,7 @@ fn names_that_are_there_twice_are_refused() {
     check(
         text,
         &[
-            "edri.toml:2:9: stores.scheduler: another manager of the node has that name: stores, the scheduler and `managers` share names",
+            "edri.toml:2:9: stores.scheduler: another manager of the node has that name: stores, the scheduler, `managers` and `remote` share names",
             "edri.toml:2:30: stores.scheduler.namespaces.a: store `b` has a namespace of that name: a namespace has one owner",
         ],
     );
