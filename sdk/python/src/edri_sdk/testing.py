@@ -210,7 +210,8 @@ class TestNode:
         self._worker_thread.start()
         self.wait_until(lambda: self._is_ready or self._is_over, "the worker to start")
         if not self._is_ready:
-            self._worker_thread.join(self.timeout)
+            # What it said before its end has been read then.
+            self.close()
             if self._problem is not None:
                 raise self._problem
             failed = (self.bye or {}).get("error") or {}
