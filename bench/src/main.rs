@@ -1,6 +1,6 @@
 //! edri side by side with raw primitives, on one machine, in one run.
 //!
-//! `cargo run --release -p edri-bench -- local` prints a table of ratios: ours ÷ reference in throughput, so more is
+//! `cargo run --profile bench -p edri-bench -- local` prints a table of ratios: ours ÷ reference in throughput, so more is
 //! better and 1 is as good as the reference. What is compared with what, and how, is in `docs/BENCHMARKS.md`.
 //!
 //! It promises pairs, not absolute figures: the machine is shared, so every figure of ours stands next to one of the
