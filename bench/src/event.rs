@@ -158,7 +158,8 @@ pub(crate) async fn node(managers: impl IntoIterator<Item = Definition>) -> crat
 pub(crate) async fn stop(node: Node) -> crate::Result<()> {
     let report = node.shutdown().await;
     for (manager, account) in &report.managers {
-        if !account.is_balanced() || account.handled != account.deliveries {
+        // What its own requester has given up is not lost: `wrk` closes its connections in the middle of its last requests.
+        if !account.is_balanced() || account.handled + account.cancelled != account.deliveries {
             return Err(format!("manager `{manager}` lost events: {account:?}").into());
         }
     }

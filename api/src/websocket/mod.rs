@@ -41,7 +41,7 @@ pub(crate) use worker::Workers;
 /// The subprotocols, and how their frames are written.
 const PROTOCOLS: [(&str, Encoding); 2] = [("edri.json", Encoding::Json), ("edri.msgpack", Encoding::MessagePack)];
 /// How much of a socket is read at once: ten thousand that are idle have this too.
-const READ_BYTES: usize = 8 << 10;
+const READ_BYTES: usize = 4 << 10;
 /// How much is written at once.
 const WRITE_BYTES: usize = 32 << 10;
 /// The close code of who breaks the rules.
