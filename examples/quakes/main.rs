@@ -27,7 +27,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use clap::Parser;
 use edri::prelude::*;
-use edri::{GroupView, IntoDefinition};
+use edri::{GroupView, IntoDefinition, system};
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -178,7 +178,9 @@ async fn gather(node: &Node, replayed: Replayed, has_report: bool, elapsed: f64)
     let study = bus.request(StudyMagnitudes {}).await?;
     let regions = if has_report { report_regions(bus).await } else { None };
     node.at_rest().await;
-    let topology = node.topology();
+    let mut topology = node.topology();
+    // The one that answers questions about a node has no part in the work.
+    topology.managers.retain(|manager| manager.name.manager().is_none_or(|name| **name != *system::OPERATOR));
     let Replayed { quakes: events, first_ms, last_ms, .. } = replayed;
     let (account, managers, rate) = (topology.account.into(), topology.managers, events as f64 / elapsed);
     let lost_workers = lost_workers(&managers);
