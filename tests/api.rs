@@ -2,15 +2,21 @@
 
 mod access;
 mod answers;
+mod border;
 mod bounds;
+pub(crate) mod cache;
 mod calls;
 pub(crate) mod client;
 mod documents;
 mod door;
 mod feeds;
+mod forms;
+mod log_ins;
 mod metrics;
+mod pages;
 mod streams;
 mod tls;
+mod uploads;
 mod websocket;
 mod workers;
 

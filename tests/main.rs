@@ -7,6 +7,7 @@ mod cluster;
 mod compile_fail;
 mod envelopes;
 mod foreign;
+mod helpdesk;
 mod history;
 mod interest;
 mod nodes;

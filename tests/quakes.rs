@@ -19,15 +19,18 @@ use crate::support::LIMIT;
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quakes/data/earthquakes.geojson");
 
 /// The example, built as this test was. `cargo test` builds both; a test run alone may find an older one, or none.
-static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| built("quakes"));
+
+/// Where the example of this name is, built if need be.
+pub(crate) fn built(example_name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).expect("cargo puts tests into <target>/<profile>/deps");
-    let example = profile.join("examples/quakes");
+    let example = profile.join("examples").join(example_name);
     let age = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     if age(&example) < age(&test) {
         let name = profile.file_name().and_then(|name| name.to_str()).unwrap();
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--example", "quakes", "--profile", if name == "debug" { "dev" } else { name }])
+            .args(["build", "--example", example_name, "--profile", if name == "debug" { "dev" } else { name }])
             .arg("--target-dir")
             .arg(profile.parent().unwrap())
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -35,16 +38,27 @@ static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
         assert!(built.unwrap().success(), "the example does not build");
     }
     example
-});
+}
 
 /// A run of the example. Dropped before its end, it is killed.
-struct Run {
+pub(crate) struct Run {
     child: Child,
 }
 
 impl Run {
     fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, |command| command)
+    }
+
+    /// A run of the example at this path.
+    pub(crate) fn of(example: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(example);
+        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
@@ -56,7 +70,7 @@ impl Run {
     }
 
     /// Waits until a line with `text` is on stderr, and returns it.
-    fn until_it_says(&mut self, text: &str) -> String {
+    pub(crate) fn until_it_says(&mut self, text: &str) -> String {
         let mut lines = BufReader::new(self.child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let text = text.to_owned();
         let said = within_limit(&format!("stderr to say {text:?}"), move || {
@@ -69,7 +83,7 @@ impl Run {
     }
 
     /// Waits for its end; what it wrote to stdout and, unless it was waited for, to stderr.
-    fn end(mut self) -> (ExitStatus, String, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
         let [stdout, stderr] = [
             self.child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
             self.child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
@@ -262,7 +276,7 @@ fn is_running(pid: u32) -> bool {
     !state.trim().is_empty() && !state.trim().starts_with('Z')
 }
 
-fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 

@@ -16,6 +16,7 @@ pub(crate) use permissions::{OPERATORS, is_own};
 pub use permissions::{Permissions, Verb};
 pub use token::Token;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,6 +25,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::problem::Problem;
+use crate::sessions::InSession;
 use file::Tokens;
 use jwt::Issuer;
 use permissions::Granted;
@@ -93,6 +95,8 @@ pub(crate) struct Guard {
     issuers: Vec<Issuer>,
     /// What somebody may do who does not say who it is; `None`: everything but what operates the node.
     anonymous: Option<Arc<Granted>>,
+    /// What who is logged in may do, by role.
+    roles: HashMap<String, Arc<Granted>>,
     metrics_open: bool,
 }
 
@@ -147,6 +151,17 @@ impl Guard {
         jwt::caller(&self.issuers, token, SystemTime::now()).map_err(|refused| bad_token(refused.to_string()))
     }
 
+    /// Somebody who has logged in with a browser. One whose role is not known any more may do what everybody may.
+    pub(crate) fn in_session(&self, name: &str, ends: SystemTime, session: InSession) -> Caller {
+        let permissions = self.roles.get(session.role()).or(self.anonymous.as_ref());
+        Caller::in_session(name.into(), permissions.cloned(), ends, session)
+    }
+
+    /// Whether somebody can be in this role.
+    pub(crate) fn has_role(&self, role: &str) -> bool {
+        if self.is_open() { is_name(role) } else { self.roles.contains_key(role) }
+    }
+
     /// Somebody who does not say who it is.
     pub(crate) fn anonymous(&self) -> Caller {
         Caller::anonymous(self.anonymous.clone())
@@ -176,9 +191,13 @@ impl Guard {
     }
 }
 
+/// Whether only the node sets a header of this name.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.get(..RESERVED.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED))
+}
+
 /// Refuses headers from outside that only the node sets, be they of an HTTP request or of an event.
 pub(crate) fn check_headers<'h>(mut names: impl Iterator<Item = &'h str>) -> Result<(), Problem> {
-    let is_reserved = |name: &str| name.get(..RESERVED.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED));
     match names.find(|name| is_reserved(name)) {
         None => Ok(()),
         Some(name) => {
@@ -203,7 +222,7 @@ fn bad_token(detail: impl Into<String>) -> Problem {
 }
 
 /// Checks the name of a caller, which is logged and travels in headers.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
 }
 

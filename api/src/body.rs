@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
 use crate::activity::Activity;
+use crate::forms::Wrong;
 use crate::problem::Problem;
 
 /// Why a body does not come.
@@ -107,6 +108,9 @@ fn is_end(error: &hyper::Error) -> bool {
 pub(crate) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        if let Some(Wrong(problem)) = error.downcast_ref() {
+            return problem.clone();
+        }
         if let Some(BodyError::Idle(_)) = error.downcast_ref() {
             return Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", error.to_string());
         }

@@ -1,23 +1,32 @@
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use axum::routing::Route;
 use edri_events::{DescriptorRef, Event, HttpRoute, Pattern};
 use edri_managers::Arrivals;
 use edri_router::Router;
 use parking_lot::Mutex;
 
 use crate::access::{Access, Guard, OPERATORS};
+use crate::border::{Interceptor, Interceptors, Layers};
+use crate::cache::Cache;
 use crate::clients::Clients;
 use crate::connections::Addresses;
 use crate::exposed::{Additions, Exposed};
+use crate::forms::Once;
 use crate::gateway::{Gateway, Shared};
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
-use crate::websocket::{Sessions, Workers};
-use crate::{ApiError, ApiLimits, Cors, Proxies, RemoteWorkers, Tls};
+use crate::pages::Templates;
+use crate::websocket::{self, Workers};
+use crate::{ApiError, ApiLimits, Cors, Pages, Proxies, RemoteWorkers, Sessions, Tls};
+use tower::{Layer, Service};
 use tower_http::services::ServeDir;
 
 /// A gateway in the making.
@@ -30,12 +39,16 @@ pub struct Api {
     events: Vec<DescriptorRef>,
     routes: Vec<(String, String)>,
     files: Option<PathBuf>,
+    pages: Option<Pages>,
     access: Option<Access>,
     cors: Cors,
     hosts: Vec<String>,
     proxies: Option<Proxies>,
     tls: Option<Tls>,
+    log_ins: Option<Sessions>,
     workers: Option<RemoteWorkers>,
+    interceptors: Interceptors,
+    layers: Layers,
     limits: ApiLimits,
 }
 
@@ -49,12 +62,16 @@ impl Api {
             events: Vec::new(),
             routes: Vec::new(),
             files: None,
+            pages: None,
             access: None,
             cors: Cors::new(),
             hosts: Vec::new(),
             proxies: None,
             tls: None,
+            log_ins: None,
             workers: None,
+            interceptors: Interceptors::default(),
+            layers: Layers::default(),
             limits: ApiLimits::default(),
         }
     }
@@ -93,6 +110,12 @@ impl Api {
         self
     }
 
+    /// Shows browsers pages for the events that name a template (`page = "tickets.html"`).
+    pub fn pages(mut self, pages: Pages) -> Self {
+        self.pages = Some(pages);
+        self
+    }
+
     /// Says who is let in, and what each may do. Without it everybody who reaches the address may do everything with the
     /// events that are exposed.
     pub fn access(mut self, access: Access) -> Self {
@@ -126,10 +149,49 @@ impl Api {
         self
     }
 
+    /// Lets people log in with a browser: see [`Sessions`].
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.log_ins = Some(sessions);
+        self
+    }
+
     /// Lets workers connect for managers that nobody has declared with [`Manager::remote`](edri_managers::Manager::remote), which
     /// are made then. What each may handle its permission `serve` says; without [`Api::access`] everybody may handle everything.
     pub fn remote_workers(mut self, workers: RemoteWorkers) -> Self {
         self.workers = Some(workers);
+        self
+    }
+
+    /// Shows every event that passes the gateway to this code, whatever the way in or out. Several see it one after another.
+    pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.add(Arc::new(interceptor));
+        self
+    }
+
+    /// Puts a tower layer around what the gateway answers, outside those given before. Requests have been let in by then (limits, origins, hosts,
+    /// tokens), and their [`Caller`](crate::Caller) is among their extensions; answers are compressed behind it. WebSockets pass it
+    /// with their upgrade only: what sees every event is an [interceptor](Api::intercept).
+    ///
+    /// ```
+    /// # use edri_api::Api;
+    /// use axum::extract::Request;
+    ///
+    /// // Any layer of `tower` and `tower-http` whose service cannot fail, or a function of one's own:
+    /// let log = tower::util::MapRequestLayer::new(|request: Request| {
+    ///     println!("{} {}", request.method(), request.uri());
+    ///     request
+    /// });
+    /// let api = Api::bind("127.0.0.1:8080").layer(log);
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+        <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        self.layers.add(|router| router.layer(layer));
         self
     }
 
@@ -159,8 +221,13 @@ impl Api {
         }
         let operators = OPERATORS.iter().filter(|_| self.operators);
         let operators = operators.map(|pattern| Pattern::new(pattern)).collect::<Result<_, _>>()?;
-        let exposed = Exposed::new(router, Additions { patterns, operators, routes });
+        let exposed = Arc::new(Exposed::new(router, Additions { patterns, operators, routes }));
+        let pages = self.pages.map(|pages| Templates::open(pages, &exposed)).transpose()?;
         let access = self.access.map_or_else(|| Ok(Guard::default()), Access::open)?;
+        let log_ins = match self.log_ins {
+            Some(sessions) => Some(sessions.open(router, self.tls.is_some()).await?),
+            None => None,
+        };
         let hosts = Hosts::new(&self.hosts, address, access.lets_anonymous())?;
         let shared = Shared {
             relay: router.bus().relay(),
@@ -169,17 +236,22 @@ impl Api {
             access,
             cors: self.cors.checked()?,
             hosts,
+            log_ins,
+            once: Once::default(),
             proxies: self.proxies.map(Proxies::trusted).transpose()?,
             tls: self.tls.map(Tls::open).transpose()?,
             metrics: Metrics::default(),
+            cache: Cache::new(&self.limits),
             addresses: Addresses::default(),
             clients: Mutex::new(Clients::new(&self.limits, Instant::now())),
             files: self.files.map(ServeDir::new),
-            sessions: Arc::new(Sessions::new(self.limits.websockets)),
+            pages,
+            sessions: Arc::new(websocket::Sessions::new(self.limits.websockets)),
             workers: Workers::new(arrivals, self.workers, &self.limits),
+            interceptors: self.interceptors,
             limits: self.limits,
             ready: AtomicBool::new(false),
         };
-        Gateway::start(address, shared).await
+        Gateway::start(address, shared, self.layers).await
     }
 }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,9 +23,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::activity::{Activity, Verdict};
+use crate::border::Layers;
 use crate::clients::bound_address;
 use crate::front::{Front, retry_after};
 use crate::gateway::Shared;
+use crate::http::Routes;
 use crate::metrics::Refusal;
 use crate::problem::Problem;
 use crate::websocket::Sessions;
@@ -46,16 +47,19 @@ const ENDING_TIME: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How often it is looked whether the sender of a body is there still.
 const UPLOAD_LOOK: Duration = Duration::from_secs(1);
-/// The most headers of a request.
-const HEADERS_MAX: usize = 256;
 /// Streams that a client may have reset before they were looked at, until its connection is closed (rapid reset).
 const RESETS_MAX: usize = 32;
 
 type Builder = auto::Builder<TokioExecutor>;
 
 /// Accepts connections until the gateway stops, then waits for those that are open.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
-    let router = http::router(Arc::clone(&shared), stopping.clone());
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    layers: Layers,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let routes = http::routes(Arc::clone(&shared), layers, stopping.clone());
     let builder = Arc::new(builder(&shared.limits));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     // WebSockets are tasks of their own, and end with this function however it ends.
@@ -73,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stoppi
         match Place::take(&shared, remote.ip()) {
             Ok(place) => {
                 let connection = Connection {
-                    router: router.clone(),
+                    routes: routes.clone(),
                     shared: Arc::clone(&shared),
                     builder: Arc::clone(&builder),
                     remote,
@@ -113,7 +117,13 @@ async fn watch_files(shared: Arc<Shared>) {
             None => std::future::pending().await,
         }
     };
-    tokio::join!(shared.access.watch(), certificate);
+    let log_ins = async {
+        match &shared.log_ins {
+            Some(log_ins) => log_ins.watch().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(shared.access.watch(), certificate, log_ins);
 }
 
 fn builder(limits: &ApiLimits) -> Builder {
@@ -125,7 +135,7 @@ fn builder(limits: &ApiLimits) -> Builder {
         .timer(TokioTimer::new())
         // `Activity` watches heads: hyper's limit would end connections that are only idle.
         .header_read_timeout(None)
-        .max_headers(HEADERS_MAX)
+        // At most 100 headers, as hyper has it by itself: more than its default costs an allocation a request.
         .max_buf_size(head_bytes);
     builder
         .http2()
@@ -230,7 +240,7 @@ impl Drop for Place {
 
 /// A connection in the making.
 struct Connection {
-    router: Router,
+    routes: Routes,
     shared: Arc<Shared>,
     builder: Arc<Builder>,
     remote: SocketAddr,
@@ -246,7 +256,8 @@ impl Connection {
             _ = self.stopping.wait_for(|stopping| *stopping) => return,
         };
         match shaken {
-            Ok(Ok(stream)) => self.talk(stream, place).await,
+            // In a box, as one without TLS would otherwise be as large.
+            Ok(Ok(stream)) => Box::pin(self.talk(stream, place)).await,
             Ok(Err(error)) => {
                 self.shared.metrics.refused(Refusal::Handshake);
                 tracing::debug!(remote = %self.remote, %error, "a TLS handshake failed");
@@ -260,12 +271,12 @@ impl Connection {
 
     /// Answers requests until one side has enough.
     async fn talk<S: OverTcp + AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, place: Place) {
-        let Self { router, shared, builder, remote, mut stopping } = self;
+        let Self { routes, shared, builder, remote, mut stopping } = self;
         let limits = &shared.limits;
         let activity = Arc::new(Mutex::new(Activity::new(Instant::now())));
         let look = Arc::new(AtomicBool::new(false));
         let line = Line { stream, activity: Arc::clone(&activity), look: Arc::clone(&look), _place: place };
-        let front = Front::new(router, Arc::clone(&shared), remote, Arc::clone(&activity));
+        let front = Front::new(routes, Arc::clone(&shared), remote, Arc::clone(&activity));
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(line), front));
         let mut ends: Option<Instant> = None;
         loop {

@@ -126,6 +126,12 @@ impl Cors {
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail))
     }
 
+    /// Whether the page that sends this is of an origin that is listed by name.
+    pub(crate) fn lists(&self, headers: &HeaderMap) -> bool {
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        origin.is_some_and(|origin| self.credentials && self.origins.contains(&origin.to_ascii_lowercase()))
+    }
+
     /// The answer to a browser that asks whether a page may send what it wants to.
     pub(crate) fn preflight(&self, head: &Parts, visitor: &Visitor) -> Option<Response<Body>> {
         let asks = head.method == Method::OPTIONS && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);

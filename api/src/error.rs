@@ -31,6 +31,9 @@ pub enum ApiError {
     /// The folder of files is none.
     #[error("there is no folder `{}` to serve files from", .0.display())]
     Files(std::path::PathBuf),
+    /// The pages cannot be as they are configured, or a template is wrong.
+    #[error("pages: {0}")]
+    Pages(String),
     /// Who is let in cannot be as it was configured.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -43,6 +46,9 @@ pub enum ApiError {
     /// The address of a proxy is none.
     #[error("{0}")]
     Proxy(String),
+    /// Sessions cannot be as they were configured.
+    #[error("{0}")]
+    Sessions(String),
     /// There is no TLS with these files.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use edri_events::{DescriptorRef, Exposure, FieldSource, HttpRoute, Pattern};
+use edri_events::{Caching, DescriptorRef, Exposure, FieldSource, HttpRoute, PageNames, Pattern};
 use edri_router::Router;
 use matchit::Router as Paths;
 use parking_lot::Mutex;
 
 use crate::access::is_own;
+use crate::border::Rules;
 use crate::problem::Problem;
 use crate::{Caller, Verb};
 
@@ -33,15 +34,24 @@ pub(crate) struct Reachable {
     pub(crate) descriptor: DescriptorRef,
     /// All its routes.
     pub(crate) routes: Vec<HttpRoute>,
+    /// The templates for browsers.
+    pub(crate) page: PageNames,
     /// The fields that come from a header or a cookie.
     pub(crate) sources: Vec<FieldSource>,
     /// Whether its response is an [`Http`](edri_events::Http).
     pub(crate) answers_http: bool,
     /// Whether it operates the node, so that only those may reach it who are allowed it by name.
     pub(crate) by_name: bool,
+    /// What its schemas say of payloads.
+    pub(crate) rules: Arc<Rules>,
 }
 
 impl Reachable {
+    /// For how long its answer may be given again, if it may.
+    pub(crate) fn caching(&self) -> Option<&Caching> {
+        self.descriptor.exposure()?.caching.as_ref()
+    }
+
     /// Whether this caller may do this with it.
     pub(crate) fn permits(&self, caller: &Caller, verb: Verb) -> bool {
         let name = self.descriptor.name();
@@ -63,15 +73,8 @@ pub(crate) struct Table {
     paths: HashMap<&'static str, Paths<Arc<Reachable>>>,
 }
 
-/// Where a path leads.
-pub(crate) enum Found<'t, 'p> {
-    /// To this event, with these fields.
-    Event(&'t Arc<Reachable>, matchit::Params<'t, 'p>),
-    /// The path is there, for these methods.
-    OtherMethods(Vec<&'static str>),
-    /// Nowhere.
-    Nothing,
-}
+/// The fields that have a place in a path, by name.
+pub(crate) type Places = Vec<(String, String)>;
 
 impl Table {
     /// The event of this name, if it can be reached.
@@ -84,23 +87,26 @@ impl Table {
         self.events.values().map(|event| &**event)
     }
 
-    /// Finds the event for a method and a path, still percent-encoded.
-    pub(crate) fn find<'t, 'p>(&'t self, method: &str, path: &'p str) -> Found<'t, 'p> {
+    /// The event for a method and a path, and the fields that have a place in it, still percent-encoded.
+    pub(crate) fn find(&self, method: &str, path: &str) -> Option<(Arc<Reachable>, Places)> {
         // HEAD asks for what GET answers, without the body.
         let wanted = if method == "HEAD" { "GET" } else { method };
-        if let Some(found) = self.paths.get(wanted).and_then(|paths| paths.at(path).ok()) {
-            return Found::Event(found.value, found.params);
-        }
-        let others: Vec<_> =
-            self.paths.iter().filter(|(_, paths)| paths.at(path).is_ok()).map(|(method, _)| *method).collect();
-        if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+        let found = self.paths.get(wanted)?.at(path).ok()?;
+        let places = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Some((Arc::clone(found.value), places))
     }
 
-    fn build(router: &Router, additions: &Additions) -> Self {
+    /// The methods with which this path leads to an event.
+    pub(crate) fn methods(&self, path: &str) -> Vec<&'static str> {
+        self.paths.iter().filter(|(_, paths)| paths.at(path).is_ok()).map(|(method, _)| *method).collect()
+    }
+
+    /// What is the same as before keeps its rules, which are dear to make.
+    fn build(router: &Router, additions: &Additions, before: &Self) -> Self {
         // First, so that an event that comes meanwhile has the table made again.
         let mut table = Self { version: router.events_version(), ..Self::default() };
         for descriptor in router.bus().events() {
-            let Some(event) = reachable(descriptor, additions) else { continue };
+            let Some(event) = reachable(descriptor, additions, before) else { continue };
             if table.events.len() >= EXPOSED_MAX {
                 tracing::warn!(event = %event.descriptor.name(), "not reachable: {EXPOSED_MAX} events are already");
                 continue;
@@ -123,17 +129,17 @@ impl Table {
 }
 
 /// Whether the gateway itself answers at this path.
-fn is_own_path(path: &str) -> bool {
-    const OWN: [&str; 8] =
-        ["/events", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/ws"];
+pub(crate) fn is_own_path(path: &str) -> bool {
+    const OWN: [&str; 9] =
+        ["/events", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/subscribe", "/csrf", "/ws"];
     OWN.contains(&path) || path.strip_prefix("/events/").is_some_and(|rest| !rest.contains('/'))
 }
 
 /// The event as it can be reached; `None` when it cannot.
-fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachable> {
+fn reachable(descriptor: DescriptorRef, additions: &Additions, before: &Table) -> Option<Reachable> {
     let name = descriptor.name();
     let added = additions.routes.iter().filter(|(_, event)| **event == **name).map(|(route, _)| route.clone());
-    let Exposure { routes, sources } = descriptor.exposure().cloned().unwrap_or_default();
+    let Exposure { routes, sources, page, .. } = descriptor.exposure().cloned().unwrap_or_default();
     let routes: Vec<_> = routes.into_iter().chain(added).collect();
     let exposed = descriptor.exposure().is_some()
         || !routes.is_empty()
@@ -145,7 +151,9 @@ fn reachable(descriptor: DescriptorRef, additions: &Additions) -> Option<Reachab
     }
     let output = descriptor.schemas().output.as_ref();
     let answers_http = output.and_then(|schema| schema.get("x-edri-http")).is_some_and(|marked| marked == true);
-    Some(Reachable { descriptor, routes, sources, answers_http, by_name })
+    let rules = before.event(name).map(|event| Arc::clone(&event.rules)).filter(|rules| rules.are_of(&descriptor));
+    let rules = rules.unwrap_or_else(|| Arc::new(Rules::new(descriptor.clone())));
+    Some(Reachable { descriptor, routes, page, sources, answers_http, by_name, rules })
 }
 
 /// What can be reached, as the events that the node knows come and go.
@@ -159,7 +167,7 @@ pub(crate) struct Exposed {
 
 impl Exposed {
     pub(crate) fn new(router: &Router, additions: Additions) -> Self {
-        let table = Table::build(router, &additions);
+        let table = Table::build(router, &additions, &Table::default());
         Self { router: router.clone(), additions, table: ArcSwap::from_pointee(table), making: Mutex::new(()) }
     }
 
@@ -174,7 +182,7 @@ impl Exposed {
         if table.version == self.router.events_version() {
             return table;
         }
-        let table = Arc::new(Table::build(&self.router, &self.additions));
+        let table = Arc::new(Table::build(&self.router, &self.additions, &table));
         self.table.store(Arc::clone(&table));
         table
     }

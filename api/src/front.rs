@@ -8,29 +8,27 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use edri_events::EventName;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
-use tower::ServiceExt;
 use tracing::Level;
 
-use crate::Caller;
 use crate::activity::Activity;
 use crate::body::Paced;
 use crate::clients::{Begun, Client, TooMany, bound_address};
 use crate::cors::Visitor;
 use crate::gateway::Shared;
-use crate::http::Remote;
+use crate::http::{self, Remote, Routes};
 use crate::metrics::Refusal;
 use crate::problem::Problem;
+use crate::sessions::{Cookie, identify};
+use crate::{Caller, cache, pages};
 
 /// The target of the access log.
 const ACCESS_LOG: &str = "edri::access";
@@ -44,20 +42,20 @@ pub(crate) struct ForEvent(pub(crate) EventName);
 /// The way in for the requests of one connection.
 #[derive(Clone)]
 pub(crate) struct Front {
-    router: Router,
+    routes: Routes,
     shared: Arc<Shared>,
     remote: SocketAddr,
     activity: Arc<Mutex<Activity>>,
 }
 
 impl Front {
-    pub(crate) fn new(router: Router, shared: Arc<Shared>, remote: SocketAddr, activity: Arc<Mutex<Activity>>) -> Self {
-        Self { router, shared, remote, activity }
+    pub(crate) fn new(routes: Routes, shared: Arc<Shared>, remote: SocketAddr, activity: Arc<Mutex<Activity>>) -> Self {
+        Self { routes, shared, remote, activity }
     }
 
     /// Answers a request.
-    async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        let Self { router, shared, remote, activity } = self;
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let Self { routes, shared, remote, activity } = self;
         activity.lock().begin(request.version() == Version::HTTP_2);
         let mut record = Record::begin(&request, shared, remote, activity);
         let (mut head, body) = request.into_parts();
@@ -66,18 +64,34 @@ impl Front {
             Ok(Admitted::Passes(begun)) => {
                 // Given back also when the client leaves.
                 let under_way = UnderWay { shared: Arc::clone(&record.shared), begun };
+                let (log_ins, access) = (record.shared.log_ins.as_ref(), &record.shared.access);
+                let identified = identify(log_ins, access, &mut head).await;
+                if record.logged.is_some() {
+                    record.caller = head.extensions.get::<Caller>().and_then(Caller::name).map(str::to_owned);
+                }
                 let body = Body::new(Paced::new(body, record.shared.limits.body_idle, &record.activity));
-                let Ok(response) = router.oneshot(Request::from_parts(head, body)).await;
+                let response = match identified {
+                    Ok(cookie) => {
+                        let request = Request::from_parts(head, body);
+                        let mut response = http::answer(routes, &record.shared, request).await;
+                        if let (Cookie::Stale, Some(log_ins)) = (cookie, &record.shared.log_ins) {
+                            log_ins.forget(response.headers_mut());
+                        }
+                        response
+                    }
+                    Err(problem) => pages::refusal(&record.shared, &head, problem),
+                };
                 drop(under_way);
                 response
             }
             Ok(Admitted::Answered(response)) => response,
-            Err(problem) => problem.into_response(),
+            Err(problem) => pages::refusal(&record.shared, &head, problem),
         };
         record.shared.cors.tell(&visitor, response.headers_mut());
         secure(response.headers_mut());
+        cache::coded(&mut response);
         record.answered(&response);
-        response.map(|body| Body::new(Watched { body, record }))
+        Ok(response.map(|body| Body::new(Watched { body, record })))
     }
 }
 
@@ -87,8 +101,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.answer(request).await) })
+        Box::pin(self.clone().answer(request))
     }
 }
 
@@ -169,7 +182,6 @@ impl Record {
         // Given back should the token be refused.
         let mut under_way = UnderWay { shared: Arc::clone(&shared), begun };
         let caller = caller.map_err(|problem| refuse(Refusal::Token, problem))?;
-        self.caller = caller.name().map(str::to_owned);
         head.extensions.insert(Remote(self.remote));
         head.extensions.insert(caller);
         Ok(Admitted::Passes(under_way.begun.take()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use edri_router::{Relay, Router};
 use parking_lot::Mutex as ShortMutex;
 use rustls::ServerConfig;
@@ -14,36 +15,55 @@ use tokio::task::JoinHandle;
 use tower_http::services::ServeDir;
 
 use crate::access::Guard;
+use crate::border::{Interceptors, Layers};
+use crate::cache::Cache;
 use crate::clients::Clients;
 use crate::connections::{Addresses, serve};
 use crate::exposed::Exposed;
 use crate::files::Reloaded;
+use crate::forms::Once;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
+use crate::pages::Templates;
+use crate::problem::Problem;
 use crate::proxies::Trusted;
+use crate::sessions::LogIns;
 use crate::websocket::{Sessions, Workers};
-use crate::{ApiError, ApiLimits, Cors};
+use crate::{ApiError, ApiLimits, Caller, Cors};
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) relay: Relay,
-    pub(crate) exposed: Exposed,
+    pub(crate) exposed: Arc<Exposed>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) workers: Workers,
     pub(crate) access: Guard,
     pub(crate) files: Option<ServeDir>,
+    pub(crate) pages: Option<Templates>,
+    pub(crate) interceptors: Interceptors,
     pub(crate) limits: ApiLimits,
     pub(crate) cors: Cors,
+    pub(crate) log_ins: Option<LogIns>,
+    pub(crate) once: Once,
     pub(crate) hosts: Hosts,
     pub(crate) proxies: Option<Trusted>,
     pub(crate) tls: Option<Arc<Reloaded<Arc<ServerConfig>>>>,
     pub(crate) metrics: Metrics,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) addresses: Addresses,
     // Held to count one request.
     pub(crate) clients: ShortMutex<Clients>,
     /// Whether the node has started.
     pub(crate) ready: AtomicBool,
+}
+
+impl Shared {
+    /// As [`LogIns::check_token`].
+    pub(crate) fn check_token(&self, caller: &Caller, head: &Parts, field: Option<&str>) -> Result<(), Problem> {
+        let log_ins = self.log_ins.as_ref();
+        log_ins.map_or(Ok(()), |log_ins| log_ins.check_token(&self.cors, caller, head, field))
+    }
 }
 
 /// A running gateway. Dropped, it ends at once, with what its clients were waiting for.
@@ -56,7 +76,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) async fn start(address: SocketAddr, shared: Shared) -> Result<Self, ApiError> {
+    pub(crate) async fn start(address: SocketAddr, shared: Shared, layers: Layers) -> Result<Self, ApiError> {
         let bind = |source| ApiError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -66,7 +86,7 @@ impl Gateway {
         let stopping = watch::Sender::new(false);
         let runtime = shared.router.runtime().clone();
         let shared = Arc::new(shared);
-        let serving = runtime.spawn(serve(listener, Arc::clone(&shared), stopping.subscribe()));
+        let serving = runtime.spawn(serve(listener, Arc::clone(&shared), layers, stopping.subscribe()));
         Ok(Self { address, shared, stopping, serving: Mutex::new(Some(serving)) })
     }
 

@@ -52,7 +52,11 @@ impl Hosts {
         let Some(names) = &self.names else { return Ok(()) };
         let named = head.headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
         let Some(authority) = head.uri.authority().map(Authority::as_str).or(named) else { return Ok(()) };
-        let host = without_port(authority).to_ascii_lowercase();
+        let host = without_port(authority);
+        if host == "localhost" {
+            return Ok(());
+        }
+        let host = host.to_ascii_lowercase();
         let host = host.trim_end_matches('.');
         if is_of_this_machine(host) || names.iter().any(|name| name == host) {
             return Ok(());

@@ -12,6 +12,8 @@ pub struct ApiLimits {
     pub connections_per_address: usize,
     /// The most bytes in the body of a request that is no tunnel. 2 MiB by default.
     pub body_bytes: usize,
+    /// The most bytes of a file that a form sends up a tunnel. 1 GiB by default.
+    pub upload_bytes: usize,
     /// The most bytes in the head of a request. 64 KiB by default.
     pub head_bytes: usize,
     /// How long a TLS handshake may take. 10 s by default.
@@ -63,6 +65,11 @@ pub struct ApiLimits {
     pub requests_per_second: Option<u32>,
     /// How many requests a client may send at once before [`ApiLimits::requests_per_second`] binds it. 100 by default.
     pub request_burst: u32,
+    /// How many bytes of answers are kept of events that are declared cacheable, each with what keeping it costs; an answer longer than a
+    /// sixteenth of it is not kept, and none is when it is 0. 64 MiB by default.
+    pub cache_bytes: usize,
+    /// How many answers are kept. 65,536 by default.
+    pub cache_entries: usize,
 }
 
 impl Default for ApiLimits {
@@ -71,6 +78,7 @@ impl Default for ApiLimits {
             connections: 11_024,
             connections_per_address: 1_024,
             body_bytes: 2 << 20,
+            upload_bytes: 1 << 30,
             head_bytes: 64 << 10,
             handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
@@ -95,6 +103,8 @@ impl Default for ApiLimits {
             in_flight_per_client: 1_024,
             requests_per_second: None,
             request_burst: 100,
+            cache_bytes: 64 << 20,
+            cache_entries: 65_536,
         }
     }
 }

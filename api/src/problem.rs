@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use edri_events::EventName;
-use edri_router::{PublishError, RequestError, Told};
+pub(crate) use edri_events::FieldError;
+use edri_router::{PublishError, Refusal, RequestError, Told};
 use serde::Serialize;
 
 use crate::Verb;
@@ -39,15 +40,6 @@ struct Written<'p> {
     errors: &'p [FieldError],
 }
 
-/// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct FieldError {
-    /// The way to the field: `lines[2].amount`; empty for the whole.
-    pub(crate) field: String,
-    /// What is wrong.
-    pub(crate) message: String,
-}
-
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self { status, code: code.into(), detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
@@ -74,20 +66,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown_event", detail)
     }
 
-    /// The caller may not do this. `known` tells whether it has said who it is.
-    pub(crate) fn forbidden(verb: Verb, event: &EventName, known: bool) -> Self {
+    /// The caller may not do this. `whose` is what does not let it, when it has said who it is.
+    pub(crate) fn forbidden(verb: Verb, event: &EventName, whose: Option<&str>) -> Self {
         let verb = match verb {
             Verb::Publish => "publish",
             Verb::Request => "request",
             Verb::Subscribe => "subscribe to",
             Verb::Serve => "serve",
         };
-        if known {
-            return Self::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                format!("your token does not let you {verb} `{event}`"),
-            );
+        if let Some(whose) = whose {
+            return Self::new(StatusCode::FORBIDDEN, "forbidden", format!("{whose} does not let you {verb} `{event}`"));
         }
         Self::unauthorized(format!("a token is needed to {verb} `{event}`: send it as `Authorization: Bearer ...`"))
     }
@@ -113,7 +101,7 @@ impl Problem {
         self
     }
 
-    fn title(&self) -> &'static str {
+    pub(crate) fn title(&self) -> &'static str {
         self.status.canonical_reason().unwrap_or("Error")
     }
 
@@ -136,6 +124,14 @@ impl Problem {
         [head.into_bytes(), body].concat()
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     pub(crate) fn code(&self) -> &str {
         &self.code
     }
@@ -149,6 +145,9 @@ impl Problem {
     pub(crate) fn of(told: Told) -> Self {
         let status = if told.failure { status_of_failure(&told.code) } else { status_of_error(&told.code) };
         let mut problem = Self::new(status, told.code, told.message);
+        if !told.errors.is_empty() {
+            return Self::invalid(told.errors);
+        }
         if problem.code == "invalid_payload" {
             problem.errors.extend(field_of(&problem.detail));
         }
@@ -202,6 +201,12 @@ impl From<RequestError> for Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        RequestError::from(refusal).into()
+    }
+}
+
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         Self::of(Told::from(&error))
@@ -215,7 +220,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.extend(self.headers);
+        headers.extend(self.headers.iter().cloned());
+        // For whoever makes a page of it.
+        response.extensions_mut().insert(self);
         response
     }
 }

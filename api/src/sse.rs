@@ -22,6 +22,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Caller;
+use crate::border::{Interceptors, Way};
+use crate::ending::Ending;
 use crate::gateway::Shared;
 use crate::problem::{FieldError, Problem};
 use crate::selection::{replay, selection};
@@ -111,8 +113,11 @@ struct Feed {
     source: Source,
     /// What is to be sent first.
     first: Option<Bytes>,
-    /// When the token ends that the client was let in with.
-    expires: Option<SystemTime>,
+    /// The end of its browser's session.
+    ending: Option<Ending>,
+    caller: Caller,
+    /// Who sees each event before the client does.
+    interceptors: Interceptors,
 }
 
 enum Source {
@@ -187,7 +192,9 @@ impl Feed {
         let bus = shared.router.bus();
         let start = wanted.since.map_or(Start::Last(wanted.last.unwrap_or(0)), Start::Since);
         let replayed = replay(&bus, selection.clone(), start).await;
-        let feed = |source, first| Self { source, first, expires: caller.expires() };
+        let ending = Ending::of(shared, &caller).await;
+        let interceptors = shared.interceptors.clone();
+        let feed = |source, first| Self { source, first, ending, caller, interceptors };
         match replayed {
             Ok(replay) => Ok(feed(Source::Replay(replay), None)),
             Err(DeclareError::NoHistory(_)) if wanted.last.is_some() => {
@@ -206,7 +213,7 @@ impl Feed {
     }
 
     fn respond(self, stopping: watch::Receiver<bool>) -> Response<Body> {
-        let left = self.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+        let left = self.caller.expires().map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
         let ends = left.and_then(|left| Instant::now().checked_add(left));
         let messages = stream::unfold((self, stopping), move |(mut feed, mut stopping)| async move {
             let expired = async {
@@ -215,14 +222,25 @@ impl Feed {
                     None => std::future::pending().await,
                 }
             };
+            let mut ending = feed.ending.take();
+            let logged_out = async {
+                match &mut ending {
+                    Some(ending) => {
+                        ending.over().await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             let message = tokio::select! {
                 // Also while there is always another event.
                 biased;
                 () = expired => return None,
+                () = logged_out => return None,
                 _ = stopping.wait_for(|stopping| *stopping) => return None,
                 message = feed.next() => message?,
                 () = sleep(ALIVE) => Bytes::from_static(b":\n\n"),
             };
+            feed.ending = ending;
             Some((Ok::<_, Infallible>(message), (feed, stopping)))
         });
         let headers = [
@@ -252,7 +270,8 @@ impl Feed {
                     Err(events) => return Some(missed(Some(events))),
                 },
             };
-            if let Some(message) = message(&id, &envelope) {
+            let envelope = self.interceptors.deliver(&self.caller, Way::ServerSentEvents, envelope);
+            if let Some(message) = envelope.and_then(|envelope| message(&id, &envelope)) {
                 return Some(message);
             }
         }

@@ -80,8 +80,9 @@ impl Uplink for Link {
         &self,
         envelope: Envelope,
         offer: Box<dyn Offer>,
+        to: Option<&str>,
     ) -> BoxFuture<'static, Result<OutcomeAbove, RequestError>> {
-        self.up.load().open(envelope, offer)
+        self.up.load().open(envelope, offer, to)
     }
 
     fn subscribe(&self, wanted: Wanted) -> BoxFuture<'static, Result<Box<dyn Source>, DeclareError>> {

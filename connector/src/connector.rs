@@ -15,7 +15,7 @@ use crate::driver::{Command, Driver, Parts, Presence, Views};
 use crate::engine::{self, Engine};
 use crate::keys::{KeysError, Reloading};
 use crate::limits::FROM_LINKS;
-use crate::link::{Here, Tried, accept, keep};
+use crate::link::{Here, Pauses, Tried, accept, keep};
 use crate::quic::{self, BindError, Endpoint};
 use crate::topology;
 
@@ -152,7 +152,7 @@ impl Connector {
     }
 
     /// How links behave.
-    pub fn quic(mut self, options: quic::Options) -> Self {
+    pub fn options(mut self, options: quic::Options) -> Self {
         self.quic = options;
         self
     }
@@ -179,6 +179,7 @@ impl Connector {
             .await
             .and_then(|mut found| found.next().ok_or_else(|| std::io::Error::other("the name has no address")));
         let resolved = resolved.map_err(|source| ConnectorError::Address { address, source })?;
+        let pauses = Pauses { first: self.quic.first_pause, longest: self.quic.longest_pause };
         let endpoint = Endpoint::bind(resolved, identity, self.quic)?;
         let incarnation = router.incarnation();
         let options = engine::Options {
@@ -214,7 +215,7 @@ impl Connector {
             },
             runtime,
         );
-        let here = Arc::new(Here { incarnation, to_driver, views: Arc::clone(&views) });
+        let here = Arc::new(Here { incarnation, to_driver, views: Arc::clone(&views), pauses });
         if self.listen.is_some() {
             tasks.spawn_on(accept(endpoint.clone(), Arc::clone(&here)), runtime);
         }

@@ -1,10 +1,10 @@
 //! Errors on their way between nodes: the protocol's faults on one side, what the router tells on the other.
 
 use bytes::Bytes;
-use edri_events::{EventName, NodeName, Value};
+use edri_events::{EventName, FieldError, NodeName, Value};
 use edri_protocol::items;
 use edri_protocol::limits::WAITS_MAX;
-use edri_protocol::{Fault, Text, Wait};
+use edri_protocol::{Fault, FieldFault, Text, Wait};
 use edri_router::{Outcome, RequestError, Told, ToldWait, TunnelError};
 
 /// What is told, as a fault.
@@ -19,7 +19,12 @@ fn written(told: Told) -> Fault<'static> {
             groups: texts(wait.groups),
             cycle: texts(wait.cycle),
         }),
+        errors: told.errors.into_iter().map(field_fault).collect(),
     }
+}
+
+fn field_fault(FieldError { field, message }: FieldError) -> FieldFault<'static> {
+    FieldFault { field: field.into(), message: message.into() }
 }
 
 /// What a fault tells.
@@ -35,6 +40,11 @@ fn read(fault: Fault<'_>, failure: bool) -> Told {
             groups: texts(wait.groups),
             cycle: texts(wait.cycle),
         }),
+        errors: fault
+            .errors
+            .into_iter()
+            .map(|error| FieldError::new(error.field.into_owned(), error.message.into_owned()))
+            .collect(),
     }
 }
 

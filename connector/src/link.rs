@@ -12,9 +12,6 @@ use tokio::task::JoinSet;
 use crate::driver::{Admission, FromLink, Views};
 use crate::quic::{CloseCode, Closed, Connection, Endpoint, Received, Receiver, StreamLane};
 
-/// The pause after a first failure to reach a neighbour; doubled after each further one.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a neighbour may take to say hello, and this node to let it in.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// What may come in other lanes before the hello.
@@ -37,6 +34,14 @@ pub(crate) struct Here {
     pub(crate) incarnation: Incarnation,
     pub(crate) to_driver: mpsc::Sender<FromLink>,
     pub(crate) views: Arc<Views>,
+    pub(crate) pauses: Pauses,
+}
+
+/// Between one failure to reach a neighbour and the next: the first pause, doubled after each, and the longest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pauses {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
 }
 
 /// Takes whoever comes.
@@ -62,7 +67,7 @@ pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
 /// Keeps a link to whoever is at `address`, for ever. `tried` is told once it was tried: the neighbour has come, or is
 /// absent.
 pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, tried: mpsc::Sender<Tried>) {
-    let mut pause = PAUSE_FIRST;
+    let mut pause = here.pauses.first;
     while here.views.presence.borrow().expelled.is_none() {
         let outcome = match dial(&endpoint, &address).await {
             Err(error) => Err(error),
@@ -83,14 +88,14 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
             }
         };
         match outcome {
-            Ok(why) if why.lasted => pause = PAUSE_FIRST,
+            Ok(why) if why.lasted => pause = here.pauses.first,
             Ok(why) => {
                 here.views.dialled(&address, Some(&why.text));
                 tracing::warn!(address, why = why.text, "no link");
             }
             Err(error) => {
                 here.views.dialled(&address, Some(&error));
-                if pause == PAUSE_FIRST {
+                if pause == here.pauses.first {
                     tracing::warn!(address, error, "the neighbour is not reached; it is tried again and again");
                 }
                 let _ = tried.send(Tried::Absent(address.clone())).await;
@@ -99,7 +104,7 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
         // Jittered, so that nodes that lost the same neighbour do not come back all at once.
         let jitter = 0.5 + f64::from(fastrand::u32(0..1000)) / 2000.0;
         tokio::time::sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).min(here.pauses.longest);
     }
 }
 

@@ -60,16 +60,17 @@ pub mod operations;
 
 pub use app::App;
 pub use edri_api::{
-    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Jwt, KeysError, Permissions, Proxies,
-    RemoteWorkers, Tls, TlsError, Token, Verb,
+    Access, AccessError, Api, ApiError, ApiLimits, Caller, Cors, CorsError, Delivered, Incoming, Interceptor, Jwt,
+    KeysError, Outgoing, Pages, Permissions, Proxies, RemoteWorkers, Sessions, Tls, TlsError, Token, Verb, Way,
 };
 pub use edri_client::{Client, ClientError, Connect};
+pub use edri_connector::quic::Options as LinkOptions;
 pub use edri_connector::{Connector, ConnectorError, keys};
 pub use edri_events::{
-    Address, Body, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event, EventId,
-    EventName, Exposure, Failure, FieldSource, Headers, Http, HttpPart, HttpRoute, Incarnation, Item, KeyField, Kind,
-    ManagerName, NameError, NodeName, Notification, Parts, Pattern, Request, RouteError, Schemas, Source, TraceContext,
-    Tunnel, data, event, key_hash,
+    Address, Body, Caching, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event,
+    EventId, EventName, Exposure, Failure, FieldError, FieldSource, Headers, Http, HttpPart, HttpRoute, Incarnation,
+    Invalid, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification, PageNames, Parts, Pattern, Request,
+    RouteError, Schemas, Source, TraceContext, Tunnel, data, event, key_hash,
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Remote, Restart, Typed};
 pub use edri_router::{
@@ -98,8 +99,8 @@ pub use edri_events::__private;
 pub mod prelude {
     pub use crate::{
         Accepted, Access, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
-        HandleConcurrent, History, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Permissions, Placement,
-        PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
+        HandleConcurrent, History, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Pages, Permissions,
+        Placement, PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
     };
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
+use crate::Invalid;
+
 /// How a payload is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,6 +53,9 @@ pub enum CodecError {
         /// What the payload is.
         found: &'static str,
     },
+    /// The payload can be read, but is not what its declaration says.
+    #[error(transparent)]
+    Invalid(Invalid),
     /// What another process says of a payload that it was sent.
     #[error("{0}")]
     Elsewhere(String),

@@ -9,9 +9,10 @@ use std::time::Duration;
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::check::FieldErrors;
 use crate::{
-    Body, CodecError, Data, Event, EventName, Exposure, FieldSource, HttpRoute, NameError, Notification, Request,
-    Source, Tunnel, key_hash,
+    Body, Caching, CodecError, Data, Event, EventName, Exposure, FieldSource, HttpRoute, Item, NameError, Notification,
+    PageNames, Request, Source, Tunnel, key_hash,
 };
 
 /// How long a request may take when its event does not say.
@@ -78,6 +79,18 @@ struct RustType {
     id: TypeId,
     name: &'static str,
     decode: fn(&Body) -> Result<Box<dyn Any + Send + Sync>, CodecError>,
+    check: Check,
+    check_up: Option<Check>,
+}
+
+/// Reads a payload and calls the rules of the user's own.
+type Check = fn(&Body) -> Result<(), CodecError>;
+
+/// What is wrong by the rules of the user's own.
+fn checked(check: impl FnOnce(&mut FieldErrors)) -> Result<(), CodecError> {
+    let mut errors = FieldErrors::default();
+    check(&mut errors);
+    errors.into_invalid().map_or(Ok(()), |invalid| Err(CodecError::Invalid(invalid)))
 }
 
 /// What the macro [`event`](crate::event) says of a typed event.
@@ -101,6 +114,26 @@ pub struct TypedExposure {
     pub headers: &'static [(&'static str, &'static str)],
     /// Field and cookie.
     pub cookies: &'static [(&'static str, &'static str)],
+    pub page: Option<&'static str>,
+    pub form: Option<&'static str>,
+    pub then: Option<&'static str>,
+    pub caching: Option<TypedCaching>,
+}
+
+/// What the macro [`event`](crate::event) says of responses that may be given again.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct TypedCaching {
+    pub lifetime: Duration,
+    pub public: bool,
+    pub stale_on: &'static [&'static str],
+}
+
+impl TypedCaching {
+    fn caching(&self) -> Caching {
+        let name = |name: &&str| EventName::new(name).expect("the macro checked the name");
+        Caching { lifetime: self.lifetime, public: self.public, stale_on: self.stale_on.iter().map(name).collect() }
+    }
 }
 
 impl TypedExposure {
@@ -112,6 +145,12 @@ impl TypedExposure {
         Exposure {
             routes: self.routes.iter().map(route).collect(),
             sources: headers.chain(cookies).map(source).collect(),
+            page: PageNames {
+                page: self.page.map(Into::into),
+                form: self.form.map(Into::into),
+                then: self.then.map(Into::into),
+            },
+            caching: self.caching.as_ref().map(TypedCaching::caching),
         }
     }
 }
@@ -168,12 +207,19 @@ impl Descriptor {
     #[doc(hidden)]
     #[must_use]
     pub fn tunnel<E: Tunnel>(declaration: TypedDeclaration) -> Self {
-        Self::typed::<E>(Kind::Tunnel, declaration, || Schemas {
+        let mut descriptor = Self::typed::<E>(Kind::Tunnel, declaration, || Schemas {
             event: schemars::schema_for!(E),
             output: Some(E::Output::schema()),
             up: Some(schemars::schema_for!(E::Up)),
             down: Some(schemars::schema_for!(E::Down)),
-        })
+        });
+        if let Some(rust_type) = &mut descriptor.rust_type {
+            rust_type.check_up = Some(|body| {
+                let item = body.decode::<E::Up>()?;
+                checked(|errors| Item::__check(&item, errors))
+            });
+        }
+        descriptor
     }
 
     fn typed<E: Event>(kind: Kind, declaration: TypedDeclaration, make_schemas: fn() -> Schemas) -> Self {
@@ -190,6 +236,11 @@ impl Descriptor {
                 id: TypeId::of::<E>(),
                 name: std::any::type_name::<E>(),
                 decode: |body| Ok(Box::new(body.decode::<E>()?)),
+                check: |body| {
+                    let event = body.decode::<E>()?;
+                    checked(|errors| event.__check(errors))
+                },
+                check_up: None,
             }),
             schemas: OnceLock::new(),
             make_schemas,
@@ -254,6 +305,26 @@ impl Descriptor {
     /// Decodes an event of the Rust type that it has in this process; `None` when it has none.
     pub(crate) fn decode(&self, body: &Body) -> Option<Result<Box<dyn Any + Send + Sync>, CodecError>> {
         self.rust_type.map(|rust_type| (rust_type.decode)(body))
+    }
+
+    /// Looks whether a payload is an event of the Rust type that the event has in this process, if it has one, also by the rules of the
+    /// user's own (`#[validate(custom(..))]`), which no schema can say. Schemas of types that have some are marked with
+    /// `x-edri-custom`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when it is none, [`CodecError::Invalid`] when a rule refuses it.
+    pub fn check(&self, body: &Body) -> Result<(), CodecError> {
+        self.rust_type.map_or(Ok(()), |rust_type| (rust_type.check)(body))
+    }
+
+    /// As [`Descriptor::check`], of an item that the opener of a tunnel sends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Descriptor::check`].
+    pub fn check_up(&self, body: &Body) -> Result<(), CodecError> {
+        self.rust_type.and_then(|rust_type| rust_type.check_up).map_or(Ok(()), |check| check(body))
     }
 
     /// The JSON Schemas, made when first asked for.

@@ -449,6 +449,10 @@ impl Headers {
     /// The header that names who sent an event from outside, by its token. Only a gateway sets it.
     pub const CALLER: &str = "edri-caller";
 
+    /// The header that names the session in which somebody sent an event with a browser. Only a gateway sets it. Nobody can make
+    /// the session's cookie from it.
+    pub const SESSION: &str = "edri-session";
+
     /// Sets a header.
     ///
     /// # Errors

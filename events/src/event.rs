@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::check::FieldErrors;
 use crate::{CodecError, Descriptor, Encoding};
 
 /// What can be carried: an event's response, an item of a tunnel, a final result.
@@ -68,6 +69,12 @@ pub trait Event: Data + Serialize + DeserializeOwned + JsonSchema {
     fn visit_key(&self, visit: &mut dyn FnMut(&str)) {
         let _ = visit;
     }
+
+    /// Calls the rules of the user's own.
+    #[doc(hidden)]
+    fn __check(&self, errors: &mut FieldErrors) {
+        let _ = errors;
+    }
 }
 
 /// An event without a reply, delivered to every interested subscriber group.
@@ -111,6 +118,12 @@ pub trait Item: Data + Serialize + DeserializeOwned + JsonSchema {
     /// How many bytes of credit the item takes: about what it occupies in memory.
     fn weight(&self) -> usize {
         size_of_val(self)
+    }
+
+    /// Calls the rules of the user's own.
+    #[doc(hidden)]
+    fn __check(&self, errors: &mut FieldErrors) {
+        let _ = errors;
     }
 }
 

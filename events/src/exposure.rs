@@ -2,13 +2,18 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::EventName;
 
 /// The most routes, and the most fields with a source of their own, that one event has.
 pub const ROUTES_MAX: usize = 16;
 /// The longest route, in bytes.
 pub const ROUTE_BYTES_MAX: usize = 1024;
+/// The most notifications that end what is cached of one event.
+pub const STALE_ON_MAX: usize = 16;
 
 /// How an event may be reached through a gateway. An event without one cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +22,32 @@ pub struct Exposure {
     pub routes: Vec<HttpRoute>,
     /// The fields that are taken from one place in an HTTP request and nowhere else.
     pub sources: Vec<FieldSource>,
+    /// What a browser gets instead of data.
+    pub page: PageNames,
+    /// For how long a response may be given again; `None`: not at all.
+    pub caching: Option<Caching>,
+}
+
+/// Templates that a browser is answered with, by their names in the gateway's folder of pages, and where it goes next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PageNames {
+    /// Shows the answer.
+    pub page: Option<Box<str>>,
+    /// Shows the form again when what was sent in it is wrong.
+    pub form: Option<Box<str>>,
+    /// Where a browser goes after its form was taken: `/tickets/{id}`, with places for fields of the answer or of the event.
+    pub then: Option<Box<str>>,
+}
+
+/// For how long the response to a request may be given again to the same request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caching {
+    /// How long it holds.
+    pub lifetime: Duration,
+    /// Whether it is the same for every caller.
+    pub public: bool,
+    /// The notifications that end it sooner. One with a key ends only what has the same key.
+    pub stale_on: Vec<EventName>,
 }
 
 /// A method and a path with places for fields: `GET /risk/{region}`; `{*file}` at the end takes the rest of the path.

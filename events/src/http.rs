@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Item;
 
+/// The header of an answer that logs somebody in, `name=anna&role=agent`: see [`Http::log_in`]. The gateway takes it out.
+pub const LOG_IN: &str = "edri-log-in";
+/// The header of an answer that logs somebody out, `here` or `everywhere`: see [`Http::log_out`]. The gateway takes it out.
+pub const LOG_OUT: &str = "edri-log-out";
+
 /// A response with a status and headers for HTTP clients: `response = Http<Order>`.
 ///
 /// To whoever asks over HTTP the body is the answer, with this status and these headers. Everybody else is given it as it is,
@@ -70,6 +75,41 @@ impl<T> Http<T> {
     pub fn cookie(self, name: &str, value: &str) -> Self {
         self.header("set-cookie", &format!("{name}={value}; HttpOnly; SameSite=Lax; Path=/"))
     }
+
+    /// Logs in whoever sent the event from a browser: the gateway begins a session of this name in this role, and ends the one
+    /// before. The worker has looked at the password, or whatever tells who it is. The gateway needs `Api::sessions`, and with
+    /// `Api::access` the role has to be one of its own (`Access::role`).
+    ///
+    /// ```
+    /// # use edri_events::Http;
+    /// let welcome: Http<Option<String>> = Http::redirect("/tickets").log_in("anna", "agent");
+    /// ```
+    #[must_use]
+    pub fn log_in(self, name: &str, role: &str) -> Self {
+        self.header(LOG_IN, &format!("name={}&role={}", escaped(name), escaped(role)))
+    }
+
+    /// Logs out whoever sent the event: the session ends at once, at all gateways, with all that is open of it.
+    #[must_use]
+    pub fn log_out(self) -> Self {
+        self.header(LOG_OUT, "here")
+    }
+
+    /// The same with all other sessions of its name, as when a password was changed.
+    #[must_use]
+    pub fn log_out_everywhere(self) -> Self {
+        self.header(LOG_OUT, "everywhere")
+    }
+}
+
+/// A text as url-encoded forms have it.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |escaped, byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            escaped + char::from(byte).encode_utf8(&mut [0; 4])
+        }
+        _ => escaped + &format!("%{byte:02X}"),
+    })
 }
 
 impl<T: Default> Http<T> {
@@ -172,6 +212,13 @@ fn parse_range(header: &str, total: u64) -> Option<Option<std::ops::Range<u64>>>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_any_characters_is_logged_in() {
+        let answer = Http::new(()).log_in("Änne & co", "agent").log_out();
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(answer.headers, [header(LOG_IN, "name=%C3%84nne%20%26%20co&role=agent"), header(LOG_OUT, "here")]);
+    }
 
     #[test]
     fn a_range_is_what_rfc_9110_says() {

@@ -11,6 +11,7 @@
 
 mod address;
 mod body;
+mod check;
 mod codec;
 mod descriptor;
 mod envelope;
@@ -19,6 +20,7 @@ mod exposure;
 mod failure;
 mod http;
 mod id;
+mod invalid;
 mod key;
 mod name;
 mod text;
@@ -31,10 +33,13 @@ pub use descriptor::{Declaration, Descriptor, DescriptorRef, Incompatible, Kind,
 pub use edri_macros::{data, event};
 pub use envelope::{Envelope, Head, Headers, HeadersError, Parts, Payload};
 pub use event::{Data, Event, Item, KeyField, Notification, Request, Tunnel};
-pub use exposure::{Exposure, FieldSource, HttpRoute, ROUTE_BYTES_MAX, ROUTES_MAX, RouteError, Source};
+pub use exposure::{
+    Caching, Exposure, FieldSource, HttpRoute, PageNames, ROUTE_BYTES_MAX, ROUTES_MAX, RouteError, STALE_ON_MAX, Source,
+};
 pub use failure::Failure;
-pub use http::{Http, HttpPart};
+pub use http::{Http, HttpPart, LOG_IN, LOG_OUT};
 pub use id::{EventId, Incarnation};
+pub use invalid::{FIELD_ERRORS_MAX, FieldError, Invalid};
 pub use key::key_hash;
 pub use name::{EventName, ManagerName, NAME_BYTES_MAX, NameError, NodeName, Pattern};
 pub use trace::{TraceContext, TraceParseError};
@@ -42,7 +47,10 @@ pub use trace::{TraceContext, TraceParseError};
 /// What the code made by [`event`] and [`data`] refers to. Not part of the public interface: use the names above.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::descriptor::{Descriptor, Kind, TypedDeclaration, TypedExposure};
+    pub use crate::descriptor::{Descriptor, Kind, TypedCaching, TypedDeclaration, TypedExposure};
+    pub mod check {
+        pub use crate::check::{Checked, Field, FieldErrors, Known, Unknown};
+    }
     pub use crate::event::{Event, Item, KeyField, Notification, Request, Tunnel, weigh};
     pub use schemars;
     pub use serde;

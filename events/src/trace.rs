@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -17,6 +18,9 @@ pub struct TraceContext {
     flags: u8,
 }
 
+/// Traces that begin here are recorded whose lower half is no greater.
+static ROOTS_RECORDED: AtomicU64 = AtomicU64::new(u64::MAX);
+
 /// A text that is not a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent: expected `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, ids not zero")]
@@ -26,11 +30,24 @@ impl TraceContext {
     /// The trace that begins with this event: its ids follow from the event's id, so nothing needs to be stored.
     #[must_use]
     pub fn root(id: EventId) -> Self {
+        Self::root_within(id, ROOTS_RECORDED.load(Ordering::Relaxed))
+    }
+
+    /// Has this share of the traces that begin in this process recorded: 1, as long as nothing is said, is all of them, 0 none. Which ones
+    /// follows from their ids, so all nodes with the same share choose the same. A trace that began elsewhere says itself
+    /// whether it is recorded.
+    pub fn record_roots(share: f64) {
+        ROOTS_RECORDED.store(bound(share), Ordering::Relaxed);
+    }
+
+    /// `most` bounds the lower half of the ids of traces that are recorded; 0 is below all of them.
+    fn root_within(id: EventId, most: u64) -> Self {
         let seed = id.process() ^ mix(id.sequence());
+        let lower = nonzero(mix(seed.wrapping_add(1))).get();
         Self {
-            trace: (nonzero(mix(seed)).get(), mix(seed.wrapping_add(1))),
+            trace: (nonzero(mix(seed)).get(), lower),
             span: nonzero(mix(seed.wrapping_add(2))),
-            flags: 1,
+            flags: u8::from(lower <= most),
         }
     }
 
@@ -71,6 +88,12 @@ impl TraceContext {
     pub fn is_sampled(self) -> bool {
         self.flags & 1 == 1
     }
+}
+
+/// Of a share of all numbers, the largest.
+fn bound(share: f64) -> u64 {
+    // What is beyond either end, or no number, is that end.
+    (share * u64::MAX as f64) as u64
 }
 
 fn nonzero(number: u64) -> NonZeroU64 {
@@ -164,6 +187,17 @@ mod tests {
         assert_eq!(TraceContext::from_parts(root.trace_id(), root.span_id(), root.flags()), Some(root));
         assert_eq!(TraceContext::from_parts(0, 1, 1), None);
         assert_eq!(TraceContext::from_parts(1, 0, 1), None);
+    }
+
+    #[test]
+    fn of_traces_that_begin_here_about_the_share_is_recorded_and_what_follows_from_one_is_as_it_is() {
+        for share in [0.0, 0.25, 1.0] {
+            let roots: Vec<_> = (0..20_000).map(|_| TraceContext::root_within(EventId::next(), bound(share))).collect();
+            let recorded = roots.iter().filter(|root| root.is_sampled()).count() as f64 / roots.len() as f64;
+            assert!((recorded - share).abs() <= share * (1.0 - share) / 5.0, "{recorded} of {share}");
+            assert!(roots.iter().all(|root| root.child(EventId::next(), 0).is_sampled() == root.is_sampled()));
+        }
+        assert!(TraceContext::root(EventId::next()).is_sampled(), "all are, as long as nothing is said");
     }
 
     #[test]

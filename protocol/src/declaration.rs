@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edri_events::{
-    Descriptor, DescriptorRef, Exposure, FieldSource, HttpRoute, Kind, NameError, ROUTES_MAX, Schemas, Source,
+    Caching, Descriptor, DescriptorRef, EventName, Exposure, FieldSource, HttpRoute, Kind, NameError, PageNames,
+    ROUTES_MAX, STALE_ON_MAX, Schemas, Source,
 };
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,49 @@ pub struct DeclaredExposure {
     /// The fields that come from a cookie.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "reading::sources")]
     pub cookies: BTreeMap<String, String>,
+    /// The template that shows the answer to a browser.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::short_text")]
+    pub page: Option<String>,
+    /// The template that shows the form again when what was sent in it is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::short_text")]
+    pub form: Option<String>,
+    /// Where a browser goes after its form was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reading::short_text")]
+    pub then: Option<String>,
+    /// For how long a response may be given again, when it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<DeclaredCaching>,
+}
+
+/// For how long the response to a request may be given again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeclaredCaching {
+    /// In milliseconds.
+    pub lifetime_ms: u64,
+    /// Whether it is the same for every caller.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "reading::or_default")]
+    pub public: bool,
+    /// The notifications that end it sooner. What this process does not know as a name is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::stale_on")]
+    pub stale_on: Vec<String>,
+}
+
+impl DeclaredCaching {
+    fn of(caching: &Caching) -> Self {
+        Self {
+            lifetime_ms: u64::try_from(caching.lifetime.as_millis()).unwrap_or(u64::MAX),
+            public: caching.public,
+            stale_on: caching.stale_on.iter().take(STALE_ON_MAX).map(ToString::to_string).collect(),
+        }
+    }
+
+    fn into_caching(self) -> Caching {
+        Caching {
+            lifetime: Duration::from_millis(self.lifetime_ms),
+            public: self.public,
+            stale_on: self.stale_on.iter().filter_map(|name| EventName::new(name).ok()).collect(),
+        }
+    }
 }
 
 impl DeclaredExposure {
@@ -56,6 +100,10 @@ impl DeclaredExposure {
     fn of(exposure: &Exposure) -> Self {
         let mut declared = Self {
             routes: exposure.routes.iter().take(ROUTES_MAX).map(ToString::to_string).collect(),
+            page: exposure.page.page.as_deref().map(str::to_owned),
+            form: exposure.page.form.as_deref().map(str::to_owned),
+            then: exposure.page.then.as_deref().map(str::to_owned),
+            cache: exposure.caching.as_ref().map(DeclaredCaching::of),
             ..Self::default()
         };
         for FieldSource { field, from } in &exposure.sources {
@@ -77,6 +125,12 @@ impl DeclaredExposure {
         Exposure {
             routes: self.routes.iter().filter_map(|route| HttpRoute::new(route).ok()).collect(),
             sources: headers.chain(cookies).collect(),
+            page: PageNames {
+                page: self.page.map(Into::into),
+                form: self.form.map(Into::into),
+                then: self.then.map(Into::into),
+            },
+            caching: self.cache.map(DeclaredCaching::into_caching),
         }
     }
 }

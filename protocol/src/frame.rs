@@ -450,6 +450,20 @@ pub struct Fault<'a> {
     /// What was waited for, when that is why.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait<'a>>,
+    /// What is wrong with a payload, field by field.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "reading::field_faults")]
+    pub errors: Vec<FieldFault<'a>>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FieldFault<'a> {
+    /// The way to it: `lines[2].amount`; empty for the whole payload.
+    #[serde(borrow, default, deserialize_with = "reading::or_default")]
+    pub field: Text<'a>,
+    /// A text for people.
+    #[serde(borrow, default, deserialize_with = "reading::or_default")]
+    pub message: Text<'a>,
 }
 
 /// A wait that ended without what it waited for.

@@ -27,11 +27,11 @@ mod stream;
 mod text;
 
 pub use codec::FrameError;
-pub use declaration::{DeclaredExposure, DeclaredSchemas, EventDeclaration};
+pub use declaration::{DeclaredCaching, DeclaredExposure, DeclaredSchemas, EventDeclaration};
 pub use frame::{
-    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, End, Fault, Frame, Grant, Handler, Health, Hello, Level, Log,
-    Missed, Notice, Ping, Pong, Ready, Report, Response, Resume, Role, Session, Slow, Subscribe, Unsubscribe, Wait,
-    Welcome, Window,
+    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, End, Fault, FieldFault, Frame, Grant, Handler, Health, Hello,
+    Level, Log, Missed, Notice, Ping, Pong, Ready, Report, Response, Resume, Role, Session, Slow, Subscribe,
+    Unsubscribe, Wait, Welcome, Window,
 };
 pub use payload::Payload;
 pub use reading::events as read_declarations;

@@ -16,12 +16,16 @@ pub const HANDLERS_MAX: usize = 4096;
 pub const HEADERS_MAX: usize = edri_events::Headers::COUNT_MAX;
 /// The most fields of an event that come from a header, or from a cookie.
 pub const SOURCES_MAX: usize = 64;
+/// The longest name of a template, or path to go on to, in bytes.
+pub const SHORT_TEXT_MAX: usize = 1024;
 /// The most calls one `ack` may settle.
 pub const ACKS_MAX: usize = 65_536;
 /// The most figures one `report` may hold.
 pub const FIGURES_MAX: usize = 64;
 /// The most names a wait in an error may list.
 pub const WAITS_MAX: usize = 4096;
+/// The most fields that a fault may name.
+pub const FIELD_FAULTS_MAX: usize = 4096;
 /// The largest number of a call: every number up to here is exact in the floating point numbers of JavaScript.
 pub const CALL_MAX: u64 = (1 << 53) - 1;
 

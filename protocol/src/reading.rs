@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::frame::Handler;
+use crate::frame::{FieldFault, Handler};
 use crate::{DeclaredSchemas, EventDeclaration, Text, limits};
 
 /// Reads a null as the default value.
@@ -242,6 +242,21 @@ pub(crate) fn routes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<S
     list(deserializer, edri_events::ROUTES_MAX, "routes")
 }
 
+pub(crate) fn stale_on<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    list(deserializer, edri_events::STALE_ON_MAX, "notifications")
+}
+
+/// A text of at most [`limits::SHORT_TEXT_MAX`] bytes.
+pub(crate) fn short_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    match text {
+        Some(text) if text.len() > limits::SHORT_TEXT_MAX => {
+            Err(Error::custom(format_args!("a text of more than {} bytes", limits::SHORT_TEXT_MAX)))
+        }
+        text => Ok(text),
+    }
+}
+
 pub(crate) fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     deserializer.deserialize_any(Map { max: limits::SOURCES_MAX, what: "fields", of: PhantomData })
 }
@@ -252,6 +267,12 @@ pub(crate) fn acks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64
 
 pub(crate) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Text<'a>>, D::Error> {
     list(deserializer, limits::WAITS_MAX, "names")
+}
+
+pub(crate) fn field_faults<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<FieldFault<'a>>, D::Error> {
+    list(deserializer, limits::FIELD_FAULTS_MAX, "fields")
 }
 
 pub(crate) fn headers<'de: 'a, 'a, D: Deserializer<'de>>(

@@ -159,4 +159,10 @@ impl Router {
     pub fn set_beyond(&self, beyond: Arc<dyn Beyond>) {
         self.core.set_beyond(beyond);
     }
+
+    /// Whether there may be other nodes: whether [`Router::set_beyond`] was called.
+    #[must_use]
+    pub fn has_beyond(&self) -> bool {
+        self.core.beyond().is_some()
+    }
 }

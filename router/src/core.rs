@@ -25,7 +25,7 @@ use crate::history::Histories;
 use crate::interest::Follow;
 use crate::known::Known;
 use crate::letters::{DeadLetter, Letters, Reason};
-use crate::limits::{Limits, TIMED_ONE_IN};
+use crate::limits::{Limits, is_timed};
 use crate::pending::{Outcome, Pending, Ticket};
 use crate::queue::Refused;
 use crate::signal::Signal;
@@ -361,7 +361,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Origin) -> Head {
         let mut head = Head::new(descriptor, origin.clone());
-        if head.id.sequence() & (TIMED_ONE_IN - 1) == 0 {
+        if is_timed(head.id) {
             head.stamped = Some(Instant::now());
         }
         head

@@ -37,6 +37,9 @@ pub enum PublishError {
     /// The node is stopping and takes no new work.
     #[error("the node is stopping")]
     Stopping,
+    /// Whoever watches over what comes from outside refuses it. The code is its own.
+    #[error("{0}")]
+    Refused(Failure),
     /// What another process says, which is none of the above.
     #[error("{0}")]
     Elsewhere(Failure),
@@ -51,7 +54,7 @@ impl PublishError {
             Self::Declare(error) => error.code(),
             Self::Payload { .. } => "invalid_payload",
             Self::Stopping => "stopping",
-            Self::Elsewhere(failure) => failure.code(),
+            Self::Refused(failure) | Self::Elsewhere(failure) => failure.code(),
         }
     }
 }

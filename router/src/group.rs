@@ -318,6 +318,13 @@ impl Group {
         }
     }
 
+    /// Whether the group takes no more deliveries, all that were in its inboxes have been taken out, and nobody has a place still to
+    /// fill. What a consumer has taken counts once it has given the places back.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.inboxes.iter().all(Queue::is_finished)
+    }
+
     /// Offers a delivery. Those that had to make room for it are added to `displaced`, to be dead-lettered.
     #[inline]
     pub(crate) fn offer(self: &Arc<Self>, mut delivery: Delivery, displaced: &mut Displaced) -> Offered {

@@ -13,6 +13,7 @@ mod account;
 mod actor;
 mod arrive;
 mod beyond;
+mod border;
 mod bus;
 mod circle;
 mod conditions;
@@ -51,6 +52,7 @@ mod wait;
 pub use account::Account;
 pub use arrive::{Arrival, Arrived};
 pub use beyond::{Beyond, LinkState, LinkView, NodeView};
+pub use border::{Border, CheckItem, Left, Passage, Refusal};
 pub use bus::{Bus, Options, Receipt, ResendError};
 pub use conditions::{Conditions, ConditionsError};
 pub use control::Control;
@@ -65,10 +67,10 @@ pub use letters::{DeadLetter, Reason};
 pub use limits::{
     CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_VALUES_MAX, CONDITIONS_MAX, EVENT_NAMES_MAX, FIGURES_MAX,
     HISTORIES_MAX, HISTORY_BYTES_DEFAULT, HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX, HISTORY_READERS_MAX,
-    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX,
+    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX, is_timed,
 };
 pub use pending::{Forgone, Outcome, Ticket};
-pub use relay::{Relay, Relayed};
+pub use relay::{Keeper, Relay, Relayed, RelayedAnswers};
 pub use request::{Answer, Answers, Deferred, Reply};
 pub use router::{Joining, Router};
 pub use status::{Ended, Health, ManagerState, Tally, WorkerState, WorkerStatus};

@@ -44,6 +44,13 @@ const _: () = assert!(HISTORY_EVENTS_DEFAULT <= HISTORY_EVENTS_MAX);
 const _: () = assert!(ARRIVING_NAMES_MAX <= EVENT_NAMES_MAX);
 const _: () = assert!(TIMED_ONE_IN.is_power_of_two());
 
+/// Whether the event of this id is one whose way is timed.
+#[inline]
+#[must_use]
+pub fn is_timed(id: edri_events::EventId) -> bool {
+    id.sequence() & (TIMED_ONE_IN - 1) == 0
+}
+
 /// The bounds of a node that its owner may choose.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

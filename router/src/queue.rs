@@ -273,7 +273,7 @@ impl<T> Queue<T> {
         self.release_batch.store(share.max(1) as u64, Ordering::Relaxed);
     }
 
-    fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         let claimed = self.claimed.load(Ordering::Acquire);
         claimed & CLOSED != 0 && claimed / ONE == self.released.load(Ordering::Acquire)
     }

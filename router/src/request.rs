@@ -20,8 +20,9 @@ use crate::pending::{Outcome, Ticket, Waiting};
 use crate::queue::Refused;
 use crate::status::{Ended, ManagerState};
 use crate::table::Route;
+use crate::traced::{self, Traced};
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
-use crate::{GroupName, PublishError, RequestError, WaitEnded, traced};
+use crate::{GroupName, PublishError, RequestError, WaitEnded};
 
 /// How often an idempotent request is sent when nodes are lost over it.
 const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
@@ -196,7 +197,7 @@ impl Bus {
         to: To<'_>,
     ) -> Result<Sought, RequestError> {
         Ok(Sought::Above(match delivery.reply {
-            ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, offer).await?,
+            ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, offer, to.to_text().as_deref()).await?,
             _ => uplink.request(delivery.envelope, to.to_text().as_deref()),
         }))
     }
@@ -342,9 +343,17 @@ impl Bus {
     }
 
     pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<OpenAnswers, RequestError> {
-        if let Some(uplink) = self.core.uplink() {
-            return uplink.request_all(envelope).await.map(|answers| OpenAnswers::Above(answers.fuse()));
-        }
+        // One span for all: they are asked by the same event.
+        let traced = traced::request(&envelope);
+        let asked = match self.core.uplink() {
+            Some(uplink) => uplink.request_all(envelope).await.map(|answers| Asked::Above(answers.fuse())),
+            None => self.ask_all_here(envelope).await.map(Asked::Here),
+        };
+        let asked = asked.inspect_err(|error| traced.failed(error.code()))?;
+        Ok(OpenAnswers { asked, traced })
+    }
+
+    async fn ask_all_here(&self, envelope: Envelope) -> Result<FuturesUnordered<OpenAnswer>, RequestError> {
         let descriptor = envelope.head().descriptor.clone();
         if !self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor)) {
             self.core.declare(descriptor.clone()).await?;
@@ -361,12 +370,12 @@ impl Bus {
         let ask_one = |(group, _): (GroupRef, u32)| {
             let (bus, envelope, group) = (self.clone(), envelope.clone(), group.name().clone());
             let answer: OpenAnswer = Box::pin(async move {
-                let outcome = bus.ask(envelope, Instant::now(), To::Group(&group)).await;
+                let outcome = bus.ask_one(envelope, Instant::now(), To::Group(&group)).await;
                 (group, outcome)
             });
             answer
         };
-        Ok(OpenAnswers::Here(asked.into_iter().map(ask_one).collect()))
+        Ok(asked.into_iter().map(ask_one).collect())
     }
 
     pub(crate) fn node(&self) -> NodeName {
@@ -461,6 +470,7 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
         PublishError::Payload { source, .. } => RequestError::Payload(source),
         PublishError::Overloaded { wait, .. } => RequestError::Overloaded(wait),
         PublishError::Stopping => RequestError::Stopping,
+        PublishError::Refused(failure) => RequestError::Failed(failure),
         PublishError::Elsewhere(failure) => RequestError::Elsewhere(failure),
     }
 }
@@ -468,7 +478,12 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
 pub(crate) type OpenAnswer = BoxFuture<'static, (GroupName, Outcome)>;
 
 /// Answers to come.
-pub(crate) enum OpenAnswers {
+pub(crate) struct OpenAnswers {
+    asked: Asked,
+    traced: Traced,
+}
+
+enum Asked {
     Here(FuturesUnordered<OpenAnswer>),
     Above(Fuse<AnswersAbove>),
 }
@@ -498,9 +513,9 @@ impl<T> Answers<T> {
     /// How many have not answered yet. In a process worker that is not known: 1 as long as there may be more.
     #[must_use]
     pub fn open(&self) -> usize {
-        match &self.open {
-            OpenAnswers::Here(open) => open.len(),
-            OpenAnswers::Above(answers) => usize::from(!answers.is_done()),
+        match &self.open.asked {
+            Asked::Here(open) => open.len(),
+            Asked::Above(answers) => usize::from(!answers.is_done()),
         }
     }
 
@@ -528,11 +543,14 @@ impl<T> Stream for Answers<T> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer<T>>> {
         let take = self.take;
         loop {
-            let answer = match &mut self.open {
-                OpenAnswers::Here(open) => open.poll_next_unpin(cx),
-                OpenAnswers::Above(answers) => answers.poll_next_unpin(cx),
+            let answer = match &mut self.open.asked {
+                Asked::Here(open) => open.poll_next_unpin(cx),
+                Asked::Above(answers) => answers.poll_next_unpin(cx),
             };
-            let Some((group, outcome)) = ready!(answer) else { return Poll::Ready(None) };
+            let Some((group, outcome)) = ready!(answer) else {
+                self.open.traced = Traced::default();
+                return Poll::Ready(None);
+            };
             // Only managers are asked.
             let Some(manager) = group.manager_anywhere().cloned() else { continue };
             let node = group.node().unwrap_or(&self.here).clone();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use edri_events::{CodecError, EventId, EventName, Failure, ManagerName, NodeName};
+use edri_events::{CodecError, EventId, EventName, Failure, FieldError, Invalid, ManagerName, NodeName};
 
 use crate::{DeclareError, PublishError, Receipt, RequestError, TunnelError, WaitEnded};
 
@@ -21,6 +21,8 @@ pub struct Told {
     pub detail: Option<String>,
     /// What was waited for.
     pub wait: Option<ToldWait>,
+    /// What is wrong with a payload, field by field.
+    pub errors: Vec<FieldError>,
 }
 
 /// A wait that ended without what it waited for, in words.
@@ -55,6 +57,22 @@ impl Told {
 
     fn waited(code: &str, message: impl Into<String>, wait: ToldWait) -> Self {
         Self { wait: Some(wait), ..Self::error(code, message) }
+    }
+
+    fn of_payload(code: &str, source: &CodecError) -> Self {
+        let errors = match source {
+            CodecError::Invalid(invalid) => invalid.errors().to_vec(),
+            _ => Vec::new(),
+        };
+        Self { errors, ..Self::error(code, source.to_string()) }
+    }
+
+    /// What is wrong with a payload.
+    fn into_payload(self) -> CodecError {
+        match Invalid::new(self.errors) {
+            Some(invalid) => CodecError::Invalid(invalid),
+            None => CodecError::Elsewhere(self.message),
+        }
     }
 
     fn of_failure(failure: &Failure) -> Self {
@@ -103,7 +121,7 @@ impl From<&RequestError> for Told {
                 Self::waited(code, error.to_string(), ToldWait::from(&**wait))
             }
             RequestError::WorkerLost(detail) | RequestError::PeerLost(detail) => Self::error(code, detail),
-            RequestError::Payload(source) => Self::error(code, source.to_string()),
+            RequestError::Payload(source) => Self::of_payload(code, source),
             // Their texts are for people; the event's name is known to whoever asked.
             other => Self::error(code, other.to_string()),
         }
@@ -123,7 +141,7 @@ impl RequestError {
             ("timed_out", wait) => Self::TimedOut(Box::new(wait.as_ref().map(WaitEnded::from).unwrap_or_default())),
             ("worker_lost", _) => Self::WorkerLost(told.message),
             ("peer_lost", _) => Self::PeerLost(told.message),
-            ("invalid_payload", _) => Self::Payload(CodecError::Elsewhere(told.message)),
+            ("invalid_payload", _) => Self::Payload(told.into_payload()),
             ("stopping", _) => Self::Stopping,
             _ => match told.to_declare() {
                 Some(error) => Self::Declare(error),
@@ -138,7 +156,8 @@ impl From<&PublishError> for Told {
         let code = error.code();
         match error {
             PublishError::Overloaded { wait, .. } => Self::waited(code, error.to_string(), ToldWait::from(&**wait)),
-            PublishError::Payload { source, .. } => Self::error(code, source.to_string()),
+            PublishError::Payload { source, .. } => Self::of_payload(code, source),
+            PublishError::Refused(failure) => Self::from(failure),
             PublishError::Elsewhere(failure) => Self::of_failure(failure),
             other => Self::error(code, other.to_string()),
         }
@@ -150,16 +169,14 @@ impl PublishError {
     #[must_use]
     pub fn from_told(told: Told, event: &EventName, id: EventId) -> Self {
         if told.failure {
-            return Self::Elsewhere(told.into_failure());
+            return Self::Refused(told.into_failure());
         }
         match (&*told.code, &told.wait) {
             ("overloaded", Some(wait)) => {
                 let (wait, receipt) = (Box::new(wait.into()), Receipt::new(id, 0));
                 Self::Overloaded { event: event.clone(), wait, receipt }
             }
-            ("invalid_payload", _) => {
-                Self::Payload { event: event.clone(), source: CodecError::Elsewhere(told.message) }
-            }
+            ("invalid_payload", _) => Self::Payload { event: event.clone(), source: told.into_payload() },
             ("stopping", _) => Self::Stopping,
             _ => match told.to_declare() {
                 Some(error) => Self::Declare(error),
@@ -178,7 +195,7 @@ impl From<&TunnelError> for Told {
             TunnelError::Idle(limit) => {
                 Self::waited(code, error.to_string(), ToldWait { waited_ms: millis(*limit), ..ToldWait::default() })
             }
-            TunnelError::Payload(source) => Self::error(code, source.to_string()),
+            TunnelError::Payload(source) => Self::of_payload(code, source),
             TunnelError::Ended(ended) => Self { failure: false, ..Self::from(&**ended) },
             other => Self::error(code, other.to_string()),
         }
@@ -192,7 +209,7 @@ impl TunnelError {
         match (&*told.code, &told.wait) {
             ("peer_lost", _) => Self::PeerDropped,
             ("timed_out", Some(wait)) => Self::Idle(Duration::from_millis(wait.waited_ms)),
-            ("invalid_payload", _) => CodecError::Elsewhere(told.message).into(),
+            ("invalid_payload", _) => told.into_payload().into(),
             _ => Self::Aborted(told.into_failure()),
         }
     }

@@ -1,11 +1,11 @@
 //! Spans of what becomes of events, for whoever subscribes to them: of the target [`TARGET`] at the level debug.
 //!
 //! ```text
-//! publish, request ─▶ hop (at the node it comes to) ─▶ handle ─▶ publish, request (with `cause`)
+//! publish, request, tunnel ─▶ hop (at the node it comes to) ─▶ handle ─▶ publish, request, tunnel (with `cause`)
 //! ```
 //!
 //! Each has the event's name (`event`), its id (`id`), where it stands in a trace (`trace`, a `traceparent`) and the event that it follows
-//! from (`cause`). Without a subscriber a span costs one look at a number.
+//! from (`cause`). Without a subscriber a span costs one look at a number. A trace that is not to be recorded, as its `traceparent` says, has none.
 
 use edri_events::Envelope;
 use tracing::{Span, debug_span, field};
@@ -40,12 +40,16 @@ macro_rules! traced {
             if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
                 return Traced(None);
             }
+            let trace = envelope.trace();
+            if !trace.is_sampled() {
+                return Traced(None);
+            }
             Traced::of(debug_span!(
                 target: TARGET,
                 $span,
                 event = %envelope.name(),
                 id = %envelope.id(),
-                trace = %envelope.trace(),
+                trace = %trace,
                 cause = envelope.head().cause.map(field::display),
                 error = field::Empty,
             ))
@@ -59,9 +63,14 @@ traced!(
     "publish"
 );
 traced!(
-    /// A request, until it has its response.
+    /// A request, until it has its response; one that all are asked, until all have answered.
     request,
     "request"
+);
+traced!(
+    /// A tunnel, from its opening until its opener has its result, or is gone.
+    tunnel,
+    "tunnel"
 );
 traced!(
     /// An event that came over a link is given to its group.

@@ -17,9 +17,11 @@ use std::sync::Arc;
 use edri_events::{Body, CodecError, DescriptorRef, Encoding, Envelope, Event, Failure, Head, Item, Tunnel, Value};
 
 use crate::RequestError;
+use crate::border::{Left, Passage};
 use crate::bus::{Bus, Options};
 use crate::delivery::{Offer, ReplyTo};
 use crate::request::{Sought, To};
+use crate::traced::{self, Traced};
 
 use pipe::{End, Idle, Weigh, halves};
 pub use pipe::{Receiver, Sender, TunnelError, Window};
@@ -77,7 +79,10 @@ pub struct TunnelOutcome<R> {
     bus: Bus,
     waiting: Option<Sought>,
     ended: Option<Result<Value, TunnelError>>,
+    traced: Traced,
     take: fn(Value) -> Result<R, CodecError>,
+    /// Who is shown how it ended.
+    passage: Option<Box<dyn Passage>>,
 }
 
 impl<R> TunnelOutcome<R> {
@@ -87,6 +92,10 @@ impl<R> TunnelOutcome<R> {
                 Sought::Here(waiting, _) => waiting.await,
                 Sought::Above(outcome) => outcome.await,
             };
+            if let Err(error) = &outcome {
+                self.traced.failed(error.code());
+            }
+            self.traced = Traced::default();
             self.ended = Some(outcome.map_err(|error| TunnelError::Ended(Arc::new(error))));
             self.waiting = None;
         }
@@ -102,12 +111,27 @@ impl<R> TunnelOutcome<R> {
     ///
     /// [`TunnelError::Ended`] with the worker's failure, or why it was lost.
     pub async fn result(mut self) -> Result<R, TunnelError> {
-        self.wait().await?;
-        match self.ended.take() {
-            Some(Ok(value)) => Ok((self.take)(value)?),
-            Some(Err(error)) => Err(error),
-            None => Err(TunnelError::Finished),
+        // Why there is none is among what is taken.
+        let _ = self.wait().await;
+        let mut left = Left::Ended(self.ended.take().unwrap_or(Err(TunnelError::Finished)));
+        if let Some(passage) = &mut self.passage {
+            passage.leave(&mut left).await;
         }
+        match left {
+            Left::Ended(ended) => Ok((self.take)(ended?)?),
+            other => unreachable!("a tunnel left a border as {other:?}"),
+        }
+    }
+}
+
+impl<D, R> Opened<Body, D, R> {
+    /// The same, shown to whoever has let it pass.
+    pub(crate) fn watched(mut self, passage: Box<dyn Passage>) -> Self {
+        if let Some(check) = passage.items() {
+            self.sender.check_with(check);
+        }
+        self.outcome.passage = Some(passage);
+        self
     }
 }
 
@@ -318,9 +342,29 @@ impl Bus {
         window: Window,
         options: &Options,
     ) -> Result<OpenedTunnel<E>, RequestError> {
+        self.open_somewhere(event, To::Any, window, options).await
+    }
+
+    /// Opens a tunnel to the manager of this name, as [`Bus::request_to`] asks one: to that of this node if there is one, otherwise of the
+    /// nearest; written `node/manager`, to that of that node and no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::open`]; [`RequestError::NoHandler`] also when that manager is not there or does not take this event.
+    pub async fn open_to<E: Tunnel>(&self, manager: &str, event: E) -> Result<OpenedTunnel<E>, RequestError> {
+        self.open_somewhere(event, To::named(manager), Window::default(), &Options::default()).await
+    }
+
+    async fn open_somewhere<E: Tunnel>(
+        &self,
+        event: E,
+        to: To<'_>,
+        window: Window,
+        options: &Options,
+    ) -> Result<OpenedTunnel<E>, RequestError> {
         let head = self.tunnel_head(DescriptorRef::of::<E>(), options)?;
         let envelope = Envelope::typed(head, event).into();
-        self.open_ends(envelope, window, (Item::weight, Item::weight), |ends| Box::new(ends), Value::take).await
+        self.open_ends(envelope, to, window, (Item::weight, Item::weight), |ends| Box::new(ends), Value::take).await
     }
 
     pub(crate) fn tunnel_head(&self, descriptor: DescriptorRef, options: &Options) -> Result<Head, RequestError> {
@@ -333,15 +377,17 @@ impl Bus {
     pub(crate) async fn open_untyped(
         &self,
         envelope: Envelope,
+        to: To<'_>,
         take: fn(Value) -> Result<Body, CodecError>,
     ) -> Result<Opened<Body, Body, Body>, RequestError> {
         let weigh: fn(&Body) -> usize = |body| body.bytes.len();
-        self.open_ends(envelope, Window::default(), (weigh, weigh), |ends| Box::new(UntypedEnds(ends)), take).await
+        self.open_ends(envelope, to, Window::default(), (weigh, weigh), |ends| Box::new(UntypedEnds(ends)), take).await
     }
 
     async fn open_ends<U: Send, D: Send, R>(
         &self,
         envelope: Envelope,
+        to: To<'_>,
         window: Window,
         (weigh_up, weigh_down): (Weigh<U>, Weigh<D>),
         offer: fn(Ends<U, D>) -> Box<dyn Offer>,
@@ -351,8 +397,11 @@ impl Bus {
         let (sender, worker_receiver) = halves(window, weigh_up, &idle, true);
         let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
         let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
-        let waiting = self.place(envelope, To::Any, None, 0, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await?;
-        let outcome = TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, take };
+        let traced = traced::tunnel(&envelope);
+        let placed = self.place(envelope, to, None, 0, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await;
+        let waiting = placed.inspect_err(|error| traced.failed(error.code()))?;
+        let outcome =
+            TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, traced, take, passage: None };
         Ok(Opened { sender, receiver, outcome })
     }
 }

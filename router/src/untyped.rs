@@ -196,14 +196,37 @@ impl Untyped<'_> {
     ///
     /// As [`Bus::open`] and [`Untyped::request`].
     pub async fn open(&self, name: &str, body: impl Into<Body>) -> Result<Opened<Body, Body, Body>, RequestError> {
-        let (options, body) = (Options::default(), body.into());
+        self.open_somewhere(To::Any, name, body.into()).await
+    }
+
+    /// As [`Bus::open_to`], with encoded items. `node/` is whoever takes it on that node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::open_to`] and [`Untyped::request`].
+    pub async fn open_to(
+        &self,
+        manager: &str,
+        name: &str,
+        body: impl Into<Body>,
+    ) -> Result<Opened<Body, Body, Body>, RequestError> {
+        self.open_somewhere(To::named(manager), name, body.into()).await
+    }
+
+    async fn open_somewhere(
+        &self,
+        to: To<'_>,
+        name: &str,
+        body: Body,
+    ) -> Result<Opened<Body, Body, Body>, RequestError> {
+        let options = Options::default();
         let descriptor = self.bus.core.descriptor(name, Kind::Tunnel)?;
         let take: fn(Value) -> _ = match body.encoding {
             Encoding::MessagePack => |value| value.into_body(Encoding::MessagePack),
             Encoding::Json => |value| value.into_body(Encoding::Json),
         };
         let envelope = Envelope::untyped(self.bus.tunnel_head(descriptor, &options)?, body)?;
-        self.bus.open_untyped(envelope, take).await
+        self.bus.open_untyped(envelope, to, take).await
     }
 
     /// Subscribes to every notification whose name the pattern selects: `quake.*` takes one more segment, `quake.>` the

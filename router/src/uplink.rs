@@ -50,9 +50,14 @@ pub trait Uplink: Send + Sync {
     /// Asks one worker of every manager that answers. Ready with the first answer.
     fn request_all(&self, envelope: Envelope) -> BoxFuture<'static, Result<AnswersAbove, RequestError>>;
 
-    /// Opens a tunnel. Ready once a worker's inbox has it, with what comes of it in the end.
-    fn open(&self, envelope: Envelope, offer: Box<dyn Offer>)
-    -> BoxFuture<'static, Result<OutcomeAbove, RequestError>>;
+    /// Opens a tunnel, to this manager if one is named, as [`Uplink::request`]. Ready once a worker's inbox has it, with what comes of it
+    /// in the end.
+    fn open(
+        &self,
+        envelope: Envelope,
+        offer: Box<dyn Offer>,
+        to: Option<&str>,
+    ) -> BoxFuture<'static, Result<OutcomeAbove, RequestError>>;
 
     /// Subscribes. Ready once the subscription is in place, with where its events come from; dropping that ends it. By default
     /// there are no subscriptions: a worker handles events.

@@ -16,7 +16,7 @@ async fn the_openapi_document_is_valid_and_events_declared_at_run_time_appear_at
     assert!(before["paths"]["/events/api.risk"]["post"].is_object(), "{before}");
     assert!(before["paths"]["/again/{region}"]["get"].is_object(), "{before}");
     assert!(!before.to_string().contains("api.secret"), "what is not exposed is not told of");
-    let late = Exposure { routes: vec![HttpRoute::new("GET /late").expect("a route")], sources: vec![] };
+    let late = Exposure { routes: vec![HttpRoute::new("GET /late").expect("a route")], ..Exposure::default() };
     let late = Descriptor::declare("api.late", Kind::Request).expect("a name").expose(late).build();
     node.bus().declare(late).await.expect("declares");
     let after = get(&node, "/openapi.json").await.json();

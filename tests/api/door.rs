@@ -88,9 +88,26 @@ async fn tokens_in_a_file_are_let_in_as_long_as_they_stand_there() {
         ask(&gate, "GET /risk/x", &[("authorization", &*bearer)], "").await.status.as_u16()
     };
     assert_eq!((status(&anna).await, status(&bert).await), (200, 401));
+    let hello = |token: &Token| json!({"version": 1, "role": "client", "token": token.secret()});
+    let (mut annas, _) = Socket::greet(address(&gate), hello(&anna)).await;
     folder.write("tokens", &line(&bert, "bert", "subscribe=api.* request=api.risk"));
     within("the new tokens", async { while status(&bert).await != 200 {} }).await;
     assert_eq!(status(&anna).await, 401, "it is taken out");
+    assert_eq!(annas.next().await["bye"]["error"]["code"], "unauthorized", "and so is what it had open");
+    let (mut berts, _) = Socket::greet(address(&gate), hello(&bert)).await;
+    // A line beside it makes no difference to him.
+    folder.write(
+        "tokens",
+        &format!(
+            "{}{}",
+            line(&bert, "bert", "subscribe=api.* request=api.risk"),
+            line(&anna, "anna", "request=api.risk")
+        ),
+    );
+    within("anna again", async { while status(&anna).await != 200 {} }).await;
+    assert!(berts.ask(1, "api.risk", json!({"region": "x"})).await["error"].is_null());
+    folder.write("tokens", &line(&bert, "bert", "subscribe=api.* request=api.risk"));
+    within("anna is out", async { while status(&anna).await != 401 {} }).await;
     // Something is wrong in it: all stays as it was.
     folder.write("tokens", &format!("{}sha256:12 anna\n", line(&anna, "anna", "request=api.risk")));
     tokio::time::sleep(Duration::from_millis(1_500)).await;

@@ -20,7 +20,7 @@ use super::{Quake, gateway, node};
 use crate::support::within;
 
 /// A client of `EventSource`'s kind.
-struct Feed {
+pub(crate) struct Feed {
     body: Incoming,
     text: String,
     _connection: JoinSet<hyper::Result<()>>,
@@ -28,14 +28,14 @@ struct Feed {
 
 /// A message: name, id, data.
 #[derive(Debug, PartialEq)]
-struct Message {
+pub(crate) struct Message {
     event: String,
     id: String,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl Feed {
-    async fn open(node: &Node, query: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(node: &Node, query: &str, last: Option<&str>) -> Self {
         let stream = TcpStream::connect(address(node)).await.expect("connects");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes");
@@ -52,7 +52,7 @@ impl Feed {
     }
 
     /// The next message that is not a sign of life.
-    async fn next(&mut self) -> Message {
+    pub(crate) async fn next(&mut self) -> Message {
         within("a message", async {
             loop {
                 if let Some((message, rest)) = self.text.split_once("\n\n") {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
@@ -101,6 +102,33 @@ async fn a_failed_manager_of_another_node_answers_no_handler_as_one_here() {
     .await;
     assert_eq!(outcome(ask(&pair.sensor, 2)).await.expect_err("failed").code(), "no_handler");
     pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_meet_the_end_of_a_manager_of_another_node_are_all_told() {
+    for _ in 0..5 {
+        let worker = does(|_: &Asked, _| async { panic!("always") }.boxed());
+        let manager = Manager::new("never").restart(Restart::never()).worker(worker).handles::<Asked>();
+        let pair = Cluster::new().pair(Way::Direct, |app| app.manager(manager), |app| app).await;
+        met(&pair).await;
+        let over = Arc::new(AtomicBool::new(false));
+        let mut asking = Vec::new();
+        // So that they come before, while and after it fails.
+        while !over.load(Ordering::Relaxed) && asking.len() < 20_000 {
+            let (asked, over) = (ask(&pair.sensor, asking.len() as u64), Arc::clone(&over));
+            asking.push(tokio::spawn(async move {
+                let outcome = asked.await.expect("no panic");
+                over.fetch_or(outcome.as_ref().is_err_and(|error| error.code() == "no_handler"), Ordering::Relaxed);
+                outcome
+            }));
+            tokio::task::yield_now().await;
+        }
+        for one in asking {
+            let error = outcome(one).await.expect_err("nobody answers");
+            assert!(["worker_lost", "no_handler"].contains(&error.code()), "{error}");
+        }
+        pair.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

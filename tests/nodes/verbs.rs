@@ -36,6 +36,23 @@ async fn every_way_of_publishing_reaches_another_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_another_node_are_timed_from_their_coming() {
+    let seen = Seen::default();
+    let manager = Manager::new("keep").worker(keeps(&seen)).handles::<Noted>();
+    let pair = Cluster::new().pair(Way::Direct, |app| app.manager(manager), |app| app).await;
+    super::knows(&pair.sensor, 1).await;
+    // One in 128 is timed, by its number, which others count on too.
+    publish(&pair.sensor, 0..2000).await;
+    seen.wait_for(2000).await;
+    let (handled, waited) = {
+        let keep = pair.centre.topology().manager("keep").cloned().expect("it runs");
+        (keep.handling.expect("some were timed"), keep.queued.expect("some were timed"))
+    };
+    assert!(handled.count > 0 && waited.count > 0, "{handled:?} {waited:?}");
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_only_another_node_has_declared_is_published_without_its_type() {
     let seen = Seen::default();
     let manager = Manager::new("keep").worker(keeps(&seen)).handles::<Noted>();

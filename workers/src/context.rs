@@ -146,11 +146,17 @@ impl Context {
         self.hand.as_ref().map(|hand| &hand.envelope)
     }
 
-    /// Who sent the event from outside, through the gateway of a node: the name in its token. `None` when it came from within,
-    /// or from somebody without a token.
+    /// Who sent the event from outside, through the gateway of a node: the name in its token or of its session. `None` when it came
+    /// from within, or from somebody with neither.
     #[must_use]
     pub fn caller(&self) -> Option<&str> {
         self.envelope()?.header(Headers::CALLER)
+    }
+
+    /// The session in which somebody sent the event with a browser: a key for what is kept with it, which opens nothing.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.envelope()?.header(Headers::SESSION)
     }
 
     /// Which try at the event this is, from 1.

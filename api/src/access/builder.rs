@@ -1,14 +1,17 @@
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::permissions::{Granted, Permissions};
 use super::token::Known;
-use super::{AccessError, Guard, Jwt, file};
+use super::{AccessError, Guard, Jwt, file, is_name};
 
 /// The most tokens known by their hashes: each is compared with every token that comes.
 pub(super) const TOKENS_MAX: usize = 1_024;
 /// The most places that sign tokens.
 const ISSUERS_MAX: usize = 16;
+/// The most roles.
+const ROLES_MAX: usize = 1_024;
 /// The most files with tokens.
 const FILES_MAX: usize = 16;
 
@@ -33,6 +36,7 @@ pub struct Access {
     files: Vec<PathBuf>,
     issuers: Vec<Jwt>,
     anonymous: Permissions,
+    roles: Vec<(String, Permissions)>,
     metrics_open: bool,
 }
 
@@ -70,6 +74,13 @@ impl Access {
         self
     }
 
+    /// What somebody may do who has logged in with a browser in this role ([`Api::sessions`](crate::Api::sessions)), beside what everybody
+    /// may.
+    pub fn role(mut self, role: &str, permissions: Permissions) -> Self {
+        self.roles.push((role.to_owned(), permissions));
+        self
+    }
+
     /// Lets everybody read `/metrics`, for a network where only those come who may.
     pub fn metrics_for_all(mut self) -> Self {
         self.metrics_open = true;
@@ -103,8 +114,21 @@ impl Access {
         let tokens = self.tokens.iter().map(known).collect::<Result<_, _>>()?;
         let issuers = self.issuers.into_iter().map(Jwt::check).collect::<Result<_, _>>()?;
         let anonymous = granted(&self.anonymous, "callers without a token")?;
+        if self.roles.len() > ROLES_MAX {
+            return Err(too_many("roles", self.roles.len(), ROLES_MAX));
+        }
+        let mut roles = HashMap::new();
+        for (role, permissions) in &self.roles {
+            if !is_name(role) {
+                return Err(AccessError::Name(role.clone()));
+            }
+            let mut granted = granted(permissions, &format!("the role `{role}`"))?;
+            granted.extend(&anonymous);
+            roles.insert(role.clone(), Arc::new(granted));
+        }
         let files = self.files.into_iter().map(file::open).collect::<Result<_, _>>()?;
-        Ok(Guard { tokens, files, issuers, anonymous: Some(Arc::new(anonymous)), metrics_open: self.metrics_open })
+        let anonymous = Some(Arc::new(anonymous));
+        Ok(Guard { tokens, files, issuers, anonymous, roles, metrics_open: self.metrics_open })
     }
 }
 

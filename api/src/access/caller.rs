@@ -1,10 +1,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use edri_events::{EventName, Pattern};
+use edri_events::{EventName, Headers, HeadersError, Pattern};
+use tokio::sync::watch;
 
 use super::permissions::{Granted, Verb, is_own};
 use crate::problem::Problem;
+use crate::sessions::InSession;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -13,19 +15,64 @@ pub struct Caller {
     /// `None`: everything but what has to be allowed by name.
     permissions: Option<Arc<Granted>>,
     expires: Option<SystemTime>,
+    /// When it has logged in with a browser.
+    session: Option<Arc<InSession>>,
+    /// When its token stands in a file: closed once it does not.
+    stands: Option<watch::Receiver<()>>,
 }
 
 impl Caller {
     /// Somebody who did not say who it is, and may do this; when it is `None`, everything but what has to be allowed by name.
     pub(super) fn anonymous(permissions: Option<Arc<Granted>>) -> Self {
-        Self { name: None, permissions, expires: None }
+        Self { name: None, permissions, expires: None, session: None, stands: None }
     }
 
     pub(super) fn named(name: Arc<str>, permissions: Arc<Granted>, expires: Option<SystemTime>) -> Self {
-        Self { name: Some(name), permissions: Some(permissions), expires }
+        Self { name: Some(name), permissions: Some(permissions), expires, session: None, stands: None }
     }
 
-    /// The name in the caller's token; `None` when it has none.
+    pub(super) fn in_session(
+        name: Arc<str>,
+        permissions: Option<Arc<Granted>>,
+        ends: SystemTime,
+        session: InSession,
+    ) -> Self {
+        Self { name: Some(name), permissions, expires: Some(ends), session: Some(Arc::new(session)), stands: None }
+    }
+
+    /// The same, as long as its token stands in a file.
+    pub(super) fn while_it_stands(self, stands: watch::Receiver<()>) -> Self {
+        Self { stands: Some(stands), ..self }
+    }
+
+    /// Closed once the caller's token stands in its file no more; `None` when it stands in none.
+    pub(crate) fn stands(&self) -> Option<&watch::Receiver<()>> {
+        self.stands.as_ref()
+    }
+
+    /// The session that it is in.
+    pub(crate) fn session(&self) -> Option<&InSession> {
+        self.session.as_deref()
+    }
+
+    /// The role in which it has logged in with a browser.
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.session().map(InSession::role)
+    }
+
+    /// Says in an event's headers who sends it.
+    pub(crate) fn mark(&self, headers: &mut Headers) -> Result<(), HeadersError> {
+        if let Some(name) = self.name() {
+            headers.insert(Headers::CALLER, name)?;
+        }
+        match self.session() {
+            Some(session) => headers.insert(Headers::SESSION, &**session.name()),
+            None => Ok(()),
+        }
+    }
+
+    /// The name in the caller's token, or of who has logged in; `None` when there is neither.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -35,7 +82,7 @@ impl Caller {
         self.name.clone()
     }
 
-    /// When the caller's token ends; `None` when it does not. A connection that outlives it is somebody's who is not known.
+    /// When the caller's token or session ends; `None` when it does not. A connection that outlives it is somebody's who is not known.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.expires
@@ -62,7 +109,14 @@ impl Caller {
         match self.permissions {
             // A token would change nothing, as none is known.
             None => Problem::needs_access(event),
-            Some(_) => Problem::forbidden(verb, event, self.name.is_some()),
+            Some(_) => {
+                let whose = match (&self.session, &self.name) {
+                    (Some(session), _) => Some(format!("the role `{}`", session.role())),
+                    (None, Some(_)) => Some("your token".to_owned()),
+                    (None, None) => None,
+                };
+                Problem::forbidden(verb, event, whose.as_deref())
+            }
         }
     }
 

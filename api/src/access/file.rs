@@ -6,8 +6,12 @@
 //! sha256:60303ae22b99…    prober     metrics
 //! ```
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::builder::{TOKENS_MAX, granted};
 use super::token::Known;
@@ -20,13 +24,22 @@ pub(super) type Tokens = Arc<Reloaded<Vec<Known>>>;
 /// Reads a file with tokens.
 pub(super) fn open(path: PathBuf) -> Result<Tokens, AccessError> {
     let shown = path.display().to_string();
-    Reloaded::open("tokens", vec![path], |paths| paths.first().map_or(Ok(Vec::new()), |path| read(path)))
-        .map_err(|why| AccessError::Tokens(KeysError { path: shown, why }))
+    // Held while the file is read.
+    let standing = Mutex::new(Standing::new());
+    let read = move |paths: &[PathBuf]| match paths.first() {
+        Some(path) => read(path, &mut standing.lock()),
+        None => Ok(Vec::new()),
+    };
+    Reloaded::open("tokens", vec![path], read).map_err(|why| AccessError::Tokens(KeysError { path: shown, why }))
 }
 
-fn read(path: &Path) -> Result<Vec<Known>, String> {
+/// What stands for each line of the file, as long as some list has it: a line that stays is the same token.
+type Standing = HashMap<String, Weak<watch::Sender<()>>>;
+
+fn read(path: &Path, standing: &mut Standing) -> Result<Vec<Known>, String> {
     let text = String::from_utf8(files::read(path)?).map_err(|_| "it is no text".to_owned())?;
     let mut tokens = Vec::new();
+    standing.retain(|_, stands| stands.strong_count() > 0);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -35,7 +48,11 @@ fn read(path: &Path) -> Result<Vec<Known>, String> {
         if tokens.len() == TOKENS_MAX {
             return Err(format!("it has more than {TOKENS_MAX} tokens: take tokens that are signed for many callers"));
         }
-        tokens.push(token(line).map_err(|why| format!("line {}: {why}", number + 1))?);
+        let known = token(line).map_err(|why| format!("line {}: {why}", number + 1))?;
+        let before = standing.get(line).and_then(Weak::upgrade);
+        let stands = before.unwrap_or_else(|| Arc::new(watch::Sender::new(())));
+        standing.insert(line.to_owned(), Arc::downgrade(&stands));
+        tokens.push(known.standing(stands));
     }
     Ok(tokens)
 }

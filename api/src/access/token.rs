@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use super::permissions::Granted;
 use super::{AccessError, Caller, is_name};
@@ -96,6 +97,8 @@ pub(super) struct Known {
     digest: Digest,
     name: Arc<str>,
     permissions: Arc<Granted>,
+    /// Dropped with the last list of tokens in which it stands, when it comes from a file.
+    stands: Option<Arc<watch::Sender<()>>>,
 }
 
 impl Known {
@@ -104,7 +107,7 @@ impl Known {
             return Err(AccessError::Name(name.to_owned()));
         }
         let digest = Digest::parse(hash).ok_or_else(|| AccessError::Hash { name: name.to_owned() })?;
-        Ok(Self { digest, name: name.into(), permissions: Arc::new(permissions) })
+        Ok(Self { digest, name: name.into(), permissions: Arc::new(permissions), stands: None })
     }
 
     /// The one with this digest. Takes as long whichever it is, and whether it is there or not.
@@ -118,8 +121,17 @@ impl Known {
         found
     }
 
+    /// Says of its callers for how long it stands in a file.
+    pub(super) fn standing(self, stands: Arc<watch::Sender<()>>) -> Self {
+        Self { stands: Some(stands), ..self }
+    }
+
     pub(super) fn caller(&self) -> Caller {
-        Caller::named(Arc::clone(&self.name), Arc::clone(&self.permissions), None)
+        let caller = Caller::named(Arc::clone(&self.name), Arc::clone(&self.permissions), None);
+        match &self.stands {
+            Some(stands) => caller.while_it_stands(stands.subscribe()),
+            None => caller,
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! One HTTP request as one event.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -8,19 +12,25 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use edri_events::{Body as EventBody, Encoding, Headers, Kind, TraceContext, Value};
-use edri_router::{Relayed, RequestError};
+use edri_router::{Receipt, Relayed, RequestError};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::event_body;
-use super::negotiate::{answer_encoding, body_encoding, media_type};
-use super::tunnel;
+use super::negotiate::{Wanted, body_encoding, media_type, wanted};
+use super::{remote, tunnel};
 use crate::body::body_problem;
+use crate::border::{self, Guard, Way};
+use crate::cache::{self, Asking};
+use crate::clients::{Client, bound_address};
 use crate::exposed::Reachable;
+use crate::forms;
 use crate::front::ForEvent;
 use crate::gateway::Shared;
+use crate::pages::{Page, Shown, vary_by_accept};
 use crate::problem::Problem;
+use crate::sessions::settle;
 use crate::{Caller, Verb};
 
 /// Answers a request that is for this event. `places` are the fields in the path, percent-encoded.
@@ -31,45 +41,66 @@ pub(super) async fn answer(
     request: Request,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let answered = try_answer(shared, event, &places, &head, body).await;
-    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
+    let caller = match shared.access.caller(&head) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let wrote = (!head.method.is_safe()).then(|| client(&head, &caller));
+    let answered = match forms::kind(&head) {
+        // In a box, as it is large and most requests are none.
+        Some(kind) => Box::pin(forms::answer(shared, event, places, head, caller.clone(), body, kind)).await,
+        None => try_answer(shared, event, &places, &head, &caller, body).await,
+    };
+    let settled = match answered {
+        Ok(response) => settle(shared.log_ins.as_ref(), &shared.access, caller.session(), response).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = settled.unwrap_or_else(IntoResponse::into_response);
+    if let Some(client) = wrote {
+        shared.cache.wrote(|| client);
+    }
     response.extensions_mut().insert(ForEvent(event.descriptor.name().clone()));
+    if event.page.page.is_some() {
+        vary_by_accept(response.headers_mut());
+    }
     response
 }
 
-async fn try_answer(
+/// Answers a request whose body is data.
+pub(crate) async fn try_answer(
     shared: &Arc<Shared>,
     event: &Arc<Reachable>,
     places: &[(String, String)],
     head: &Parts,
+    caller: &Caller,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let caller = shared.access.caller(head)?;
-    match event.descriptor.kind() {
-        Kind::Notification => {
-            event.check(&caller, Verb::Publish)?;
-            let answer = answer_encoding(&head.headers)?;
-            let relayed = relayed(shared, event, places, head, body, &caller).await?;
-            let receipt = shared.relay.publish(relayed).await?;
-            let told = serde_json::json!({"id": receipt.id.to_string(), "groups": receipt.deliveries});
-            respond(StatusCode::ACCEPTED, answer, EventBody::from(told))
-        }
-        Kind::Request => {
-            event.check(&caller, Verb::Request)?;
-            let answer = answer_encoding(&head.headers)?;
-            let relayed = relayed(shared, event, places, head, body, &caller).await?;
-            let value = shared.relay.request(relayed, None).await?;
-            let value = if event.answers_http { Answered::Http(value) } else { Answered::Plain(value) };
-            value.respond(answer)
-        }
-        Kind::Tunnel => {
-            event.check(&caller, Verb::Request)?;
-            // The body is what goes up, so the event's own fields come from elsewhere.
-            let fields = EventBody::new(Encoding::MessagePack, bytes::Bytes::new());
-            let relayed = with_fields(event, places, head, fields, &caller)?;
-            tunnel::answer(shared, event, relayed, head, body).await
-        }
+    event.check(caller, verb(event))?;
+    shared.check_token(caller, head, None)?;
+    if event.descriptor.kind() == Kind::Tunnel {
+        // The body is what goes up, so the event's own fields come from elsewhere.
+        let fields = EventBody::new(Encoding::MessagePack, bytes::Bytes::new());
+        let relayed = with_fields(event, places, head, fields, caller)?;
+        let relay = shared.relay.guarded(Guard::new(shared, caller, Way::Http));
+        // In a box, as it is large and others are not.
+        let response = Box::pin(tunnel::answer(shared, event, &relay, relayed, head, body)).await?;
+        return Ok(cache::finish(shared, event, head, None, response).await);
     }
+    let wanted = wanted(&head.headers, event.page.page.is_some())?;
+    let relayed = relayed(shared, event, places, head, body, caller).await?;
+    let given = Given::of(wanted, shared, head, caller, event, &relayed)?;
+    let (outcome, left) = Outcome::of(shared, event, head, caller, relayed, given.encoding()).await?;
+    Ok(cache::finish(shared, event, head, left, outcome.respond(&given)?).await)
+}
+
+/// What a caller has to be allowed who sends the event.
+pub(crate) fn verb(event: &Reachable) -> Verb {
+    if event.descriptor.kind() == Kind::Notification { Verb::Publish } else { Verb::Request }
+}
+
+/// Who sends a request: a caller, or an address when it is not known who it is.
+fn client(head: &Parts, caller: &Caller) -> Client {
+    caller.shared_name().map_or_else(|| Client::Address(bound_address(remote(head))), Client::Caller)
 }
 
 /// The event that the request is.
@@ -94,11 +125,14 @@ fn with_fields(
     caller: &Caller,
 ) -> Result<Relayed, Problem> {
     let body = event_body(event, places, head.uri.query(), &head.headers, body)?;
+    sent(event, head, body, caller)
+}
+
+/// The event as it is sent.
+pub(crate) fn sent(event: &Reachable, head: &Parts, body: EventBody, caller: &Caller) -> Result<Relayed, Problem> {
     let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
     let mut headers = Headers::default();
-    if let Some(name) = caller.name() {
-        headers.insert(Headers::CALLER, name).map_err(|error| Problem::unauthorized(error.to_string()))?;
-    }
+    caller.mark(&mut headers).map_err(|error| Problem::unauthorized(error.to_string()))?;
     Ok(Relayed {
         name: event.descriptor.name().to_string(),
         body,
@@ -111,10 +145,15 @@ fn with_fields(
     })
 }
 
-async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
+pub(crate) async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let limit = shared.limits.body_bytes;
-    let read = tokio::time::timeout(shared.limits.body_time, Limited::new(body, limit).collect());
-    match read.await {
+    let mut reading = pin!(Limited::new(body, limit).collect());
+    // Most bodies come with their heads: nothing has to be waited for.
+    let read = match poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+        Poll::Ready(read) => Ok(read),
+        Poll::Pending => tokio::time::timeout(shared.limits.body_time, reading).await,
+    };
+    match read {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -129,11 +168,52 @@ async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem>
     }
 }
 
+/// How an answer is given.
+pub(crate) enum Given<'s> {
+    Data(Encoding),
+    Page(Page<'s>),
+}
+
+impl<'s> Given<'s> {
+    pub(crate) fn of(
+        wanted: Wanted,
+        shared: &'s Shared,
+        head: &'s Parts,
+        caller: &'s Caller,
+        event: &'s Reachable,
+        relayed: &Relayed,
+    ) -> Result<Self, Problem> {
+        match wanted {
+            Wanted::Data(encoding) => Ok(Self::Data(encoding)),
+            Wanted::Page => {
+                let shown = Shown { head, caller, event, fields: relayed.body.clone() };
+                Page::of(shared, shown).map(Self::Page)
+            }
+        }
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        match self {
+            Self::Data(encoding) => *encoding,
+            Self::Page(_) => Encoding::Json,
+        }
+    }
+
+    fn value(&self, status: StatusCode, value: EventBody) -> Result<Response<Body>, Problem> {
+        match self {
+            Self::Data(encoding) => respond(status, *encoding, value),
+            Self::Page(page) => page.respond(status, value.decode().map_err(RequestError::from)?),
+        }
+    }
+}
+
 /// The name of what is wrong with an answer that HTTP has no form for.
 const WRONG_ANSWER: &str = "invalid_answer";
 
-/// A response that came from a worker.
-enum Answered {
+/// What became of an event that is no tunnel.
+pub(crate) enum Outcome {
+    /// It was published.
+    Receipt(Receipt),
     /// The value is the body.
     Plain(Value),
     /// It is an [`edri_events::Http`].
@@ -142,62 +222,99 @@ enum Answered {
 
 /// An [`edri_events::Http`] as it came.
 #[derive(Deserialize)]
-struct HttpAnswer<'a> {
+pub(crate) struct HttpAnswer<'a> {
     #[serde(default = "ok")]
-    status: u16,
+    pub(crate) status: u16,
     #[serde(default)]
-    headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     #[serde(borrow)]
-    body: &'a RawValue,
+    pub(crate) body: &'a RawValue,
 }
 
 fn ok() -> u16 {
     200
 }
 
-impl Answered {
-    fn respond(self, encoding: Encoding) -> Result<Response<Body>, Problem> {
+impl Outcome {
+    /// Sends the event, unless its answer is kept, and waits for what becomes of it; and for how much longer that holds.
+    pub(crate) async fn of(
+        shared: &Arc<Shared>,
+        event: &Arc<Reachable>,
+        head: &Parts,
+        caller: &Caller,
+        mut relayed: Relayed,
+        answer: Encoding,
+    ) -> Result<(Self, Option<Duration>), Problem> {
+        if event.descriptor.kind() == Kind::Notification {
+            let relay = shared.relay.guarded(Guard::new(shared, caller, Way::Http));
+            return Ok((Self::Receipt(relay.publish(relayed).await?), None));
+        }
+        let passed = border::enter(&shared.interceptors, event, caller, Way::Http, &mut relayed).await?;
+        let (relay, client) = (&shared.relay, &client(head, caller));
+        let given = shared.cache.request(&shared.router, Asking { relay, event, relayed, answer, client }).await;
+        let value = passed.answered(given.outcome).await?;
+        Ok((if event.answers_http { Self::Http(value) } else { Self::Plain(value) }, given.left))
+    }
+
+    pub(crate) fn respond(self, given: &Given<'_>) -> Result<Response<Body>, Problem> {
         match self {
+            Self::Receipt(receipt) => {
+                let told = serde_json::json!({"id": receipt.id.to_string(), "groups": receipt.deliveries});
+                given.value(StatusCode::ACCEPTED, EventBody::from(told))
+            }
             Self::Plain(value) => {
-                let body = value.into_body(encoding).map_err(RequestError::from)?;
-                respond(StatusCode::OK, encoding, body)
+                let body = value.into_body(given.encoding()).map_err(RequestError::from)?;
+                given.value(StatusCode::OK, body)
             }
             Self::Http(value) => {
-                let json = value.into_body(Encoding::Json).and_then(|body| body.transcode(Encoding::Json));
-                let json = json.map_err(RequestError::from)?;
-                let wrong = |why: String| Problem::new(StatusCode::BAD_GATEWAY, WRONG_ANSWER, why);
-                let answer: HttpAnswer<'_> =
-                    serde_json::from_slice(&json.bytes).map_err(|error| wrong(error.to_string()))?;
-                http_response(&answer, encoding).map_err(wrong)
+                let json = as_json(value)?;
+                http_response(&HttpAnswer::read(&json)?, given)
             }
         }
     }
 }
 
-fn http_response(answer: &HttpAnswer<'_>, encoding: Encoding) -> Result<Response<Body>, String> {
-    let (status, mut headers) = worker_head(answer.status, &answer.headers)?;
+impl<'a> HttpAnswer<'a> {
+    pub(crate) fn read(json: &'a [u8]) -> Result<Self, Problem> {
+        serde_json::from_slice(json).map_err(wrong_answer)
+    }
+}
+
+/// A response as JSON.
+pub(crate) fn as_json(value: Value) -> Result<bytes::Bytes, Problem> {
+    let json = value.into_body(Encoding::Json).and_then(|body| body.transcode(Encoding::Json));
+    Ok(json.map_err(RequestError::from)?.bytes)
+}
+
+pub(crate) fn http_response(answer: &HttpAnswer<'_>, given: &Given<'_>) -> Result<Response<Body>, Problem> {
+    let (status, headers) = worker_head(answer.status, &answer.headers).map_err(wrong_answer)?;
     let json = answer.body.get();
     let is_empty = matches!(status.as_u16(), 204 | 304) || (status.is_redirection() && json == "null");
-    let body = if is_empty {
-        Body::empty()
+    let mut response = if is_empty {
+        Response::new(Body::empty())
     } else if headers.contains_key(header::CONTENT_TYPE)
         && let Some(bytes) = raw(json)
     {
-        Body::from(bytes)
+        Response::new(Body::from(bytes))
     } else {
-        let body = EventBody::new(Encoding::Json, json.as_bytes().to_vec());
-        let body = body.transcode(encoding).map_err(|error| error.to_string())?;
-        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(media_type(encoding)));
-        Body::from(body.bytes)
+        given.value(status, EventBody::new(Encoding::Json, json.as_bytes().to_vec()))?
     };
-    let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    // What the worker chose goes before what is usual.
+    for name in headers.keys() {
+        response.headers_mut().remove(name);
+    }
+    response.headers_mut().extend(headers);
     Ok(response)
 }
 
+/// A worker's answer that HTTP has no form for.
+pub(crate) fn wrong_answer(why: impl ToString) -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY, WRONG_ANSWER, why.to_string())
+}
+
 /// Status and headers that a worker chose.
-pub(super) fn worker_head(status: u16, given: &[(String, String)]) -> Result<(StatusCode, HeaderMap), String> {
+pub(crate) fn worker_head(status: u16, given: &[(String, String)]) -> Result<(StatusCode, HeaderMap), String> {
     let wrong = || format!("the worker answered with the status {status}");
     let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));
     let status = status.ok_or_else(wrong)?;
@@ -223,7 +340,7 @@ fn raw(json: &str) -> Option<Vec<u8>> {
     }
 }
 
-pub(super) fn respond(status: StatusCode, encoding: Encoding, body: EventBody) -> Result<Response<Body>, Problem> {
+pub(crate) fn respond(status: StatusCode, encoding: Encoding, body: EventBody) -> Result<Response<Body>, Problem> {
     let body = body.transcode(encoding).map_err(RequestError::from)?;
     let mut response = Response::new(Body::from(body.bytes));
     *response.status_mut() = status;

@@ -28,12 +28,25 @@ pub(super) fn event_body(
     }
     let encoding = body.encoding;
     let mut fields = read_object(&body)?;
+    for source in &event.sources {
+        fields.remove(&*source.field);
+    }
+    fields.extend(fields_beside(event, places, query, headers)?);
+    Body::encode(encoding, &fields).map_err(|error| Problem::invalid(vec![whole(error.to_string())]))
+}
+
+/// The fields that stand beside the body: in the path, the query string, headers and cookies. They go before the body's.
+pub(crate) fn fields_beside(
+    event: &Reachable,
+    places: &[(String, String)],
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Map<String, Value>, Problem> {
+    let mut fields = Map::new();
     let mut errors = Vec::new();
     let schema = &event.descriptor.schemas().event;
-    if let Some(query) = query {
-        for (name, values) in query_fields(query) {
-            set(&mut fields, schema, &name, &values, &mut errors);
-        }
+    for (name, values) in query_fields(query.unwrap_or_default()) {
+        set(&mut fields, schema, &name, &values, &mut errors);
     }
     for source in &event.sources {
         fields.remove(&*source.field);
@@ -49,10 +62,7 @@ pub(super) fn event_body(
             set(&mut fields, schema, field, &[value], &mut errors);
         }
     }
-    if !errors.is_empty() {
-        return Err(Problem::invalid(errors));
-    }
-    Body::encode(encoding, &fields).map_err(|error| Problem::invalid(vec![whole(error.to_string())]))
+    if errors.is_empty() { Ok(fields) } else { Err(Problem::invalid(errors)) }
 }
 
 fn whole(message: String) -> FieldError {
@@ -123,7 +133,7 @@ fn set(
 }
 
 /// The value that texts are by a schema; a text when there is none.
-fn to_value(root: &Value, schema: Option<&Value>, texts: &[Cow<'_, str>]) -> Result<Value, String> {
+pub(crate) fn to_value(root: &Value, schema: Option<&Value>, texts: &[Cow<'_, str>]) -> Result<Value, String> {
     let types = schema.map(|schema| Types::of(root, schema, 8)).unwrap_or_default();
     if types.array {
         let items = schema.and_then(|schema| resolve(root, schema, 8)).and_then(|schema| schema.get("items"));
@@ -167,24 +177,26 @@ fn integer(text: &str) -> Option<Value> {
 
 /// The types that a schema takes.
 #[derive(Debug, Default)]
-struct Types {
-    string: bool,
-    integer: bool,
-    number: bool,
-    boolean: bool,
-    array: bool,
-    object: bool,
+pub(crate) struct Types {
+    pub(crate) string: bool,
+    pub(crate) integer: bool,
+    pub(crate) number: bool,
+    pub(crate) boolean: bool,
+    pub(crate) array: bool,
+    pub(crate) object: bool,
+    pub(crate) null: bool,
 }
 
 impl Types {
-    fn of(root: &Value, schema: &Value, depth: usize) -> Self {
+    pub(crate) fn of(root: &Value, schema: &Value, depth: usize) -> Self {
         let mut types = Self::default();
         types.add(root, schema, depth);
         types
     }
 
+    /// Whether there is a value that can be told from others by its type.
     fn any(&self) -> bool {
-        let Self { string, integer, number, boolean, array, object } = self;
+        let Self { string, integer, number, boolean, array, object, null: _ } = self;
         *string || *integer || *number || *boolean || *array || *object
     }
 
@@ -218,13 +230,14 @@ impl Types {
             "boolean" => self.boolean = true,
             "array" => self.array = true,
             "object" => self.object = true,
+            "null" => self.null = true,
             _ => {}
         }
     }
 }
 
 /// The schema that `$ref` leads to, within the document.
-fn resolve<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Option<&'s Value> {
+pub(crate) fn resolve<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Option<&'s Value> {
     let mut schema = schema;
     for _ in 0..=depth {
         match schema.get("$ref").and_then(Value::as_str) {

@@ -1,12 +1,14 @@
 //! Requests over HTTP.
 
-mod call;
-mod fields;
-mod negotiate;
-mod tunnel;
+pub(crate) mod call;
+pub(crate) mod fields;
+pub(crate) mod negotiate;
+pub(crate) mod tunnel;
 
+pub(crate) use negotiate::{Wanted, wanted};
 pub(crate) use tunnel::Form;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +16,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Extension, Router};
@@ -22,15 +24,16 @@ use edri_events::Kind;
 use edri_protocol::EventDeclaration;
 use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
-use tower::ServiceExt;
-use tower_http::compression::CompressionLayer;
+use tower::{ServiceExt, service_fn};
+use tower_http::compression::Compression;
 use tower_http::compression::predicate::Predicate;
 
-use crate::exposed::{Found, Reachable};
+use crate::border::Layers;
+use crate::exposed::{Places, Reachable, is_own_path};
 use crate::gateway::Shared;
 use crate::metrics;
 use crate::problem::Problem;
-use crate::{Verb, openapi, sse};
+use crate::{Verb, openapi, pages, sse};
 
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
@@ -41,9 +44,16 @@ pub(crate) fn remote(head: &Parts) -> IpAddr {
     head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip())
 }
 
+/// Everything that the gateway answers, and what its owner has put around that.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes {
+    router: Router,
+    has_layers: bool,
+}
+
 /// Everything that the gateway answers.
-pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Router {
-    Router::new()
+pub(crate) fn routes(shared: Arc<Shared>, layers: Layers, stopping: watch::Receiver<bool>) -> Routes {
+    let mut router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/openapi.json", get(openapi))
@@ -52,10 +62,64 @@ pub(crate) fn router(shared: Arc<Shared>, stopping: watch::Receiver<bool>) -> Ro
         .route("/subscribe", get(sse::subscribe).layer(Extension(stopping)))
         .route("/events", get(events))
         .route("/events/{name}", any(by_name))
+        .route("/csrf", get(crate::sessions::tell_token))
         .route("/ws", get(crate::websocket::upgrade))
-        .fallback(by_path)
-        .with_state(shared)
-        .layer(CompressionLayer::new().compress_when(Compressible))
+        .fallback(by_path);
+    if shared.pages.as_ref().is_some_and(pages::Templates::has_assets) {
+        router = router.route("/assets/{*path}", get(pages::asset));
+    }
+    let has_layers = !layers.is_empty();
+    Routes { router: layers.around(router.with_state(shared)), has_layers }
+}
+
+/// Answers a request. What is for an event takes the short way, past the router of everything else, unless there is something around that:
+/// it is nearly all there is, and each layer of a router costs as much as the event itself.
+pub(crate) async fn answer(routes: Routes, shared: &Arc<Shared>, request: Request) -> Response<Body> {
+    let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
+    let (asked, request) = pages::asked(shared, request);
+    let event = if routes.has_layers { None } else { event_of(shared, &request) };
+    let mut response = match event {
+        Some((event, places)) => call::answer(shared, &event, places, request).await,
+        None => {
+            let Ok(response) = routes.router.oneshot(request).await;
+            response
+        }
+    };
+    if let Some(asked) = asked {
+        response = pages::dressed(shared, &asked, response);
+    }
+    if Compressible.should_compress(&response) { Box::pin(compress(accepted, response)).await } else { response }
+}
+
+/// The event that a request is for, and the fields that have a place in its path; `None` when it is for none, or not so.
+fn event_of(shared: &Shared, request: &Request) -> Option<(Arc<Reachable>, Places)> {
+    let (method, path) = (request.method(), request.uri().path());
+    let table = shared.exposed.table();
+    match path.strip_prefix("/events/") {
+        Some(name) if method == Method::POST => table.event(name).map(|event| (Arc::clone(event), Places::new())),
+        _ if is_own_path(path) || has_asset(shared, path) => None,
+        _ => table.find(method.as_str(), path),
+    }
+}
+
+/// Whether this is the path of an asset of pages.
+fn has_asset(shared: &Shared, path: &str) -> bool {
+    shared.pages.as_ref().is_some_and(pages::Templates::has_assets) && path.starts_with("/assets/")
+}
+
+/// Compresses an answer, if whoever asked accepts it so.
+async fn compress(accepted: Option<HeaderValue>, response: Response<Body>) -> Response<Body> {
+    let mut ready = Some(response);
+    let answer = service_fn(move |_: Request| {
+        let response = ready.take().unwrap_or_default();
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut request = Request::new(Body::empty());
+    if let Some(accepted) = accepted {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted);
+    }
+    let Ok(response) = Compression::new(answer).compress_when(Compressible).oneshot(request).await;
+    response.map(Body::new)
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
@@ -94,7 +158,7 @@ async fn node_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Re
             None => Problem::unauthorized(detail).into_response(),
         };
     }
-    let text = metrics::write(&shared.metrics, &shared.router.bus().topology());
+    let text = metrics::write(&shared.metrics, &shared.cache, &shared.router.bus().topology());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -156,20 +220,27 @@ async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, re
     }
 }
 
+/// Where no event has this method and path.
 async fn by_path(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let table = shared.exposed.table();
-    let (event, places) = match table.find(request.method().as_str(), request.uri().path()) {
-        Found::Event(event, params) => {
-            let places = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            (event, places)
-        }
-        Found::OtherMethods(methods) => return call::other_methods(request.method(), methods),
-        Found::Nothing if shared.files.is_some() => return file(&shared, request).await,
-        Found::Nothing => {
-            return Problem::not_found(format!("nothing is at `{}`", request.uri().path())).into_response();
-        }
-    };
-    call::answer(&shared, event, places, request).await
+    if let Some((event, places)) = event_of(&shared, &request) {
+        return call::answer(&shared, &event, places, request).await;
+    }
+    let methods = shared.exposed.table().methods(request.uri().path());
+    let has_page = shared.pages.as_ref().is_some_and(|pages| pages.has_plain(request.uri().path()));
+    if !methods.is_empty() || has_page {
+        let (head, _) = request.into_parts();
+        let methods = if methods.is_empty() { vec!["GET"] } else { methods };
+        return page(&shared, &head).unwrap_or_else(|| call::other_methods(&head.method, methods));
+    }
+    if shared.files.is_some() {
+        return file(&shared, request).await;
+    }
+    Problem::not_found(format!("nothing is at `{}`", request.uri().path())).into_response()
+}
+
+/// A page that is no event's, where no event has a route.
+fn page(shared: &Shared, head: &Parts) -> Option<Response<Body>> {
+    shared.pages.as_ref()?.plain(shared, head)
 }
 
 /// A file, where no event has a route.
@@ -190,12 +261,14 @@ struct Compressible;
 
 impl Predicate for Compressible {
     fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
+        // What is shorter than a packet does not arrive earlier.
+        if response.body().size_hint().upper().is_some_and(|bytes| bytes <= 1024) {
+            return false;
+        }
         let headers = response.headers();
         let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
         let is_text = media.starts_with("text/") && !media.starts_with("text/event-stream")
             || ["json", "javascript", "xml"].iter().any(|kind| media.contains(kind)) && !media.contains("ndjson");
-        // What is shorter than a packet does not arrive earlier.
-        let is_long = response.body().size_hint().upper().is_none_or(|bytes| bytes > 1024);
-        is_text && is_long && !headers.contains_key(header::CONTENT_RANGE)
+        is_text && !headers.contains_key(header::CONTENT_RANGE)
     }
 }

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use edri_events::{Body as EventBody, Encoding, Failure, HttpPart};
-use edri_router::{Receiver, Relayed, Sender, Told, TunnelError, TunnelOutcome};
+use edri_router::{Receiver, Relay, Relayed, Sender, Told, TunnelError, TunnelOutcome};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use schemars::Schema;
@@ -56,16 +56,17 @@ impl Form {
 }
 
 /// Opens the tunnel and answers with what comes of it: the items that come down, or the final result.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     shared: &Arc<Shared>,
     event: &Reachable,
+    relay: &Relay,
     relayed: Relayed,
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let schemas = event.descriptor.schemas();
     let (up, down) = (Form::of(schemas.up.as_ref()), Form::of(schemas.down.as_ref()));
-    let (sender, receiver, outcome) = shared.relay.open(relayed).await?.split();
+    let (sender, receiver, outcome) = relay.open(relayed).await?.split();
     let upload = upload(body, sender, up, shared.limits.body_bytes);
     let wants_lines = head
         .headers
@@ -76,16 +77,37 @@ pub(super) async fn answer(
         Form::Raw | Form::Parts => download(receiver, outcome, down, Uploading::start(shared, upload)).await,
         Form::Lines if wants_lines => Ok(lines(receiver, outcome, Uploading::start(shared, upload))),
         Form::Lines | Form::Nothing => {
-            let (uploaded, drained) = tokio::join!(upload, drain(receiver));
-            if let Err(error @ TunnelError::Idle(_)) = drained {
-                // The worker may not know; that nobody waits any more tells it.
-                return Err(Problem::of(Told::from(&error)));
-            }
-            let result = outcome.result().await;
-            let result = result.map_err(|error| uploaded.err().unwrap_or_else(|| problem(error)))?;
+            let result = result(upload, receiver, outcome).await?;
             super::call::respond(StatusCode::OK, Encoding::Json, result)
         }
     }
+}
+
+/// Sends a body up, and waits for the final result.
+pub(crate) async fn send_up(
+    shared: &Shared,
+    event: &Reachable,
+    relay: &Relay,
+    relayed: Relayed,
+    body: Body,
+) -> Result<EventBody, Problem> {
+    let (sender, receiver, outcome) = relay.open(relayed).await?.split();
+    let up = Form::of(event.descriptor.schemas().up.as_ref());
+    result(upload(body, sender, up, shared.limits.body_bytes), receiver, outcome).await
+}
+
+async fn result(
+    upload: impl Future<Output = Result<(), Problem>>,
+    receiver: Receiver<EventBody>,
+    outcome: TunnelOutcome<EventBody>,
+) -> Result<EventBody, Problem> {
+    let (uploaded, drained) = tokio::join!(upload, drain(receiver));
+    if let Err(error @ TunnelError::Idle(_)) = drained {
+        // The worker may not know; that nobody waits any more tells it.
+        return Err(Problem::of(Told::from(&error)));
+    }
+    let result = outcome.result().await;
+    result.map_err(|error| uploaded.err().unwrap_or_else(|| problem(error)))
 }
 
 /// The task that sends the body up. It ends when nobody wants the answer any more.
@@ -144,6 +166,16 @@ enum Stopped {
     Ended,
 }
 
+impl Stopped {
+    /// Why an item was not taken.
+    fn of(error: TunnelError) -> Self {
+        match error {
+            TunnelError::Payload(_) => Self::Wrong(Problem::of(Told::from(&error))),
+            _ => Self::Ended,
+        }
+    }
+}
+
 async fn try_upload(
     mut body: Body,
     sender: &mut Sender<EventBody>,
@@ -171,7 +203,7 @@ async fn send_bytes(sender: &mut Sender<EventBody>, data: &Bytes) -> Result<(), 
         return Ok(());
     }
     let item = EventBody::encode(Encoding::MessagePack, data).map_err(|error| wrong(error.to_string()))?;
-    sender.send(item).await.map_err(|_| Stopped::Ended)
+    sender.send(item).await.map_err(Stopped::of)
 }
 
 /// Sends the lines that are whole.
@@ -195,7 +227,7 @@ async fn send_line(sender: &mut Sender<EventBody>, line: Bytes) -> Result<(), St
         return Err(wrong(format!("a line is no JSON: {error}")));
     }
     let item = EventBody::new(Encoding::Json, line.slice_ref(trimmed));
-    sender.send(item).await.map_err(|_| Stopped::Ended)
+    sender.send(item).await.map_err(Stopped::of)
 }
 
 fn wrong(detail: String) -> Stopped {

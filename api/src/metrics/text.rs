@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edri_router::{GroupName, GroupView, LinkState, LinkView, ManagerState, Topology, WorkerState};
 
+use crate::cache::Cache;
+
 use super::{BUCKETS, CLASSES, Figures, Metrics, Refusal, WebSockets};
 
 /// How a figure is read from what it is of.
 type Read<T> = fn(&T) -> u64;
 
 /// The gateway's figures, and what the node says of itself.
-pub(crate) fn write(metrics: &Metrics, topology: &Topology) -> String {
+pub(crate) fn write(metrics: &Metrics, cache: &Cache, topology: &Topology) -> String {
     let mut text = Text(String::with_capacity(16 << 10));
     gateway(&mut text, metrics);
     websockets(&mut text, &metrics.websockets);
+    kept(&mut text, cache);
     node(&mut text, topology);
     managers(&mut text, topology);
     links(&mut text, topology);
@@ -83,6 +86,36 @@ fn websockets(text: &mut Text, figures: &WebSockets) {
     for (kind, outcome, count) in figures.frames().filter(|(.., count)| *count > 0) {
         text.sample(name, &[("frame", kind), ("outcome", outcome)], count);
     }
+}
+
+fn kept(text: &mut Text, cache: &Cache) {
+    let name = "edri_cache_requests_total";
+    text.family(name, "counter", "Requests whose answer may be given again, by how they were answered.");
+    for (outcome, count) in cache.figures.requests() {
+        text.sample(name, &[("outcome", outcome)], count);
+    }
+    let figures = &cache.figures;
+    text.one(
+        "edri_cache_not_modified_total",
+        "counter",
+        "Clients that were told that what they have is as it was.",
+        figures.not_modified(),
+    );
+    text.one(
+        "edri_cache_notifications_total",
+        "counter",
+        "Notifications that end what is kept.",
+        figures.notifications(),
+    );
+    let (entries, bytes) = cache.size();
+    text.one("edri_cache_entries", "gauge", "Answers that are kept, also stale ones.", entries);
+    text.one("edri_cache_bytes", "gauge", "What they take up.", bytes);
+    text.one(
+        "edri_cache_cut_off",
+        "gauge",
+        "1 while nothing is kept that notifications end, because a node cannot be reached.",
+        u64::from(cache.is_cut_off()),
+    );
 }
 
 fn node(text: &mut Text, topology: &Topology) {

@@ -21,6 +21,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::Caller;
+use crate::border::{Interceptors, Way};
 use crate::metrics::{CountedSubscription, WebSockets};
 use crate::selection::replay;
 
@@ -49,6 +51,7 @@ pub(super) struct TooSlow {
 
 pub(super) struct Feeds {
     figures: Arc<WebSockets>,
+    viewer: Viewer,
     feeds: HashMap<u64, Feed>,
     beginning: FuturesUnordered<BoxFuture<'static, (u64, Result<Begun, DeclareError>)>>,
     ready: Arc<Ready>,
@@ -58,6 +61,12 @@ pub(super) struct Feeds {
     taken: VecDeque<Envelope>,
     /// One that reads a history has missed something that may not be missed.
     too_slow: Option<TooSlow>,
+}
+
+/// Who gets the events, and who sees them before.
+pub(super) struct Viewer {
+    pub(super) caller: Caller,
+    pub(super) interceptors: Interceptors,
 }
 
 struct Feed {
@@ -161,9 +170,10 @@ impl std::fmt::Debug for Ready {
 }
 
 impl Feeds {
-    pub(super) fn new(figures: &Arc<WebSockets>) -> Self {
+    pub(super) fn new(figures: &Arc<WebSockets>, viewer: Viewer) -> Self {
         Self {
             figures: Arc::clone(figures),
+            viewer,
             feeds: HashMap::new(),
             beginning: FuturesUnordered::new(),
             ready: Arc::default(),
@@ -289,7 +299,8 @@ impl Feeds {
                 // It is listed again when that changes.
                 continue;
             }
-            let mut sink = Sink { peer, id, outgoing: &mut self.outgoing, sent: 0, missed: 0 };
+            let (viewer, outgoing) = (&self.viewer, &mut self.outgoing);
+            let mut sink = Sink { peer, id, viewer, outgoing, sent: 0, missed: 0 };
             let turn = match feed.source {
                 Source::Live { .. } => feed.write_live(&mut sink, &mut self.taken),
                 Source::Past { .. } => feed.write_past(&mut sink),
@@ -326,22 +337,19 @@ enum Turn {
 struct Sink<'a> {
     peer: &'a Peer,
     id: u64,
+    viewer: &'a Viewer,
     outgoing: &'a mut Outgoing,
     sent: u64,
     missed: u64,
 }
 
 impl Sink<'_> {
-    /// Writes an event, which costs credit; false when it cannot be written.
-    fn send(
-        &mut self,
-        credit: &mut Option<u64>,
-        envelope: &Envelope,
-        position: Option<Position>,
-        now: Instant,
-    ) -> bool {
+    /// Writes an event, which costs credit, unless the client is not to have it; false when it cannot be written.
+    fn send(&mut self, credit: &mut Option<u64>, envelope: Envelope, position: Option<Position>, now: Instant) -> bool {
+        let Viewer { caller, interceptors } = self.viewer;
+        let Some(envelope) = interceptors.deliver(caller, Way::WebSocket, envelope) else { return true };
         let position = position.map(|position| position.to_string());
-        match self.outgoing.event(self.peer, self.id, envelope, position.as_deref(), now) {
+        match self.outgoing.event(self.peer, self.id, &envelope, position.as_deref(), now) {
             Ok(_) => {
                 self.sent += 1;
                 if let Some(credit) = credit {
@@ -405,7 +413,7 @@ impl Feed {
             if envelope.head().deadline.is_some_and(|deadline| deadline <= now) {
                 continue;
             }
-            left_out += u64::from(!sink.send(&mut self.credit, &envelope, None, now));
+            left_out += u64::from(!sink.send(&mut self.credit, envelope, None, now));
         }
         if left_out > 0 {
             sink.tell_missed(Some(left_out));
@@ -427,7 +435,7 @@ impl Feed {
                 Poll::Ready(None) => return Turn::Ended,
                 Poll::Ready(Some(Ok(Recorded { position, event, .. }))) => {
                     *began = true;
-                    if !sink.send(&mut self.credit, &event, Some(position), now) {
+                    if !sink.send(&mut self.credit, event, Some(position), now) {
                         sink.tell_missed(Some(1));
                     }
                 }

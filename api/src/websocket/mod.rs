@@ -29,6 +29,7 @@ use edri_protocol::limits::FRAME_BYTES_MAX;
 use edri_protocol::{Bye, Fault, Frame, Hello, Notice, Role, VERSION, Welcome, Window};
 
 use crate::Caller;
+use crate::ending::Ending;
 use crate::gateway::Shared;
 use crate::http::remote;
 use crate::problem::Problem;
@@ -101,6 +102,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 }
 
 /// Hears the hello, then serves the client in a session of its own or hands it to the one that it goes on with.
+///
+/// What is rare, or soon over, is in a box: a client that only listens takes no more than its session does.
 async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Caller, place: Place) {
     let limit = shared.limits.hello_time;
     let greeted = tokio::select! {
@@ -111,17 +114,18 @@ async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Caller, place: P
         Ok(Greeted::Client(caller, asked)) => (caller, asked),
         Ok(Greeted::Worker(welcomed)) => {
             drop(place);
-            return worker::run(shared, socket, welcomed).await;
+            return Box::pin(worker::run(shared, socket, welcomed)).await;
         }
-        Err(Some(notice)) => return refuse(socket, notice).await,
+        Err(Some(notice)) => return Box::pin(refuse(socket, notice)).await,
         Err(None) => return,
     };
+    let ending = Ending::of(&shared, &caller).await;
     let session = match asked {
-        Some(asked) => match shared.sessions.resume(&caller, asked, socket).await {
+        Some(asked) => match Box::pin(shared.sessions.resume(&caller, ending, asked, socket)).await {
             Ok(()) => return,
-            Err(back) => Session::kept(&shared, back, caller, place),
+            Err((back, ending)) => Session::kept(&shared, back, caller, ending, place),
         },
-        None => Ok(Session::single(&shared, socket, caller, place)),
+        None => Ok(Session::single(&shared, socket, caller, ending, place)),
     };
     match session {
         Ok(session) => session.run().await,

@@ -21,12 +21,15 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::feeds::{Feeds, TooSlow, Wanted, tell_begun};
+use super::feeds::{Feeds, TooSlow, Viewer, Wanted, tell_begun};
 use super::sessions::{Place, Registered, Resumed};
 use super::socket::{Broken, Came, Socket};
 use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_TYPE, close, encoded, welcome};
 use crate::access::check_headers;
+use crate::border::{Guard, Way};
+use crate::cache::ForClient;
 use crate::clients::{Client, bound_address};
+use crate::ending::Ending;
 use crate::gateway::Shared;
 use crate::metrics::{CountedSession, FrameKind, Taken};
 use crate::problem::Problem;
@@ -91,6 +94,8 @@ pub(super) struct Session {
     bad: BadFrames,
     /// When the token ends that the client was let in with.
     expires: Option<Instant>,
+    /// The end of the session of its browser.
+    logged_out: Option<BoxFuture<'static, &'static str>>,
     clock: Pin<Box<Sleep>>,
     leave: BoxFuture<'static, ()>,
     leaving: bool,
@@ -110,8 +115,14 @@ struct BadFrames {
 
 impl Session {
     /// A session that ends with its connection.
-    pub(super) fn single(shared: &Arc<Shared>, socket: Socket, caller: Caller, place: Place) -> Box<Self> {
-        Self::new(shared, socket, caller, place, None)
+    pub(super) fn single(
+        shared: &Arc<Shared>,
+        socket: Socket,
+        caller: Caller,
+        ending: Option<Ending>,
+        place: Place,
+    ) -> Box<Self> {
+        Self::new(shared, socket, (caller, ending), place, None)
     }
 
     /// A session that can be gone on with over another connection.
@@ -119,14 +130,21 @@ impl Session {
         shared: &Arc<Shared>,
         socket: Socket,
         caller: Caller,
+        ending: Option<Ending>,
         place: Place,
     ) -> Result<Box<Self>, getrandom::Error> {
         let (name, resumed) = shared.sessions.keep(&caller, socket.encoding())?;
-        Ok(Self::new(shared, socket, caller, place, Some(Kept { name, resumed })))
+        Ok(Self::new(shared, socket, (caller, ending), place, Some(Kept { name, resumed })))
     }
 
     /// In a box: a task's future has room for all that it ever holds, several times over if that is moved about in it.
-    fn new(shared: &Arc<Shared>, mut socket: Socket, caller: Caller, place: Place, kept: Option<Kept>) -> Box<Self> {
+    fn new(
+        shared: &Arc<Shared>,
+        mut socket: Socket,
+        (caller, ending): (Caller, Option<Ending>),
+        place: Place,
+        kept: Option<Kept>,
+    ) -> Box<Self> {
         let encoding = socket.encoding();
         let session = kept.as_ref().map(|kept| edri_protocol::Session {
             id: kept.name.id.as_str().into(),
@@ -137,13 +155,16 @@ impl Session {
         socket.send_aside(welcome(shared, session, encoding));
         let peer = Peer::new(encoding, FRAME_BYTES_MAX, shared.router.runtime().clone());
         let admit = admit(shared, &caller);
-        let calls = Calls::polled(shared.relay.clone(), Arc::clone(&peer), shared.limits.calls, admit);
+        let relay = shared.relay.guarded(Guard::new(shared, &caller, Way::WebSocket));
+        let relay = relay.kept_by(ForClient::new(shared, client(&caller, socket.remote())));
+        let calls = Calls::polled(relay, Arc::clone(&peer), shared.limits.calls, admit);
         let now = Instant::now();
         let (expires, first) = (expires_at(&caller), now + shared.limits.silence / 3);
         let (leaving, cutting) = (Arc::clone(&shared.sessions), Arc::clone(&shared.sessions));
         let figures = &shared.metrics.websockets;
         Box::new(Self {
             client: client(&caller, socket.remote()),
+            feeds: Feeds::new(figures, Viewer { caller: caller.clone(), interceptors: shared.interceptors.clone() }),
             caller,
             place,
             counted: CountedSession::new(figures),
@@ -151,7 +172,6 @@ impl Session {
             bus: shared.router.bus(),
             peer,
             calls,
-            feeds: Feeds::new(figures),
             sent: if kept.is_some() { Sent::kept() } else { Sent::unkept() },
             received: Received::default(),
             socket: Some(socket),
@@ -161,6 +181,7 @@ impl Session {
             ack_due: None,
             bad: BadFrames { since: now, count: 0 },
             expires,
+            logged_out: ending.map(logged_out),
             clock: Box::pin(tokio::time::sleep_until(expires.map_or(first, |expires| first.min(expires)))),
             leave: Box::pin(async move { leaving.stopping().await }),
             leaving: false,
@@ -207,6 +228,9 @@ impl Session {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Over::Cut);
+        }
+        if let Some(Poll::Ready(why)) = self.logged_out.as_mut().map(|over| over.as_mut().poll(cx)) {
+            return Poll::Ready(Over::Refused("unauthorized", why.to_owned()));
         }
         if !self.leaving && self.leave.as_mut().poll(cx).is_ready() {
             self.leaving = true;
@@ -324,10 +348,10 @@ impl Session {
     fn take_over(&mut self, cx: &mut Context<'_>) {
         let Some(kept) = &mut self.kept else { return };
         let Poll::Ready(Some(resumed)) = kept.resumed.poll_recv(cx) else { return };
-        let Resumed { mut socket, received, caller, answer } = resumed;
+        let Resumed { mut socket, received, caller, ending, answer } = resumed;
         if let Err(error) = self.sent.reconnect(received) {
             tracing::debug!(%error, "a session cannot be gone on with");
-            let _ = answer.send(Err(socket));
+            let _ = answer.send(Err((socket, ending)));
             return;
         }
         let session = edri_protocol::Session {
@@ -347,6 +371,7 @@ impl Session {
             self.pinged = false;
             self.ack_due = None;
             self.expires = expires_at(&caller);
+            self.logged_out = ending.map(logged_out);
             self.set_clock();
         }
     }
@@ -624,6 +649,11 @@ fn client(caller: &Caller, remote: IpAddr) -> Client {
     caller.shared_name().map_or_else(|| Client::Address(bound_address(remote)), Client::Caller)
 }
 
+/// Ready once the session of its browser has ended.
+fn logged_out(mut ending: Ending) -> BoxFuture<'static, &'static str> {
+    Box::pin(async move { ending.over().await })
+}
+
 /// When the client's token ends, by the clock that the session has.
 pub(super) fn expires_at(caller: &Caller) -> Option<Instant> {
     let left = caller.expires()?.duration_since(SystemTime::now()).unwrap_or_default();
@@ -648,9 +678,6 @@ pub(super) fn admit(shared: &Arc<Shared>, caller: &Caller) -> Admit {
         let verb = if kind == Kind::Notification { Verb::Publish } else { Verb::Request };
         event.check(&caller, verb).map_err(refused)?;
         check_headers(headers.iter().map(|(name, _)| name)).map_err(refused)?;
-        if let Some(name) = caller.name() {
-            headers.insert(Headers::CALLER, name).map_err(|error| ("invalid_headers".into(), error.to_string()))?;
-        }
-        Ok(())
+        caller.mark(headers).map_err(|error| ("invalid_headers".into(), error.to_string()))
     })
 }

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::socket::Socket;
 use crate::Caller;
+use crate::ending::Ending;
 
 /// A client's place among the WebSockets.
 pub(super) type Place = OwnedSemaphorePermit;
@@ -21,13 +22,17 @@ pub(super) struct Asked {
     pub(super) received: u64,
 }
 
+/// A socket that came for a session and cannot go on with it, and what ends who has it.
+pub(super) type Back = (Socket, Option<Ending>);
+
 /// A socket for a session that is gone on with. It comes back when the session cannot be.
 pub(super) struct Resumed {
     pub(super) socket: Socket,
     pub(super) received: u64,
     /// Who comes: of the same name, with a token of now.
     pub(super) caller: Caller,
-    pub(super) answer: oneshot::Sender<Result<(), Socket>>,
+    pub(super) ending: Option<Ending>,
+    pub(super) answer: oneshot::Sender<Result<(), Back>>,
 }
 
 /// Whether sessions go on.
@@ -110,20 +115,26 @@ impl Sessions {
     }
 
     /// Hands a socket to the session that it is for; it comes back when there is no such session.
-    pub(super) async fn resume(&self, caller: &Caller, asked: Asked, socket: Socket) -> Result<(), Socket> {
-        let Some(id) = asked.id else { return Err(socket) };
+    pub(super) async fn resume(
+        &self,
+        caller: &Caller,
+        ending: Option<Ending>,
+        asked: Asked,
+        socket: Socket,
+    ) -> Result<(), Back> {
+        let Some(id) = asked.id else { return Err((socket, ending)) };
         let resume = match self.kept.lock().get(&id) {
             Some(kept) if kept.caller.as_deref() == caller.name() && kept.encoding == socket.encoding() => {
                 kept.resume.clone()
             }
-            _ => return Err(socket),
+            _ => return Err((socket, ending)),
         };
         let (answer, answered) = oneshot::channel();
-        let resumed = Resumed { socket, received: asked.received, caller: caller.clone(), answer };
+        let resumed = Resumed { socket, received: asked.received, caller: caller.clone(), ending, answer };
         match resume.send(resumed).await {
             // A session that ends meanwhile drops the socket: the client comes again.
             Ok(()) => answered.await.unwrap_or(Ok(())),
-            Err(back) => Err(back.0.socket),
+            Err(back) => Err((back.0.socket, back.0.ending)),
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +29,7 @@ use tokio::time::{Instant, Sleep};
 use super::session::{CLOSE_TIME, admit, expires_at};
 use super::socket::{Broken, Came, Socket};
 use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_TYPE, encoded};
+use crate::ending::Ending;
 use crate::gateway::Shared;
 use crate::remote::RemoteWorkers;
 use crate::{ApiLimits, Caller, Verb};
@@ -96,6 +97,7 @@ type Refusal = (Cow<'static, str>, String);
 pub(super) struct Welcomed {
     ours: UnixStream,
     expires: Option<Instant>,
+    ending: Option<Ending>,
     place: OwnedSemaphorePermit,
 }
 
@@ -145,7 +147,8 @@ fn try_enter(shared: &Arc<Shared>, socket: &Socket, caller: &Caller, hello: Hell
     });
     tracing::debug!(manager = %name, caller = caller.name(), "a worker has come");
     workers.arrivals.arrive(&name, worker, undeclared);
-    Ok(Welcomed { ours, expires: expires_at(caller), place })
+    let ending = caller.stands().cloned().map(Ending::Token);
+    Ok(Welcomed { ours, expires: expires_at(caller), ending, place })
 }
 
 fn manager(name: Option<&str>) -> Result<ManagerName, Refusal> {
@@ -201,7 +204,7 @@ fn may_declare(shared: &Arc<Shared>, caller: &Caller) -> MayDeclare {
 
 /// Carries frames between a worker and its host until one of them has gone.
 pub(super) async fn run(shared: Arc<Shared>, socket: Socket, welcomed: Welcomed) {
-    let Welcomed { ours, expires, place } = welcomed;
+    let Welcomed { ours, expires, mut ending, place } = welcomed;
     let silence = shared.limits.silence;
     let now = Instant::now();
     let mut pump = Pump {
@@ -215,7 +218,16 @@ pub(super) async fn run(shared: Arc<Shared>, socket: Socket, welcomed: Welcomed)
         expires,
         silence,
     };
-    let over = poll_fn(|cx| pump.poll(cx)).await;
+    let taken_back = async {
+        match &mut ending {
+            Some(ending) => ending.over().await,
+            None => pending().await,
+        }
+    };
+    let over = tokio::select! {
+        over = poll_fn(|cx| pump.poll(cx)) => over,
+        why = taken_back => Over::Refused("unauthorized", why, CLOSE_POLICY),
+    };
     pump.end(over, &shared).await;
     drop(place);
 }

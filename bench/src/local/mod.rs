@@ -5,6 +5,7 @@ mod names;
 mod notify;
 mod reference;
 mod request;
+mod spans;
 mod tunnel;
 
 use crate::case::Case;
@@ -24,4 +25,5 @@ pub(crate) const CASES: &[Case] = &[
     Case::informing("local.allocations.notify", "allocations/event", |plan| Box::pin(cost::allocations_notify(plan))),
     Case::informing("local.allocations.request", "allocations/event", |plan| Box::pin(cost::allocations_request(plan))),
     Case::informing("local.metrics", "events/s", |plan| Box::pin(cost::metrics(plan))),
+    Case::informing("local.spans", "events/s", |plan| Box::pin(spans::spans(plan))),
 ];

@@ -196,17 +196,23 @@ impl Driver {
         for item in Reader::new(body) {
             match item {
                 Ok(Item::Request { call, event }) => {
-                    let Some(&group) = groups.first() else { continue };
-                    match self.envelope(from, &event, Kind::Request, body, (now, age), &mut texts) {
-                        None => {
+                    let envelope = self.envelope(from, &event, Kind::Request, body, (now, age), &mut texts);
+                    match (envelope, groups.first()) {
+                        (None, _) => {
                             placed += 1;
                             let failure = Failure::new("invalid_payload", "the event is not understood there");
                             self.answer(from, call, Err(RequestError::Elsewhere(failure)));
                         }
-                        Some(envelope) => match self.request(from, call, group, envelope, event.tried) {
-                            true => placed += 1,
-                            false => waiting = true,
-                        },
+                        // Its group had left before it was sent again.
+                        (Some(envelope), None) => {
+                            self.answer(from, call, Err(RequestError::NoHandler(envelope.name().clone())));
+                        }
+                        (Some(envelope), Some(&group)) => {
+                            match self.request(from, call, group, envelope, event.tried) {
+                                true => placed += 1,
+                                false => waiting = true,
+                            }
+                        }
                     }
                 }
                 Ok(Item::Response { call, outcome }) => self.response(from, call, outcome, body),

@@ -268,11 +268,13 @@ impl Driver {
     pub(super) fn drained(&mut self, key: GroupKey) {
         let Some(outbox) = self.outboxes.all.get(&key) else { return };
         let (Some(number), Some(life)) = (outbox.withdrawn, outbox.life) else { return };
-        // From here on whoever comes is told that nobody is there. Somebody may have come just before.
+        // From here on whoever comes is told that nobody is there. Somebody may have come just before, or have a place still to fill.
         outbox.group.close(None);
-        if outbox.depth() > 0 {
+        if !outbox.group.is_finished() {
             return self.outboxes.ring(key);
         }
+        // Requests that were written for it have to be sent while it has a number.
+        self.flush_high();
         let Some(outbox) = self.outboxes.all.remove(&key) else { return };
         self.say_left(life, number);
         // Another of its name may have come meanwhile.

@@ -170,6 +170,8 @@ impl Driver {
         head.id = event.id;
         head.cause = event.cause;
         head.trace = event.trace;
+        // The clocks of nodes differ, so what is timed is timed from its coming.
+        head.stamped = edri_router::is_timed(event.id).then_some(now);
         head.deadline = event.timeout_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(age));
         if event.headers.iter().next().is_some() {
             head.set_headers(event.headers.clone());

@@ -5,7 +5,7 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::limits::STREAMS_MAX;
 
-/// How an [`Endpoint`](super::Endpoint) behaves. The defaults suit loopback, a LAN and a good WAN.
+/// How an [`Endpoint`](super::Endpoint) and its links behave. The defaults suit loopback, a LAN and a good WAN.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
@@ -30,6 +30,10 @@ pub struct Options {
     pub datagram_bytes_max: u16,
     /// What the system is asked to buffer for the socket in each direction; it may give less. Default 4 MiB.
     pub socket_bytes: usize,
+    /// The pause after a first failure to reach a neighbour that is dialled; doubled after each further one, and jittered. Default 100 ms.
+    pub first_pause: Duration,
+    /// The longest such pause. Default 5 s.
+    pub longest_pause: Duration,
     /// How often the files of an identity are looked at. Default 5 s.
     pub reload_every: Duration,
 }
@@ -45,6 +49,8 @@ impl Default for Options {
             send_window_bytes: 8 << 20,
             datagram_bytes_max: 1452,
             socket_bytes: 4 << 20,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
             reload_every: Duration::from_secs(5),
         }
     }

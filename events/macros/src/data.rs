@@ -4,6 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{Data, DeriveInput, Fields, Path, WherePredicate, parse_quote};
 
+use crate::checked;
 use crate::errors::Errors;
 use crate::item::{Item, cfgs};
 use crate::options::Options;
@@ -32,13 +33,15 @@ fn expand_with(arguments: TokenStream, tokens: TokenStream, errors: &mut Errors)
         );
         return tokens;
     }
+    item.wrong_rules.iter().cloned().for_each(|error| errors.push(error));
     let declaration = item.with_derives(&root);
-    let implementation = implementation(&item.input, &root);
+    let implementation = implementation(&item, &root);
     quote!(#declaration #implementation)
 }
 
 /// `impl Item`.
-fn implementation(input: &DeriveInput, root: &Path) -> TokenStream {
+fn implementation(item: &Item, root: &Path) -> TokenStream {
+    let input: &DeriveInput = &item.input;
     let ident = &input.ident;
     let mut generics = input.generics.clone();
     if !generics.params.is_empty() {
@@ -66,6 +69,7 @@ fn implementation(input: &DeriveInput, root: &Path) -> TokenStream {
         }
         Data::Union(_) => TokenStream::new(),
     };
+    let check = checked::body(item, root);
     // A match on a place without variants is only exhaustive on the place itself.
     let place = if weight.is_empty() { quote!(*self) } else { quote!(self) };
     quote! {
@@ -76,6 +80,18 @@ fn implementation(input: &DeriveInput, root: &Path) -> TokenStream {
                 use #root::__private::weigh::{Known as _, Unknown as _};
                 let weight = ::core::mem::size_of_val(self);
                 match #place { #weight }
+            }
+
+            fn __check(&self, errors: &mut #root::__private::check::FieldErrors) {
+                #root::__private::check::Checked::check(self, errors);
+            }
+        }
+
+        #[automatically_derived]
+        impl #parameters #root::__private::check::Checked for #ident #arguments #bounds {
+            fn check(&self, errors: &mut #root::__private::check::FieldErrors) {
+                let _ = &errors;
+                #check
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::item::Item;
 use crate::options::{Kind, Options};
 use crate::suggest::{did_you_mean, list};
-use crate::{duration, exposure, name, wire};
+use crate::{checked, duration, exposure, name, wire};
 
 pub(crate) fn expand(arguments: TokenStream, tokens: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
@@ -29,6 +29,7 @@ fn expand_with(arguments: TokenStream, tokens: TokenStream, errors: &mut Errors)
             return tokens;
         }
     };
+    item.wrong_rules.iter().cloned().for_each(|error| errors.push(error));
     let declaration = item.with_derives(&root);
     let implementation = Event::check(&options, &item, errors).map(|event| event.implementation(&root));
     quote!(#declaration #implementation)
@@ -44,6 +45,7 @@ struct Event<'a> {
     description: String,
     exposure: Option<exposure::Exposure>,
     shape: Shape<'a>,
+    check: Option<TokenStream>,
 }
 
 struct Key<'a> {
@@ -82,12 +84,13 @@ impl<'a> Event<'a> {
         let shape = Shape::check(options, errors)?;
         let exposure = exposure::check(options, item, errors);
         let idempotent = options.idempotent;
-        (!generic).then_some(Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape })
+        let check = checked::body(item, &options.root());
+        (!generic).then_some(Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape, check })
     }
 
     /// `impl Event` and the trait of the kind.
     fn implementation(&self, root: &Path) -> TokenStream {
-        let Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape } = self;
+        let Self { ident, name, key, time_limit_ms, idempotent, description, exposure, shape, check } = self;
         let private = quote!(#root::__private);
         let unit: Type = parse_quote!(());
         let (constructor, output, kind) = match shape {
@@ -118,6 +121,13 @@ impl<'a> Event<'a> {
                 }
             }
         });
+        let check = check.as_ref().map(|body| {
+            quote! {
+                fn __check(&self, errors: &mut #private::check::FieldErrors) {
+                    #body
+                }
+            }
+        });
         // Which other events there are is no help to somebody whose type is none.
         quote! {
             #[automatically_derived]
@@ -140,6 +150,8 @@ impl<'a> Event<'a> {
                 }
 
                 #visit_key
+
+                #check
             }
 
             #[automatically_derived]
@@ -230,7 +242,7 @@ fn find_key<'a>(item: &'a Item, key: &Ident) -> syn::Result<Key<'a>> {
 }
 
 /// `Some(value)` or `None`, as code.
-fn option(value: Option<impl quote::ToTokens>) -> TokenStream {
+pub(crate) fn option(value: Option<impl quote::ToTokens>) -> TokenStream {
     match value {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
@@ -299,12 +311,13 @@ mod tests {
         check_arguments(
             quote!(request, name = "a", response = u8, time_out = "2s"),
             &["unknown option `time_out` (did you mean `timeout`?); the options of a request are `name`, `key`, \
-               `timeout`, `response`, `idempotent`, `http`, `expose`, `description` and `crate`"],
+               `timeout`, `response`, `idempotent`, `http`, `expose`, `page`, \
+              `form`, `then`, `cache`, `public`, `stale_on`, `description` and `crate`"],
         );
         check_arguments(
             quote!(notification, name = "a", route = path(x, y)),
             &["unknown option `route`; the options of a notification are `name`, `key`, `ttl`, `http`, `expose`, \
-               `description` and `crate`"],
+               `page`, `form`, `then`, `description` and `crate`"],
         );
     }
 
@@ -321,7 +334,35 @@ mod tests {
         check_arguments(
             quote!(notification, name = "a", idempotent),
             &["`idempotent` is an option of a request; the options of a notification are `name`, `key`, `ttl`, \
-               `http`, `expose`, `description` and `crate`"],
+               `http`, `expose`, `page`, `form`, `then`, `description` and `crate`"],
+        );
+    }
+
+    #[test]
+    fn templates_what_comes_next_and_for_how_long_an_answer_holds_are_checked() {
+        let check = |arguments: TokenStream, expect: &[&str]| {
+            check_arguments(quote!(request, name = "a", response = u8, http = "GET /a", #arguments), expect);
+        };
+        check(quote!(page = "a/b.html", form = "c.html", then = "/a?b={magnitude}", cache = "60s", public), &[]);
+        check(quote!(cache = "1m", stale_on = "a.changed", stale_on = "b.changed"), &[]);
+        let template = |name: &str| {
+            format!("{name:?} is no template: write its path in the folder of pages, like \"tickets/list.html\"")
+        };
+        check(quote!(page = "../b.html"), &[&template("../b.html")]);
+        check(quote!(form = "/b.html"), &[&template("/b.html")]);
+        let next =
+            |path: &str| format!("{path:?} is no path to go on to: write one of this host, like \"/tickets/{{id}}\"");
+        for path in ["//evil.example", "/{region}", "https://a", "a b", ""] {
+            check(quote!(then = #path), &[&next(path)]);
+        }
+        check(quote!(public), &["`public` says more of `cache`: say for how long too, `cache = \"60s\"`"]);
+        check(
+            quote!(cache = "0s"),
+            &["a limit of zero would be over before it began: write how long, or leave the option away"],
+        );
+        check_arguments(
+            quote!(request, name = "a", response = u8, page = "a.html"),
+            &["`page` is for an event that is reached by HTTP: say `expose` or `http = \"...\"` too"],
         );
     }
 
@@ -451,7 +492,7 @@ mod tests {
         check(
             quote!("2s"),
             "an option begins with its name; the options are `name`, `key`, `timeout`, `response`, `idempotent`, `http`, \
-             `expose`, `description` and `crate`",
+             `expose`, `page`, `form`, `then`, `cache`, `public`, `stale_on`, `description` and `crate`",
         );
     }
 

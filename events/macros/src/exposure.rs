@@ -1,13 +1,15 @@
 //! How an event may be reached from outside: `expose`, `http = "..."` and, at fields, `#[http(..)]`.
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::quote;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::{Data, Field, Fields, Ident, LitStr, Token};
 
+use crate::duration;
 use crate::errors::Errors;
+use crate::event::option;
 use crate::item::Item;
 use crate::options::{Kind, Options};
 use crate::suggest::{did_you_mean, list};
@@ -15,6 +17,8 @@ use crate::wire;
 
 /// The most routes of an event; `ROUTES_MAX` of `edri_events`.
 const ROUTES_MAX: usize = 16;
+/// The most notifications that end what is cached; `STALE_ON_MAX` of `edri_events`.
+const STALE_ON_MAX: usize = 16;
 
 /// What was said of how an event may be reached.
 #[derive(Default)]
@@ -22,18 +26,52 @@ pub(crate) struct Exposure {
     routes: Vec<String>,
     headers: Vec<(String, String)>,
     cookies: Vec<(String, String)>,
+    page: Option<String>,
+    form: Option<String>,
+    then: Option<String>,
+    caching: Option<Caching>,
+}
+
+/// What was said of responses that may be given again.
+struct Caching {
+    lifetime_ms: u64,
+    public: bool,
+    stale_on: Vec<String>,
+}
+
+impl Caching {
+    /// The descriptor's `TypedCaching`, as code.
+    fn tokens(&self, private: &TokenStream) -> TokenStream {
+        let Self { lifetime_ms, public, stale_on } = self;
+        quote!(#private::TypedCaching {
+            lifetime: #private::Duration::from_millis(#lifetime_ms),
+            public: #public,
+            stale_on: &[#(#stale_on),*],
+        })
+    }
 }
 
 impl Exposure {
     /// The descriptor's `TypedExposure`, as code.
     pub(crate) fn tokens(&self, private: &TokenStream) -> TokenStream {
-        let Self { routes, headers, cookies } = self;
+        let Self { routes, headers, cookies, page, form, then, caching } = self;
         let pairs = |pairs: &[(String, String)]| {
             let pairs = pairs.iter().map(|(field, name)| quote!((#field, #name)));
             quote!(&[#(#pairs),*])
         };
         let (headers, cookies) = (pairs(headers), pairs(cookies));
-        quote!(#private::TypedExposure { routes: &[#(#routes),*], headers: #headers, cookies: #cookies })
+        let texts = [page, form, then].map(|text| option(text.as_ref()));
+        let [page, form, then] = texts;
+        let caching = option(caching.as_ref().map(|caching| caching.tokens(private)));
+        quote!(#private::TypedExposure {
+            routes: &[#(#routes),*],
+            headers: #headers,
+            cookies: #cookies,
+            page: #page,
+            form: #form,
+            then: #then,
+            caching: #caching,
+        })
     }
 }
 
@@ -68,7 +106,72 @@ pub(crate) fn check(options: &Options, item: &Item, errors: &mut Errors) -> Opti
             }
         }
     }
+    for (option, given) in
+        [("page", &options.page), ("form", &options.form), ("then", &options.then), ("cache", &options.cache)]
+    {
+        if let Some(given) = given.as_ref().filter(|_| !exposed) {
+            let message =
+                format!("`{option}` is for an event that is reached by HTTP: say `expose` or `http = \"...\"` too");
+            errors.add(given.span(), message);
+        }
+    }
+    let mut template = |given: &Option<LitStr>| {
+        let given = given.as_ref()?;
+        check_template(&given.value()).map_err(|message| errors.add(given.span(), message)).ok()?;
+        Some(given.value())
+    };
+    (exposure.page, exposure.form) = (template(&options.page), template(&options.form));
+    exposure.then = options.then.as_ref().and_then(|then| {
+        check_then(&then.value()).map_err(|message| errors.add(then.span(), message)).ok()?;
+        Some(then.value())
+    });
+    exposure.caching = check_caching(options, errors);
     exposed.then_some(exposure)
+}
+
+/// Checks the name of a template: a path below the folder of pages.
+fn check_template(name: &str) -> Result<(), String> {
+    let is_segment = |segment: &str| !segment.is_empty() && !segment.starts_with('.') && !segment.contains('\\');
+    if name.len() <= 200 && name.split('/').all(is_segment) {
+        return Ok(());
+    }
+    Err(format!("{name:?} is no template: write its path in the folder of pages, like \"tickets/list.html\""))
+}
+
+/// Checks where a browser goes next: a path on the same host, so that no field can lead elsewhere.
+fn check_then(path: &str) -> Result<(), String> {
+    let place = path.strip_prefix('/').filter(|rest| !rest.starts_with(['/', '\\', '{']));
+    if path.len() <= 1024 && (place.is_some() || path == "/") && path.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("{path:?} is no path to go on to: write one of this host, like \"/tickets/{{id}}\""))
+}
+
+fn check_caching(options: &Options, errors: &mut Errors) -> Option<Caching> {
+    let Some(lifetime) = &options.cache else {
+        for (option, given) in [("public", options.public), ("stale_on", !options.stale_on.is_empty())] {
+            if given {
+                let message = format!("`{option}` says more of `cache`: say for how long too, `cache = \"60s\"`");
+                errors.add(Span::call_site(), message);
+            }
+        }
+        return None;
+    };
+    for name in &options.stale_on {
+        if let Err(message) = crate::name::check(&name.value(), true) {
+            errors.add(name.span(), message);
+        }
+    }
+    if let Some(more) = options.stale_on.get(STALE_ON_MAX) {
+        errors.add(more.span(), format!("at most {STALE_ON_MAX} notifications end what is cached of an event"));
+    }
+    let lifetime_ms =
+        duration::parse_ms(&lifetime.value()).map_err(|message| errors.add(lifetime.span(), message)).ok()?;
+    Some(Caching {
+        lifetime_ms,
+        public: options.public,
+        stale_on: options.stale_on.iter().map(LitStr::value).collect(),
+    })
 }
 
 /// The named fields of a struct; `None` when it is none.

@@ -7,6 +7,7 @@ use syn::{Attribute, DeriveInput, LitStr, Meta, Path, Token};
 
 use crate::exposure;
 use crate::options::path_text;
+use crate::rules::{self, Ruled};
 use crate::wire::{metas, text};
 
 /// A struct or enum, understood and as it was written.
@@ -14,6 +15,12 @@ pub(crate) struct Item {
     pub(crate) input: DeriveInput,
     /// Everything behind the attributes, but for the `#[http(..)]` of fields, which nobody else would know.
     rest: TokenStream,
+    /// Rules of the user's own for the whole.
+    pub(crate) custom: Vec<Path>,
+    /// The same for fields: of which variant, if of one, and the number of the field.
+    pub(crate) custom_fields: Vec<(Option<usize>, usize, Path)>,
+    /// What is wrong with the rules.
+    pub(crate) wrong_rules: Vec<syn::Error>,
 }
 
 impl Item {
@@ -33,8 +40,16 @@ impl Item {
                 union.union_token.span,
                 "a union does not say which of its fields holds, so it cannot be sent: use an enum",
             )),
-            _ => Ok(Self { input, rest: exposure::without_attributes(rest) }),
+            _ => Ok(Self::ruled(input, rest)),
         }
+    }
+
+    fn ruled(input: DeriveInput, rest: TokenStream) -> Self {
+        let mut wrong_rules = Vec::new();
+        let ruled = rules::take(&input, &mut wrong_rules);
+        let ruled = ruled.unwrap_or(Ruled { rest, custom: Vec::new(), custom_fields: Vec::new() });
+        let Ruled { rest, custom, custom_fields } = ruled;
+        Self { input, rest: exposure::without_attributes(rest), custom, custom_fields, wrong_rules }
     }
 
     /// The item with the derives that edri needs and it does not have.
@@ -42,7 +57,7 @@ impl Item {
     /// The derives come first, or the user's `#[serde(..)]` would stand before the derive that makes them known. The
     /// attributes that name the crates come last, for they may belong to a derive of the user's.
     pub(crate) fn with_derives(&self, root: &Path) -> TokenStream {
-        let Self { input: DeriveInput { attrs, .. }, rest } = self;
+        let Self { input: DeriveInput { attrs, .. }, rest, .. } = self;
         let own = |name: &str| !derives(attrs).iter().any(|path| path.segments.last().is_some_and(|s| s.ident == name));
         let (serialize, deserialize, schema) = (own("Serialize"), own("Deserialize"), own("JsonSchema"));
         let serialize = serialize.then(|| quote!(#root::__private::serde::Serialize,));
@@ -60,6 +75,9 @@ impl Item {
             let path = crate_of("schemars");
             quote!(#[schemars(crate = #path)])
         });
+        let has_custom = !self.custom.is_empty() || !self.custom_fields.is_empty();
+        let mark = has_custom.then(|| quote!(#[schemars(extend("x-edri-custom" = true))]));
+        let attrs = attrs.iter().filter(|attribute| !rules::is_rule(attribute));
         let derive = (serialize.is_some() || deserialize.is_some() || schema.is_some())
             .then(|| quote!(#[derive(#serialize #deserialize #schema)]));
         quote! {
@@ -67,6 +85,7 @@ impl Item {
             #(#attrs)*
             #serde
             #schemars
+            #mark
             #rest
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! This crate knows the names in `edri_events::__private` and nothing else of edri.
 
+mod checked;
 mod data;
 mod duration;
 mod errors;
@@ -14,6 +15,7 @@ mod exposure;
 mod item;
 mod name;
 mod options;
+mod rules;
 mod suggest;
 mod wire;
 

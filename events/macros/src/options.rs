@@ -106,6 +106,12 @@ const EVENT_SPECS: &[Spec] = &[
     spec("result", &[Tunnel], TYPE, "result = Summary"),
     spec("http", ALL, TEXT, "http = \"GET /risk/{region}\""),
     spec("expose", ALL, FLAG, "expose"),
+    spec("page", ALL, TEXT, "page = \"tickets.html\""),
+    spec("form", ALL, TEXT, "form = \"ticket_new.html\""),
+    spec("then", ALL, TEXT, "then = \"/tickets/{id}\""),
+    spec("cache", &[Request], TEXT, "cache = \"60s\""),
+    spec("public", &[Request], FLAG, "public"),
+    spec("stale_on", &[Request], TEXT, "stale_on = \"ticket.changed\""),
     spec("description", ALL, TEXT, "description = \"A quake was measured.\""),
     CRATE,
 ];
@@ -127,6 +133,14 @@ pub(crate) struct Options {
     /// Where HTTP requests for it go.
     pub(crate) routes: Vec<LitStr>,
     pub(crate) expose: bool,
+    /// Templates for browsers, and where a browser goes next.
+    pub(crate) page: Option<LitStr>,
+    pub(crate) form: Option<LitStr>,
+    pub(crate) then: Option<LitStr>,
+    /// How long a response may be given again, to whom, and what ends it.
+    pub(crate) cache: Option<LitStr>,
+    pub(crate) public: bool,
+    pub(crate) stale_on: Vec<LitStr>,
     pub(crate) root: Option<Path>,
     given: Vec<&'static str>,
 }
@@ -240,7 +254,7 @@ impl Options {
         {
             return fail(wrong_kind(spec, kind, &known()));
         }
-        if self.is_given(spec.name) && spec.name != "http" {
+        if self.is_given(spec.name) && !matches!(spec.name, "http" | "stale_on") {
             return fail(format!("`{word}` is given twice: keep one of them"));
         }
         self.given.push(spec.name);
@@ -260,6 +274,15 @@ impl Options {
             "description" => self.description = Some(value(spec, word, input)?),
             "crate" => self.root = Some(value::<ModPath>(spec, word, input)?.0),
             "http" => self.routes.push(value(spec, word, input)?),
+            "page" => self.page = Some(value(spec, word, input)?),
+            "form" => self.form = Some(value(spec, word, input)?),
+            "then" => self.then = Some(value(spec, word, input)?),
+            "cache" => self.cache = Some(value(spec, word, input)?),
+            "stale_on" => self.stale_on.push(value(spec, word, input)?),
+            "public" => {
+                flag(word, input)?;
+                self.public = true;
+            }
             "idempotent" => {
                 flag(word, input)?;
                 self.idempotent = true;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use edri_events::{Encoding, EventId, Kind, TraceContext};
 use edri_protocol::{
-    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredExposure, DeclaredSchemas, End, EventDeclaration,
-    Fault, Frame, Grant, Handler, Health, Hello, Level, Log, Missed, Notice, Payload, Ping, Pong, Ready, Report,
-    Response, Resume, Role, Session, Slow, Subscribe, Text, Unsubscribe, Wait, Welcome, Window,
+    Abort, Ack, Bye, Call, Cancel, Credit, Data, Declare, DeclaredCaching, DeclaredExposure, DeclaredSchemas, End,
+    EventDeclaration, Fault, FieldFault, Frame, Grant, Handler, Health, Hello, Level, Log, Missed, Notice, Payload,
+    Ping, Pong, Ready, Report, Response, Resume, Role, Session, Slow, Subscribe, Text, Unsubscribe, Wait, Welcome,
+    Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -189,8 +190,19 @@ fn declaration() -> BoxedStrategy<EventDeclaration> {
     let kind = prop_oneof![Just(Kind::Notification), Just(Kind::Request), Just(Kind::Tunnel)];
     let schemas = (of(schema()), of(schema()), of(schema()), of(schema()))
         .prop_map(|(event, output, up, down)| DeclaredSchemas { event, output, up, down });
-    let expose = (vec(string(), 0..4), btree_map(string(), string(), 0..4), btree_map(string(), string(), 0..4))
-        .prop_map(|(routes, headers, cookies)| DeclaredExposure { routes, headers, cookies });
+    let cache = (any::<u64>(), any::<bool>(), vec(string(), 0..4))
+        .prop_map(|(lifetime_ms, public, stale_on)| DeclaredCaching { lifetime_ms, public, stale_on });
+    let page = (of(string()), of(string()), of(string()), of(cache));
+    let expose = (vec(string(), 0..4), btree_map(string(), string(), 0..4), btree_map(string(), string(), 0..4), page)
+        .prop_map(|(routes, headers, cookies, (page, form, then, cache))| DeclaredExposure {
+            routes,
+            headers,
+            cookies,
+            page,
+            form,
+            then,
+            cache,
+        });
     (string(), kind, of(string()), of(any::<u64>()), any::<bool>(), string(), of(expose), of(schemas))
         .prop_map(|(name, kind, key, time_limit_ms, idempotent, description, expose, schemas)| EventDeclaration {
             name,
@@ -278,8 +290,9 @@ fn fault() -> BoxedStrategy<Fault<'static>> {
         groups,
         cycle,
     });
-    (text(), text(), of(text()), of(wait))
-        .prop_map(|(code, message, detail, wait)| Fault { code, message, detail, wait })
+    let field = (text(), text()).prop_map(|(field, message)| FieldFault { field, message });
+    (text(), text(), of(text()), of(wait), vec(field, 0..4))
+        .prop_map(|(code, message, detail, wait, errors)| Fault { code, message, detail, wait, errors })
         .boxed()
 }
 

@@ -366,7 +366,11 @@ pub struct Sender<T> {
     /// Dropping it without a word is an end for a worker, whose outcome follows, and a break for an opener.
     breaks_when_dropped: bool,
     idle: Option<Idle>,
+    /// Looks at each item before it is sent.
+    check: Option<Check<T>>,
 }
+
+type Check<T> = Arc<dyn Fn(&T) -> Result<(), CodecError> + Send + Sync>;
 
 enum SendTo<T> {
     Pipe(Arc<Pipe<T>>),
@@ -395,6 +399,11 @@ impl<T> Sender<T> {
     ///
     /// Dropping the future while it waits drops the item unsent.
     pub async fn send(&mut self, item: T) -> Result<(), TunnelError> {
+        if let Some(Err(error)) = self.check.as_ref().map(|check| check(&item)) {
+            let error = TunnelError::from(error);
+            self.end(End::Broken(error.clone()));
+            return Err(error);
+        }
         let Self { pipe, idle, .. } = self;
         let mut item = Some(item);
         let send = poll_fn(|cx| match pipe {
@@ -427,6 +436,11 @@ impl<T> Sender<T> {
     #[doc(hidden)]
     pub fn break_off(&self, error: TunnelError) {
         self.end(End::Broken(error));
+    }
+
+    /// Has each item looked at before it is sent: one that is refused breaks this direction.
+    pub(super) fn check_with(&mut self, check: Check<T>) {
+        self.check = Some(check);
     }
 
     pub(super) fn end(&self, end: End) {
@@ -543,7 +557,7 @@ pub(super) fn halves<T>(
     breaks_when_dropped: bool,
 ) -> (Sender<T>, Receiver<T>) {
     let pipe = Pipe::new(window, weigh);
-    let sender = Sender { pipe: SendTo::Pipe(Arc::clone(&pipe)), breaks_when_dropped, idle: idle.clone() };
+    let sender = Sender { pipe: SendTo::Pipe(Arc::clone(&pipe)), breaks_when_dropped, idle: idle.clone(), check: None };
     let receiver = Receiver { pipe: RecvFrom::Pipe(pipe, VecDeque::new()), idle: idle.clone() };
     (sender, receiver)
 }
@@ -569,14 +583,14 @@ impl<T: Send + 'static> Sender<T> {
             SendTo::Pipe(pipe) => Box::new(Inward { pipe, convert, held: None }),
             SendTo::Mapped(_) => Box::new(Gone),
         };
-        Sender { pipe: SendTo::Mapped(pipe), idle, breaks_when_dropped }
+        Sender { pipe: SendTo::Mapped(pipe), idle, breaks_when_dropped, check: None }
     }
 }
 
 /// Both halves of nothing.
 pub(super) fn nothing<U, D>() -> (Receiver<U>, Sender<D>) {
     let receiver = Receiver { pipe: RecvFrom::Mapped(Box::new(Gone)), idle: None };
-    let sender = Sender { pipe: SendTo::Mapped(Box::new(Gone)), idle: None, breaks_when_dropped: false };
+    let sender = Sender { pipe: SendTo::Mapped(Box::new(Gone)), idle: None, breaks_when_dropped: false, check: None };
     (receiver, sender)
 }
 

@@ -283,6 +283,8 @@ def test_a_subscription_gives_credit_as_its_events_are_taken() -> None:
 
 def test_a_client_tells_what_has_come_in_growing_counts() -> None:
     async def scenario() -> None:
+        told = asyncio.Event()
+
         async def floods(line: Line) -> None:
             await line.next("hello")
             await line.send("welcome", **session())
@@ -294,6 +296,7 @@ def test_a_client_tells_what_has_come_in_growing_counts() -> None:
             while not counts or counts[-1] < 1001:
                 counts.append((await line.next("ack"))["received"])
             assert counts == sorted(set(counts)), counts
+            told.set()
             await line.next("bye")
             await line.send("bye")
 
@@ -301,7 +304,8 @@ def test_a_client_tells_what_has_come_in_growing_counts() -> None:
             async with client.subscribe("tick", buffer=2000) as ticks:
                 for number in range(1000):
                     assert (await ticks.next()).payload == {"n": number}
-                await asyncio.sleep(0.5)
+                # The last of it is told of by itself, without another event.
+                await asyncio.wait_for(told.wait(), 10)
 
     asyncio.run(scenario())
 

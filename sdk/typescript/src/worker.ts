@@ -9,6 +9,14 @@ export interface Exposure {
   /** Fields that come from a header, and its name. */
   headers?: Record<string, string>;
   cookies?: Record<string, string>;
+  /** The template that shows the answer to a browser, in the gateway's folder of pages. */
+  page?: string;
+  /** The template that shows the form again when what was sent in it is wrong. */
+  form?: string;
+  /** Where a browser goes after its form was taken: `/tickets/{id}`. */
+  then?: string;
+  /** For how long a response may be given again; `public`: whoever asks; `stale_on`: notifications that end it sooner. */
+  cache?: { lifetime_ms: number; public?: boolean; stale_on?: string[] };
 }
 
 /** JSON Schemas of an event. */

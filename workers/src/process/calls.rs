@@ -170,8 +170,9 @@ impl Calls {
         let Some(event) = self.accept(Kind::Tunnel, call, frame) else { return };
         let (relay, peer, number) = (self.relay.clone(), Arc::clone(&self.peer), call.id);
         let credit = call.credit.unwrap_or_default();
+        let to = call.to.as_deref().map(str::to_owned);
         self.begin(number, async move {
-            let opened = match relay.open(event).await {
+            let opened = match relay.open_to(event, to.as_deref()).await {
                 Ok(opened) => opened,
                 Err(error) => return respond(&peer, number, Err(error)),
             };

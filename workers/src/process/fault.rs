@@ -1,8 +1,8 @@
 //! Errors across a process boundary: the protocol's faults on one side, what the router tells on the other.
 
-use edri_events::{EventId, EventName, Failure};
+use edri_events::{EventId, EventName, Failure, FieldError};
 use edri_protocol::limits::WAITS_MAX;
-use edri_protocol::{Fault, Response, Text, Wait};
+use edri_protocol::{Fault, FieldFault, Response, Text, Wait};
 use edri_router::{PublishError, RequestError, Told, ToldWait, TunnelError};
 
 /// The code of a worker's `bye` that says that it will not start however often it is tried.
@@ -58,7 +58,12 @@ fn written(told: Told) -> Fault<'static> {
             groups: texts(wait.groups),
             cycle: texts(wait.cycle),
         }),
+        errors: told.errors.into_iter().map(field_fault).collect(),
     }
+}
+
+fn field_fault(FieldError { field, message }: FieldError) -> FieldFault<'static> {
+    FieldFault { field: field.into(), message: message.into() }
 }
 
 /// What a fault tells.
@@ -74,6 +79,11 @@ fn read(fault: Fault<'_>) -> Told {
             groups: texts(wait.groups),
             cycle: texts(wait.cycle),
         }),
+        errors: fault
+            .errors
+            .into_iter()
+            .map(|error| FieldError::new(error.field.into_owned(), error.message.into_owned()))
+            .collect(),
     }
 }
 

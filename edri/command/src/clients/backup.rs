@@ -14,8 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use edri::store::event::{Item, Set, Verb, Written};
+use edri::store::event::{Item, Operation, Set, Transact, Verb, Written};
 use edri::{Body, Encoding};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -29,6 +30,10 @@ const FORM: u64 = 1;
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// How many items are asked for at once.
 const PAGE: u64 = 200;
+/// How many items are written in one transaction, and of how many bytes if they are several: a store takes 256 at once, and the gateway
+/// frames of 2 MiB unless it says otherwise.
+const BATCH: usize = 200;
+const BATCH_BYTES: usize = 512 << 10;
 
 #[derive(clap::Args)]
 pub(crate) struct Backup {
@@ -266,14 +271,39 @@ pub(super) async fn restore(asking: &Asking<'_>, asked: &Restore) -> Result<(), 
         .map(|_| expired)
     });
     let (mut written, mut kept) = (0_u64, 0_u64);
-    while let Some(set) = sets.recv().await {
-        match asking.ask::<Written>(Verb::Set, &set).await {
-            Ok(_) => written += 1,
-            Err(failed) if asked.if_absent && failed.message.contains("exists") => kept += 1,
-            Err(failed) => {
-                asking.session.out.note(&format!("{written} items were written before; restore again to go on"));
-                return Err(failed);
+    let mut next = sets.recv().await;
+    while let Some(first) = next {
+        let mut bytes = weight(&first);
+        let mut batch = vec![first];
+        // What there is already, as far as it fits; what does not begins the next.
+        next = loop {
+            let Ok(set) = sets.try_recv() else { break None };
+            bytes += weight(&set);
+            if batch.len() >= BATCH || bytes > BATCH_BYTES {
+                break Some(set);
             }
+            batch.push(set);
+        };
+        let stopped = |failed, written| {
+            asking.session.out.note(&format!("{written} items were written before; restore again to go on"));
+            Err(failed)
+        };
+        match write_all(asking, batch.clone()).await {
+            Ok(()) => written += batch.len() as u64,
+            // Which of them are there is seen one by one.
+            Err(failed) if asked.if_absent && is_there(&failed) => {
+                for set in batch {
+                    match asking.ask::<Written>(Verb::Set, &set).await {
+                        Ok(_) => written += 1,
+                        Err(failed) if is_there(&failed) => kept += 1,
+                        Err(failed) => return stopped(failed, written),
+                    }
+                }
+            }
+            Err(failed) => return stopped(failed, written),
+        }
+        if next.is_none() {
+            next = sets.recv().await;
         }
     }
     let expired = reading.await.map_err(|error| Failed::new(error.to_string()))?.map_err(failed)?;
@@ -289,6 +319,35 @@ pub(super) async fn restore(asking: &Asking<'_>, asked: &Restore) -> Result<(), 
         text += &format!("; the time of {expired} was over");
     }
     out.line(&text)
+}
+
+/// Writes all of these or none.
+async fn write_all(asking: &Asking<'_>, batch: Vec<Set<Any>>) -> Result<(), Failed> {
+    let operations = batch.into_iter().map(Operation::Set).collect();
+    let transact = Transact { conditions: Vec::new(), operations, request: None };
+    asking.ask::<IgnoredAny>(Verb::Transact, &transact).await.map(drop)
+}
+
+fn is_there(failed: &Failed) -> bool {
+    failed.message.contains("exists")
+}
+
+/// About how many bytes of a frame an item takes, rather too many.
+fn weight(set: &Set<Any>) -> usize {
+    struct Counted(usize);
+    impl Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    // What cannot be written is told of when it is sent.
+    let _ = serde_json::to_writer(&mut counted, set);
+    counted.0
 }
 
 #[cfg(test)]

@@ -77,7 +77,9 @@ fn by_code(code: &str, message: &str, asked: &Asked<'_>) -> Failed {
         "overloaded" => Failed::new(format!("{said}: try again later; `edri managers` shows whose inbox is full")),
         "stopping" => Failed::unreachable(format!("{said}: use another node of its cluster, or wait until it is back")),
         "unknown_entry" | "unknown_letter" | "unknown_manager" => Failed::missing(said),
-        "no_history" => Failed::missing(format!("{said}; without --last, what comes from now on is shown")),
+        "no_history" => Failed::missing(format!(
+            "{said}. In edri.toml that is a section `[histories.\"{event}\"]`. Without --last and --since, what comes from now on is shown"
+        )),
         "invalid_name" | "invalid_conditions" | "invalid_page" => Failed::usage(said),
         "invalid_payload" => Failed::new(format!("{said}: `edri events {event}` shows what it takes")),
         "wrong_kind" => Failed::usage(format!("{said}: `edri events {event}` shows what it is")),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edri::{Conditions, Encoding, Envelope};
+use edri::{Conditions, Encoding, Envelope, Position, Since, UntypedSubscription};
 use serde_json::{Map, Value, json};
 
 use super::connection::Session;
@@ -32,8 +32,11 @@ pub(crate) struct Subscribe {
     /// Begins with the last so many events that the node's history has.
     #[arg(long, value_name = "EVENTS")]
     last: Option<usize>,
+    /// Begins behind this place in the node's history: the `position` of an event that was shown with --json, or an event's id.
+    #[arg(long, value_name = "POSITION", conflicts_with = "last")]
+    since: Option<String>,
     /// Events that may wait to be written; what is beyond is missed, and told.
-    #[arg(long, default_value_t = 4096, value_name = "EVENTS", conflicts_with = "last")]
+    #[arg(long, default_value_t = 4096, value_name = "EVENTS", conflicts_with_all = ["last", "since"])]
     capacity: usize,
 }
 
@@ -80,37 +83,46 @@ impl Work for Subscribe {
             subscribe = subscribe.conditions(conditions);
         }
         let mut shown = Shown { session: &session, left: self.count };
-        if let Some(last) = self.last {
-            let mut replay = subscribe.last(last).await.map_err(failed)?;
-            while shown.wants_more() {
-                match replay.next().await {
-                    Some(Ok(recorded)) => shown.event(&recorded.event)?,
-                    Some(Err(missed)) => shown.missed(missed.events)?,
-                    None => return ended(),
-                }
+        let past = match (self.last, &self.since) {
+            (Some(last), _) => subscribe.last(last),
+            (None, Some(since)) => subscribe.since(Since::from_text(since)),
+            (None, None) => {
+                let events = subscribe.capacity(self.capacity).await.map_err(failed)?;
+                return live(events, shown).await;
             }
-            return Ok(());
-        }
-        let mut events = subscribe.capacity(self.capacity).await.map_err(failed)?;
-        let (mut missed, mut connected) = (0, true);
-        let mut look = tokio::time::interval(LOOK);
+        };
+        let mut replay = past.await.map_err(failed)?;
         while shown.wants_more() {
-            tokio::select! {
-                biased;
-                event = events.next() => match event {
-                    Some(event) => shown.event(&event)?,
-                    None => return ended(),
-                },
-                _ = look.tick() => connected = shown.connection(connected),
-            }
-            let now = events.missed();
-            if now > missed {
-                shown.missed(Some(now - missed))?;
-                missed = now;
+            match replay.next().await {
+                Some(Ok(recorded)) => shown.event(&recorded.event, Some(recorded.position))?,
+                Some(Err(missed)) => shown.missed(missed.events)?,
+                None => return ended(),
             }
         }
         Ok(())
     }
+}
+
+/// Shows events as they come.
+async fn live(mut events: UntypedSubscription, mut shown: Shown<'_>) -> Result<(), Failed> {
+    let (mut missed, mut connected) = (0, true);
+    let mut look = tokio::time::interval(LOOK);
+    while shown.wants_more() {
+        tokio::select! {
+            biased;
+            event = events.next() => match event {
+                Some(event) => shown.event(&event, None)?,
+                None => return ended(),
+            },
+            _ = look.tick() => connected = shown.connection(connected),
+        }
+        let now = events.missed();
+        if now > missed {
+            shown.missed(Some(now - missed))?;
+            missed = now;
+        }
+    }
+    Ok(())
 }
 
 fn ended() -> Result<(), Failed> {
@@ -129,7 +141,7 @@ impl Shown<'_> {
         self.left != Some(0)
     }
 
-    fn event(&mut self, event: &Envelope) -> Result<(), Failed> {
+    fn event(&mut self, event: &Envelope, position: Option<Position>) -> Result<(), Failed> {
         self.left = self.left.map(|left| left - 1);
         let body = event.body(Encoding::MessagePack);
         let out = &self.session.out;
@@ -144,6 +156,9 @@ impl Shown<'_> {
             });
             if let Some(key) = event.key() {
                 line["key"] = key.into();
+            }
+            if let Some(position) = position {
+                line["position"] = position.to_string().into();
             }
             if let Some(headers) = head.headers() {
                 line["headers"] = headers.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();

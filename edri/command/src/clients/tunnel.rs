@@ -21,6 +21,9 @@ pub(crate) struct Tunnel {
     event: String,
     /// JSON; `@FILE` for what is in a file. `{}` when there is none.
     payload: Option<String>,
+    /// Opens it to this manager: `disk`; on one node: `north/disk`; whoever takes it on that node: `north/`.
+    #[arg(long, value_name = "MANAGER")]
+    to: Option<String>,
     /// Items are bytes and not JSON: the standard input is sent in pieces of 64 KiB, and what comes is written as it is. Without it each
     /// line of the standard input is an item, and each item that comes is a line.
     #[arg(long, conflicts_with = "json")]
@@ -29,9 +32,13 @@ pub(crate) struct Tunnel {
 
 impl Work for Tunnel {
     async fn work(self, session: Session) -> Result<(), Failed> {
-        let asked = Asked::of(&self.event);
+        let asked = Asked { event: &self.event, to: self.to.as_deref() };
         let body = payload::read(self.payload.as_deref())?;
-        let opened = session.client.untyped().open(&self.event, body).await;
+        let untyped = session.client.untyped();
+        let opened = match &self.to {
+            Some(to) => untyped.open_to(to, &self.event, body).await,
+            None => untyped.open(&self.event, body).await,
+        };
         let opened = opened.map_err(|error| failed::request(&error, &asked))?;
         let (mut sender, mut receiver, outcome) = opened.split();
         let up = async {

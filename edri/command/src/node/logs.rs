@@ -81,6 +81,7 @@ pub(crate) fn begin(log: &Log, traces: &Traces, node: &str) -> Result<Logs, Stri
 #[cfg(feature = "otlp")]
 fn exporter(traces: &Traces, node: &str) -> Result<Option<(Exporter, Exported)>, String> {
     let Some(url) = &traces.otlp else { return Ok(None) };
+    edri::TraceContext::record_roots(traces.share);
     let name = traces.service.clone().unwrap_or_else(|| "edri".to_owned());
     super::traces::begin(url, Service { name, node: node.to_owned() }).map(Some)
 }

@@ -1,5 +1,9 @@
 //! `schedule`, `store` and `tunnel`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use edri::prelude::*;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -153,6 +157,11 @@ async fn a_tunnel_goes_both_ways_until_both_ends_are_done() {
     assert_eq!((told.out.as_str(), told.err.as_str()), ("1\n3\n6\n", "edri: result: 6\n"));
     let told = used.run_with(&["tunnel", "sum.up", "--json"], "1\n2\n").await.ok();
     assert_eq!(told.values(), [json!({"item": 1}), json!({"item": 3}), json!({"result": 3})]);
+    for to in ["streams", "north/streams", "north/"] {
+        assert_eq!(used.run_with(&["tunnel", "sum.up", "--to", to], "1\n").await.ok().out, "1\n", "{to}");
+    }
+    used.run_with(&["tunnel", "sum.up", "--to", "model"], "").await.failed(5, "`model`");
+    used.run_with(&["tunnel", "sum.up", "--to", "south/"], "").await.failed(5, "`south/`");
     // The worker ends it, and the input is not waited for.
     let mut child = used.spawn(&["tunnel", "sum.up"]);
     let mut input = child.stdin.take().expect("piped");
@@ -169,13 +178,28 @@ async fn a_file_passes_a_tunnel_as_it_is_however_slowly_it_is_read() {
     let mut child = used.spawn(&["tunnel", "bytes.back", "--raw"]);
     let (mut input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     let sent: Vec<u8> = (0..20_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let taken = Arc::new(AtomicUsize::new(0));
     let sending = {
-        let sent = sent.clone();
-        tokio::spawn(async move { input.write_all(&sent).await })
+        let (sent, taken) = (sent.clone(), Arc::clone(&taken));
+        tokio::spawn(async move {
+            for piece in sent.chunks(64 << 10) {
+                input.write_all(piece).await?;
+                taken.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+            std::io::Result::Ok(())
+        })
     };
-    // Nobody reads: what is on the way is bounded, so not all of it is taken.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    assert!(!sending.is_finished(), "it is held up");
+    // Nobody reads: what is on the way is bounded, so at some time nothing more is taken though there is more.
+    let (mut before, mut still) = (0, Instant::now());
+    until("a time in which nothing is taken", || {
+        let now = taken.load(Ordering::Relaxed);
+        if now != before {
+            (before, still) = (now, Instant::now());
+        }
+        assert!(now < sent.len(), "all of it was taken");
+        now > 0 && still.elapsed() > Duration::from_millis(200)
+    })
+    .await;
     let mut reader = BufReader::new(output);
     let mut came = Vec::new();
     tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut came).await.expect("read");

@@ -1,5 +1,6 @@
 //! Nodes that the command runs, as whoever starts them sees them.
 
+mod guide;
 mod rolling;
 mod support;
 #[cfg(feature = "otlp")]

@@ -147,6 +147,43 @@ pub(crate) fn http_with(to: SocketAddr, method: &str, path: &str, headers: &str,
     (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
+/// Head and body of the answer to what `curl` is asked with these arguments; of a stream, until its first event is there.
+pub(crate) fn curl(arguments: &[&str]) -> (String, String) {
+    let (mut body, mut is_stream, mut url, mut accept) = ("", false, "", "accept: */*");
+    let mut rest = arguments.iter().take_while(|argument| **argument != "#");
+    while let Some(argument) = rest.next() {
+        match *argument {
+            "-d" => body = rest.next().expect("-d has a value"),
+            "-N" => is_stream = true,
+            "-H" => accept = rest.next().expect("-H has a value"),
+            other => url = other.strip_prefix("http://").expect("a URL"),
+        }
+    }
+    let (to, path) = url.split_once('/').expect("a path");
+    // As curl calls it, whatever it is.
+    let (method, kind) = if body.is_empty() {
+        ("GET", String::new())
+    } else {
+        ("POST", format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", body.len()))
+    };
+    let mut stream = TcpStream::connect(to).expect("the gateway is there");
+    stream.set_read_timeout(Some(LIMIT)).expect("is set");
+    let head = format!("{method} /{path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{accept}\r\n{kind}\r\n{body}");
+    stream.write_all(head.as_bytes()).expect("is sent");
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let read = stream.read(&mut piece).expect("is read");
+        answer.extend_from_slice(&piece[..read]);
+        let text = said(&answer);
+        let has_event = || text.split_once("data:").is_some_and(|(_, data)| data.contains("\n\n"));
+        if read == 0 || (is_stream && has_event()) {
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            return (head.to_owned(), body.to_owned());
+        }
+    }
+}
+
 /// Waits for a condition.
 pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
     let began = Instant::now();

@@ -110,6 +110,83 @@ fn a_collector_is_told_of_request_hop_handling_and_what_follows_as_one_trace() {
     assert!(handle.start_time_unix_nano <= publish.start_time_unix_nano);
 }
 
+/// Gives back what comes, and answers.
+const WORKER: &str = r#"
+from edri_sdk import Worker
+
+worker = Worker()
+
+@worker.tunnel("echo.items", up=int, down=int, result=int, expose=True)
+async def echo(ask: dict, tunnel, cx) -> int:
+    count = 0
+    async for item in tunnel:
+        await tunnel.send(item)
+        count += 1
+    return count
+
+@worker.request("echo.one", response=int, expose=True)
+async def one(ask: dict) -> int:
+    return 1
+
+worker.run()
+"#;
+
+/// A node with [`WORKER`] under two names, so that a request to all has two answers.
+fn echo(url: &str, share: &str) -> (Folder, Running) {
+    let folder = Folder::new();
+    folder.write("worker.py", WORKER);
+    let program = format!("command = \"worker.py\"\ninterpreter = \"{}\"\n", python().display());
+    let file = format!(
+        "name = \"echo\"\n[traces]\notlp = \"{url}\"\nshare = {share}\n[api]\nbind = \"127.0.0.1:0\"\nopen = true\n\
+         [managers.first]\n{program}[managers.second]\n{program}"
+    );
+    let node = Running::start(&mut edri(&["run", text(&folder.write("edri.toml", &file))]));
+    (folder, node)
+}
+
+#[test]
+fn a_tunnel_and_a_request_to_all_are_one_span_each_with_their_handlings_below() {
+    let (url, collected) = collector();
+    let (_folder, mut node) = echo(&url, "1.0");
+    let gateway = format!("http://{}", node.gateway());
+    let used = |arguments: &[&str]| {
+        let output = run(edri(arguments).env("EDRI_URL", &gateway));
+        assert!(output.status.success(), "{output:?}");
+    };
+    used(&["tunnel", "echo.items", "--to", "second"]);
+    used(&["request", "echo.one", "--all"]);
+    assert_eq!(node.end().0, Some(0));
+    let spans = |name: &str| {
+        let spans = collected.lock().expect("is held by no one else");
+        spans.iter().filter(|(_, span)| span.name == name).map(|(_, span)| span.clone()).collect::<Vec<_>>()
+    };
+    until("all spans", || spans("handle echo.one").len() == 2 && spans("handle echo.items").len() == 1);
+    for (sent, handled) in [("tunnel echo.items", "handle echo.items"), ("request echo.one", "handle echo.one")] {
+        let found = spans(sent);
+        assert_eq!(found.len(), 1, "{sent}: {found:?}");
+        for handle in spans(handled) {
+            assert_eq!(handle.parent_span_id, found[0].span_id, "{handled}");
+            assert_eq!(handle.trace_id, found[0].trace_id, "{handled}");
+        }
+    }
+}
+
+#[test]
+fn traces_that_begin_here_are_recorded_by_their_share_and_others_as_they_say() {
+    let (url, collected) = collector();
+    let (_folder, mut node) = echo(&url, "0.0");
+    let gateway = node.gateway();
+    let ask = |headers: &str| assert_eq!(http_with(gateway, "POST", "/events/echo.one", headers, "{}").0, 200);
+    ask("");
+    ask("Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n");
+    ask("Traceparent: 00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n");
+    assert_eq!(node.end().0, Some(0));
+    until("the spans", || collected.lock().expect("is held by no one else").len() >= 2);
+    let spans = collected.lock().expect("is held by no one else");
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    assert!(spans.iter().all(|(_, span)| span.trace_id[0] == 0x1a), "{spans:?}");
+}
+
 #[test]
 fn a_node_runs_on_without_its_collector_and_says_that_spans_were_lost() {
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("is bound");

@@ -26,7 +26,7 @@ from .errors import (
     TunnelBroken,
     TunnelEnded,
 )
-from .events import Event, Expose, NotificationEvent, RequestEvent, TunnelEvent, notification_event, request_event, tunnel_event
+from .events import Cache, Event, Expose, NotificationEvent, RequestEvent, TunnelEvent, notification_event, request_event, tunnel_event
 from .remote import serve, serve_async
 from .tunnels import OpenedTunnel, SyncTunnel, Tunnel
 from .worker import Worker, notification, request, started, stopping, tunnel
@@ -39,6 +39,7 @@ __all__ = [
     "DeclarationError",
     "EdriError",
     "Event",
+    "Cache",
     "Expose",
     "Failure",
     "Mismatch",

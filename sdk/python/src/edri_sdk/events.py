@@ -19,6 +19,25 @@ FRAME_OF_KIND = {"notification": "publish", "request": "request", "tunnel": "ope
 
 
 @dataclasses.dataclass(frozen=True)
+class Cache:
+    """For how long, in seconds, the response to a request may be given again to the same request. ``public``: whoever asks;
+    ``stale_on``: notifications that end it sooner, one with a key only what has the same key."""
+
+    lifetime: float
+    public: bool = False
+    stale_on: Sequence[str] = ()
+
+    def fields(self) -> Dict[str, Any]:
+        """What is said, as a declaration has it."""
+        said: Dict[str, Any] = {"lifetime_ms": max(1, round(self.lifetime * 1000))}
+        if self.public:
+            said["public"] = True
+        if self.stale_on:
+            said["stale_on"] = list(self.stale_on)
+        return said
+
+
+@dataclasses.dataclass(frozen=True)
 class Expose:
     """How an event is reached from outside, through a gateway: ``routes`` like ``"GET /risk/{region}"``, and fields that come from a
     header or a cookie, by its name, and from nowhere else. Without routes it is there under ``POST /events/{name}`` only."""
@@ -26,6 +45,22 @@ class Expose:
     routes: Sequence[str] = ()
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cookies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: The template that shows the answer to a browser, in the gateway's folder of pages.
+    page: Optional[str] = None
+    #: The template that shows the form again when what was sent in it is wrong.
+    form: Optional[str] = None
+    #: Where a browser goes after its form was taken: ``/tickets/{id}``.
+    then: Optional[str] = None
+    #: For how long a response may be given again.
+    cache: Optional[Cache] = None
+
+    def fields(self) -> Dict[str, Any]:
+        """What is said, as a declaration has it."""
+        said: Dict[str, Any] = {"routes": list(self.routes), "headers": dict(self.headers), "cookies": dict(self.cookies)}
+        said.update(page=self.page, form=self.form, then=self.then)
+        if self.cache is not None:
+            said["cache"] = self.cache.fields()
+        return {what: value for what, value in said.items() if value}
 
 
 #: ``True``, one route, several, or all there is to say.
@@ -101,8 +136,7 @@ class Event(Generic[P]):
         if self.description:
             fields["description"] = self.description
         if self.expose is not None:
-            said = {"routes": list(self.expose.routes), "headers": dict(self.expose.headers), "cookies": dict(self.expose.cookies)}
-            fields["expose"] = {what: value for what, value in said.items() if value}
+            fields["expose"] = self.expose.fields()
         shapes = {"event": self.payload, "output": self.output, "up": self.up, "down": self.down}
         schemas = {place: shape.schema for place, shape in shapes.items() if shape.schema is not None}
         if schemas:

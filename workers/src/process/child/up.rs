@@ -545,10 +545,15 @@ impl Inner {
         Ok(futures_util::stream::iter(first).chain(others).boxed())
     }
 
-    async fn open(self: Arc<Self>, envelope: Envelope, offer: Box<dyn Offer>) -> Result<OutcomeAbove, RequestError> {
+    async fn open(
+        self: Arc<Self>,
+        envelope: Envelope,
+        offer: Box<dyn Offer>,
+        to: Option<String>,
+    ) -> Result<OutcomeAbove, RequestError> {
         let (tell, mut told) = oneshot::channel();
         self.declare(&envelope.head().descriptor)?;
-        let asked = Asked { tunnel: Some(offer), ..Asked::default() };
+        let asked = Asked { to: to.as_deref(), tunnel: Some(offer), ..Asked::default() };
         let placed = self.call(&envelope, asked, Caller::Requester(tell)).await?;
         let lost = |_| Err(RequestError::PeerLost(GONE.to_owned()));
         let early = tokio::select! {
@@ -627,8 +632,9 @@ impl Uplink for Up {
         &self,
         envelope: Envelope,
         offer: Box<dyn Offer>,
+        to: Option<&str>,
     ) -> BoxFuture<'static, Result<OutcomeAbove, RequestError>> {
-        Box::pin(Arc::clone(&self.inner).open(envelope, offer))
+        Box::pin(Arc::clone(&self.inner).open(envelope, offer, to.map(str::to_owned)))
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct NodeFigures {
     pub(super) uptime_s: f64,
     /// Deliveries that ended well, a second.
     pub(super) handled_per_s: f64,
+    /// Deliveries that other nodes have taken, a second.
+    pub(super) forwarded_per_s: f64,
     pub(super) failed_per_s: f64,
     pub(super) dead_letters_per_s: f64,
     pub(super) dead_letters: u64,
@@ -87,11 +89,12 @@ impl Figures {
     pub(super) fn lines(&self) -> Vec<String> {
         let node = |node: &NodeFigures| {
             format!(
-                "{} {} up {}  {:.0}/s handled  {:.0}/s failed  queued {}  open {}  dead letters {}  nodes {}/{}",
+                "{} {} up {}  {:.0}/s handled  {:.0}/s forwarded  {:.0}/s failed  queued {}  open {}  dead letters {}  nodes {}/{}",
                 node.node,
                 phase(node.phase),
                 span(node.uptime_s),
                 node.handled_per_s,
+                node.forwarded_per_s,
                 node.failed_per_s,
                 node.queued,
                 node.pending,
@@ -155,6 +158,7 @@ impl NodeFigures {
             phase: node.phase,
             uptime_s: node.uptime_s,
             handled_per_s: since.rate(node.account.handled, before.map(|node| node.account.handled)),
+            forwarded_per_s: since.rate(node.account.forwarded, before.map(|node| node.account.forwarded)),
             failed_per_s: since.rate(node.account.failed, before.map(|node| node.account.failed)),
             dead_letters_per_s: since.rate(node.dead_letters, before.map(|node| node.dead_letters)),
             dead_letters: node.dead_letters,

@@ -101,6 +101,8 @@ async fn full_screen(top: &Top, session: &Session, first: Snapshot) -> Result<()
     let mut ticks = tokio::time::interval(top.interval.max(INTERVAL_MIN));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
+    // Beside the keys, which are heard while a node does not answer.
+    let mut looking = None;
     loop {
         screen
             .draw(|frame| view.draw(frame, &figures))
@@ -117,9 +119,11 @@ async fn full_screen(top: &Top, session: &Session, first: Snapshot) -> Result<()
                 Some(Pressed::Key(_) | Pressed::Resize) => {}
                 None => return Err(Failed::new("the terminal is gone")),
             },
-            _ = ticks.tick() => {
+            _ = ticks.tick(), if looking.is_none() => looking = Some(Box::pin(top.look(session))),
+            looked = ended(&mut looking), if looking.is_some() => {
+                looking = None;
                 left = left.map(|left| left - 1);
-                match top.look(session).await {
+                match looked {
                     Ok(now) => {
                         view.lost = None;
                         if !view.paused {
@@ -132,5 +136,13 @@ async fn full_screen(top: &Top, session: &Session, first: Snapshot) -> Result<()
                 }
             }
         }
+    }
+}
+
+/// What comes of the look that is under way; nothing while there is none.
+async fn ended<F: Future + Unpin>(looking: &mut Option<F>) -> F::Output {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
     }
 }

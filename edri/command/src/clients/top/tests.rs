@@ -87,7 +87,10 @@ fn a_node_in_another_life_has_no_rates_from_the_one_before() {
 #[test]
 fn the_screen_shows_nodes_managers_links_and_keys() {
     let lines = screen(&mut View::new(true), &two());
-    assert!(lines[0].starts_with("north running up 3m10s  600/s handled"), "{lines:#?}");
+    assert!(
+        lines[0].starts_with("north running  600/s handled  dead letters 1  nodes 0/0  queued 0  open 3  up 3m10s"),
+        "{lines:#?}"
+    );
     assert!(lines[2].contains("MANAGER") && lines[2].contains("HANDLED/S▾"), "{lines:#?}");
     assert!(lines[3].contains("alarm") && lines[3].contains("500"), "the busiest first: {lines:#?}");
     assert!(lines[4].contains("model") && lines[4].contains("90%") && lines[4].contains("+2 3"), "{lines:#?}");
@@ -119,7 +122,20 @@ fn a_narrow_screen_shows_what_matters_most_whole() {
     let buffer = terminal.backend().buffer();
     let head: String = (0..80).map(|column| buffer[(column, 2)].symbol()).collect();
     let columns: Vec<_> = head.split_whitespace().collect();
-    assert_eq!(columns, ["MANAGER", "STATE", "HANDLED/S▾", "QUEUED", "FULL", "HANDLE", "P99", "RESTARTS"]);
+    let expect = ["MANAGER", "STATE", "HANDLED/S▾", "QUEUED", "FULL", "IN", "HAND", "HANDLE", "P99", "RESTARTS"];
+    assert_eq!(columns, expect);
+    let line = |row: u16| (0..80).map(|column| buffer[(column, row)].symbol()).collect::<String>();
+    let link = (0..14).map(line).find(|line| line.starts_with("north → south")).expect("with the whole name");
+    assert!(link.trim_end().ends_with('2'), "to the last column: {link:?}");
+}
+
+#[test]
+fn the_line_of_a_node_has_whole_figures_the_first_of_them_where_it_is_narrow() {
+    let mut figures = two();
+    figures.nodes[0].forwarded_per_s = 150.0;
+    let line = |width| View::new(true).node(&figures.nodes[0], width).to_string();
+    assert_eq!(line(80), "north running  600/s handled  150/s forwarded  dead letters 1  nodes 0/0");
+    assert_eq!(line(40), "north running  600/s handled");
 }
 
 #[test]

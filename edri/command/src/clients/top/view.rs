@@ -14,7 +14,7 @@ use super::figures::{Figures, LinkFigures, ManagerFigures, NodeFigures, link_sta
 use crate::clients::output::{bytes, clean, micros, or_dash, span};
 use crate::clients::show;
 
-/// The columns of the managers: heading, width, and whether it stands to the right.
+/// The columns of the managers: heading, width, which names need not use up, and whether it stands to the right.
 const COLUMNS: [(&str, u16, bool); 13] = [
     ("NODE", 12, false),
     ("MANAGER", 18, false),
@@ -32,6 +32,10 @@ const COLUMNS: [(&str, u16, bool); 13] = [
 ];
 /// Which columns are left out first where there is no room for all.
 const DISPENSABLE: [usize; 8] = [10, 3, 9, 5, 8, 7, 11, 12];
+/// The widths of the columns of links, behind the one of their names, and how wide that one is.
+const LINK_COLUMNS: [u16; 7] = [10, 7, 7, 9, 9, 7, 7];
+const LINK_MIN: u16 = 8;
+const LINK_MAX: u16 = 28;
 /// Where the rates stand, by which it is sorted first.
 const BY_RATE: usize = 4;
 
@@ -83,7 +87,7 @@ impl View {
             Constraint::Length(1),
         ]);
         let [head, managers, below, foot] = parts.areas(area);
-        frame.render_widget(Paragraph::new(self.nodes(figures)), head);
+        frame.render_widget(Paragraph::new(self.nodes(figures, head.width)), head);
         self.managers(frame, managers, figures);
         if links > 0 {
             self.links(frame, below, figures);
@@ -95,32 +99,33 @@ impl View {
         if self.plain { Style::new() } else { Style::new().fg(colour) }
     }
 
-    fn nodes(&self, figures: &Figures) -> Text<'static> {
-        let node = |node: &NodeFigures| {
-            let colour = if node.phase == Phase::Running { Color::Green } else { Color::Yellow };
-            let cut = node.reachable < node.known;
-            Line::from(vec![
-                Span::styled(clean(&node.node), Style::new().add_modifier(Modifier::BOLD)),
-                Span::raw(" "),
-                Span::styled(phase(node.phase), self.tone(colour)),
-                Span::raw(format!(
-                    " up {}  {}/s handled  queued {}  open {}  nodes ",
-                    span(node.uptime_s),
-                    number(node.handled_per_s),
-                    node.queued,
-                    node.pending
-                )),
-                Span::styled(
-                    format!("{}/{}", node.reachable, node.known),
-                    if cut { self.tone(Color::Red) } else { Style::new() },
-                ),
-                Span::styled(
-                    format!("  dead letters {}", node.dead_letters),
-                    if node.dead_letters_per_s > 0.0 { self.tone(Color::Red) } else { Style::new() },
-                ),
-            ])
+    fn nodes(&self, figures: &Figures, width: u16) -> Text<'static> {
+        figures.nodes.iter().map(|node| self.node(node, width)).collect::<Vec<_>>().into()
+    }
+
+    /// What matters most stands first; what there is no room for is left out whole.
+    fn node(&self, node: &NodeFigures, width: u16) -> Line<'static> {
+        let colour = if node.phase == Phase::Running { Color::Green } else { Color::Yellow };
+        let warns = |bad: bool| if bad { self.tone(Color::Red) } else { Style::new() };
+        let forwarded = (node.forwarded_per_s > 0.0).then(|| format!("  {}/s forwarded", number(node.forwarded_per_s)));
+        let parts = [
+            Some((clean(&node.node), Style::new().add_modifier(Modifier::BOLD))),
+            Some((format!(" {}", phase(node.phase)), self.tone(colour))),
+            Some((format!("  {}/s handled", number(node.handled_per_s)), Style::new())),
+            forwarded.map(|forwarded| (forwarded, Style::new())),
+            Some((format!("  dead letters {}", node.dead_letters), warns(node.dead_letters_per_s > 0.0))),
+            Some((format!("  nodes {}/{}", node.reachable, node.known), warns(node.reachable < node.known))),
+            Some((format!("  queued {}", node.queued), Style::new())),
+            Some((format!("  open {}", node.pending), Style::new())),
+            Some((format!("  up {}", span(node.uptime_s)), Style::new())),
+        ];
+        let mut left = usize::from(width);
+        let fits = |(text, style): (String, Style)| {
+            let span = Span::styled(text, style);
+            left = left.checked_sub(span.width())?;
+            Some(span)
         };
-        figures.nodes.iter().map(node).collect::<Vec<_>>().into()
+        parts.into_iter().flatten().map_while(fits).collect::<Vec<_>>().into()
     }
 
     fn managers(&mut self, frame: &mut Frame<'_>, area: Rect, figures: &Figures) {
@@ -132,7 +137,8 @@ impl View {
         });
         let rows = usize::from(area.height.saturating_sub(3));
         self.top = self.top.min(managers.len().saturating_sub(rows));
-        let columns = self.columns(area.width, figures.nodes.len() > 1);
+        let widths = widths(figures);
+        let columns = self.columns(&widths, area.width, figures.nodes.len() > 1);
         let row = |cells: Vec<Cell<'static>>| {
             let kept = cells.into_iter().enumerate().filter(|(column, _)| columns.contains(column));
             Row::new(kept.map(|(_, cell)| cell))
@@ -148,23 +154,28 @@ impl View {
         };
         let head = row(COLUMNS.iter().enumerate().map(heading).collect());
         let title = format!(" managers {} ", managers.len());
-        let table = Table::new(shown, columns.iter().map(|column| Constraint::Length(COLUMNS[*column].1)))
+        let table = Table::new(shown, columns.iter().map(|column| Constraint::Length(widths[*column])))
             .header(head)
             .block(Block::new().borders(Borders::TOP | Borders::BOTTOM).title(title));
         frame.render_widget(table, area);
     }
 
     /// The columns that there is room for; the one that it is sorted by is among them.
-    fn columns(&self, width: u16, several_nodes: bool) -> Vec<usize> {
-        let mut columns: Vec<_> = (0..COLUMNS.len()).collect();
+    fn columns(&self, widths: &[u16], width: u16, several_nodes: bool) -> Vec<usize> {
+        let fits = |columns: &[usize]| {
+            columns.iter().map(|column| widths[*column] + 1).sum::<u16>() <= width.saturating_add(1)
+        };
         // Of one node the first line tells.
         let node = (!several_nodes).then_some(0);
-        for left_out in node.into_iter().chain(DISPENSABLE).filter(|column| *column != self.sorted) {
-            if columns.iter().map(|column| COLUMNS[*column].1 + 1).sum::<u16>() <= width + 1 {
-                break;
+        let dispensable: Vec<_> = node.into_iter().chain(DISPENSABLE).filter(|column| *column != self.sorted).collect();
+        let mut columns: Vec<_> = (0..COLUMNS.len()).filter(|column| !dispensable.contains(column)).collect();
+        for column in dispensable.into_iter().rev() {
+            columns.push(column);
+            if !fits(&columns) {
+                columns.pop();
             }
-            columns.retain(|column| *column != left_out);
         }
+        columns.sort_unstable();
         columns
     }
 
@@ -217,7 +228,9 @@ impl View {
         };
         let names = ["LINK", "STATE", "SINCE", "RTT", "SENT", "RECEIVED", "QUEUED", "RESUMES"];
         let heads = names.iter().enumerate().map(|(column, name)| aligned((*name).to_owned(), column > 1));
-        let table = Table::new(figures.links.iter().map(link), [28, 11, 8, 9, 12, 12, 9, 8].map(Constraint::Length))
+        let others: u16 = LINK_COLUMNS.iter().map(|width| width + 1).sum();
+        let widths = std::iter::once(area.width.saturating_sub(others).clamp(LINK_MIN, LINK_MAX)).chain(LINK_COLUMNS);
+        let table = Table::new(figures.links.iter().map(link), widths.map(Constraint::Length))
             .header(Row::new(heads).style(Style::new().add_modifier(Modifier::BOLD)));
         frame.render_widget(table, area);
     }
@@ -229,6 +242,22 @@ impl View {
         let paused = if self.paused { "PAUSED  " } else { "" };
         Line::raw(format!("{paused}q quits  ←→ sort  r reverse  ↑↓ scroll  p pause"))
     }
+}
+
+/// How wide the columns of the managers are: those of names no wider than their longest.
+fn widths(figures: &Figures) -> [u16; COLUMNS.len()] {
+    let longest =
+        |name: fn(&ManagerFigures) -> &str| figures.managers.iter().map(|one| name(one).chars().count()).max();
+    let fitting = |column: usize, longest: Option<usize>| {
+        let (heading, most, _) = COLUMNS[column];
+        // With room for the mark of what it is sorted by.
+        let least = heading.len() + 1;
+        u16::try_from(longest.unwrap_or(0).max(least)).unwrap_or(most).min(most)
+    };
+    let mut widths = COLUMNS.map(|(_, width, _)| width);
+    widths[0] = fitting(0, longest(|one| &one.node));
+    widths[1] = fitting(1, longest(|one| &one.manager));
+    widths
 }
 
 /// The larger first; names in their order.

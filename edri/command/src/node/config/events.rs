@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use edri::{Declaration, Descriptor, DescriptorRef, Exposure, FieldSource, HttpRoute, Kind, Schemas};
+use edri::{
+    Caching, Declaration, Descriptor, DescriptorRef, EventName, Exposure, FieldSource, HttpRoute, Kind, PageNames,
+    Schemas,
+};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +15,8 @@ use super::{Checking, Span, read};
 
 /// The most routes of one event.
 const ROUTES_MAX: usize = 16;
+/// The most notifications that end what is cached of one event.
+const STALE_ON_MAX: usize = 16;
 
 /// An event by its name. What a program says of it has to agree; what is said here counts.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +39,14 @@ pub(super) struct Event {
     headers: BTreeMap<String, String>,
     #[serde(default)]
     cookies: BTreeMap<String, String>,
+    #[serde(default)]
+    page: Option<String>,
+    #[serde(default)]
+    form: Option<String>,
+    #[serde(default)]
+    then: Option<String>,
+    #[serde(default)]
+    cache: Option<Cache>,
     #[serde(default, deserialize_with = "read::any_option")]
     schema: Option<Value>,
     #[serde(default, deserialize_with = "read::any_option")]
@@ -42,6 +55,18 @@ pub(super) struct Event {
     up: Option<Value>,
     #[serde(default, deserialize_with = "read::any_option")]
     down: Option<Value>,
+}
+
+/// For how long a response may be given again.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Cache {
+    #[serde(rename = "for")]
+    lifetime: Span,
+    #[serde(default)]
+    public: bool,
+    #[serde(default)]
+    stale_on: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,7 +124,40 @@ impl Event {
         let cookies = self.cookies.iter().map(|(field, name)| (field, edri::Source::Cookie(named(name))));
         exposure.sources =
             headers.chain(cookies).map(|(field, from)| FieldSource { field: named(field), from }).collect();
-        (self.expose || !exposure.routes.is_empty() || !exposure.sources.is_empty()).then_some(exposure)
+        exposure.page = PageNames {
+            page: self.page.as_ref().map(named),
+            form: self.form.as_ref().map(named),
+            then: self.then.as_ref().map(named),
+        };
+        exposure.caching = self.cache.as_ref().map(|cache| self.caching(cache, checking));
+        let is_exposed = self.expose || !exposure.routes.is_empty() || !exposure.sources.is_empty();
+        for (key, given) in [
+            ("page", self.page.is_some()),
+            ("form", self.form.is_some()),
+            ("then", self.then.is_some()),
+            ("cache", self.cache.is_some()),
+        ] {
+            if given && !is_exposed {
+                checking
+                    .wrong(key, "this is for an event that is reached by HTTP: give it `routes`, or `expose = true`");
+            }
+        }
+        is_exposed.then_some(exposure)
+    }
+
+    fn caching(&self, cache: &Cache, checking: &mut Checking) -> Caching {
+        if self.kind != EventKind::Request {
+            checking.wrong("cache", "only the response to a request can be given again");
+        }
+        if cache.stale_on.len() > STALE_ON_MAX {
+            let most = format!("at most {STALE_ON_MAX} notifications end what is cached of an event");
+            checking.wrong("cache.stale_on", most);
+        }
+        let mut stale_on = Vec::new();
+        checking.each_of("cache.stale_on", &cache.stale_on, |name, checking| {
+            stale_on.extend(checking.accept("", EventName::new(name)));
+        });
+        Caching { lifetime: cache.lifetime.into(), public: cache.public, stale_on }
     }
 
     fn schemas(&self, checking: &mut Checking) -> Schemas {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gateway_limits::GatewayLimits;
+use super::gateway_sessions::Sessions;
 use super::{Checking, Span};
 
 /// A gateway.
@@ -28,6 +29,8 @@ pub(super) struct Gateway {
     tokens_file: Option<PathBuf>,
     tokens: Vec<KnownToken>,
     jwt: Vec<Signed>,
+    roles: BTreeMap<String, Permissions>,
+    sessions: Option<Sessions>,
     cors: Option<Cors>,
     tls: Option<Certificate>,
     workers: Option<Workers>,
@@ -50,6 +53,8 @@ impl Default for Gateway {
             tokens_file: None,
             tokens: Vec::new(),
             jwt: Vec::new(),
+            roles: BTreeMap::new(),
+            sessions: None,
             cors: None,
             tls: None,
             workers: None,
@@ -247,6 +252,11 @@ impl Gateway {
             checking.accept("cors", cors.check());
             api = api.cors(cors);
         }
+        if let Some(sessions) = &self.sessions
+            && let Some(sessions) = checking.within("sessions", |checking| sessions.build(checking))
+        {
+            api = api.sessions(sessions);
+        }
         if let Some(Certificate { certificate, key }) = &self.tls {
             let (certificate, key) = checking
                 .within("tls", |checking| (checking.file("certificate", certificate), checking.file("key", key)));
@@ -265,13 +275,16 @@ impl Gateway {
     }
 
     fn access(&self, checking: &mut Checking) -> (Option<Access>, Option<String>) {
-        let is_said =
-            self.anonymous.is_some() || self.tokens_file.is_some() || !self.tokens.is_empty() || !self.jwt.is_empty();
+        let is_said = self.anonymous.is_some()
+            || self.tokens_file.is_some()
+            || !self.tokens.is_empty()
+            || !self.jwt.is_empty()
+            || !self.roles.is_empty();
         if self.open {
             if is_said {
                 checking.wrong(
                     "open",
-                    "with it everybody may do everything: leave it out, or leave out `anonymous`, `tokens`, `tokens_file` and `jwt`",
+                    "with it everybody may do everything: leave it out, or leave out `anonymous`, `tokens`, `tokens_file`, `jwt` and `roles`",
                 );
             }
             return (None, None);
@@ -300,6 +313,13 @@ impl Gateway {
                 access = std::mem::take(&mut access).jwt(jwt);
             }
         });
+        for (role, may) in &self.roles {
+            checking.within("roles", |checking| {
+                let may = checking.within(role, |checking| may.build(checking));
+                checking.accept(role, Access::new().role(role, may.clone()).check());
+                access = std::mem::take(&mut access).role(role, may);
+            });
+        }
         if let Some(anonymous) = &self.anonymous {
             access = access.anonymous(checking.within("anonymous", |checking| anonymous.build(checking)));
         }

@@ -43,6 +43,7 @@ limits! {
     body_time: Span,
     body_idle: Span,
     body_bytes: Size,
+    upload_bytes: Size,
     send_idle: Span,
     idle_time: Span,
     streams: u32,

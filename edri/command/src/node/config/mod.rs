@@ -13,6 +13,7 @@ mod environment;
 mod events;
 mod gateway;
 mod gateway_limits;
+mod gateway_sessions;
 mod links;
 mod managers;
 mod read;
@@ -160,15 +161,25 @@ impl Log {
 }
 
 /// Where spans of what becomes of events go.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Traces {
     pub(crate) otlp: Option<String>,
     pub(crate) service: Option<String>,
+    pub(crate) share: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { otlp: None, service: None, share: 1.0 }
+    }
 }
 
 impl Traces {
     fn check(&self, checking: &mut Checking) {
+        if !(0.0..=1.0).contains(&self.share) {
+            checking.wrong("share", format!("{} is no share: write a number from 0.0 (none) to 1.0 (all)", self.share));
+        }
         if let Some(url) = &self.otlp {
             #[cfg(feature = "otlp")]
             checking.accept("otlp", crate::node::traces::check(url));
@@ -177,6 +188,10 @@ impl Traces {
         }
     }
 }
+
+const RESERVED: &str = "the manager that answers for the node has that name: choose another";
+const TAKEN: &str =
+    "another manager of the node has that name: stores, the scheduler, `managers` and `remote` share names";
 
 /// A node that can be started, and what is to be said when it has.
 #[derive(Debug)]
@@ -276,13 +291,18 @@ impl Config {
 
     /// Stores, the scheduler and programs are managers, whose names differ.
     fn check_names(&self, checking: &mut Checking) {
-        let mut taken = BTreeSet::new();
-        taken.extend(self.scheduler.iter().map(|scheduler| scheduler.name.as_str()));
+        // The node's own, which answers what is asked about it.
+        let mut taken = BTreeSet::from([edri::system::OPERATOR]);
+        if let Some(scheduler) = &self.scheduler
+            && !taken.insert(scheduler.name.as_str())
+        {
+            checking.within("scheduler", |checking| checking.wrong("name", RESERVED));
+        }
         let named = self.stores.keys().map(|name| ("stores", name));
         let named = named.chain(self.managers.keys().map(|name| ("managers", name)));
         for (kind, name) in named.chain(self.remote.keys().map(|name| ("remote", name))) {
             if !taken.insert(name.as_str()) {
-                let message = "another manager of the node has that name: stores, the scheduler, `managers` and `remote` share names";
+                let message = if name == edri::system::OPERATOR { RESERVED } else { TAKEN };
                 checking.within(kind, |checking| checking.wrong(name, message));
             }
         }

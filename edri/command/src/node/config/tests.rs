@@ -189,6 +189,32 @@ fn names_that_are_there_twice_are_refused() {
 }
 
 #[test]
+fn the_name_of_the_manager_that_answers_for_the_node_is_refused() {
+    let reserved = "the manager that answers for the node has that name: choose another";
+    check("[scheduler]\nname = \"edri\"\n", &[&format!("edri.toml:2:1: scheduler.name: {reserved}")]);
+    check("[stores.edri.namespaces.a]\n", &[&format!("edri.toml:1:9: stores.edri: {reserved}")]);
+    check("[api]\nopen = true\n[remote.edri]\n", &[&format!("edri.toml:3:9: remote.edri: {reserved}")]);
+}
+
+#[test]
+fn links_that_could_not_last_and_shares_that_are_none_are_refused() {
+    let text = "[traces]\nshare = 1.5\n[links.transport]\nkeep_alive = \"3s\"\nfirst_pause = \"10s\"\nlongest_pause = \"400days\"\n\
+                window = 1\ndatagram = 500\n";
+    let told = problems(text, &[]);
+    for expect in [
+        "edri.toml:2:1: traces.share: 1.5 is no share: write a number from 0.0 (none) to 1.0 (all)",
+        "edri.toml:3:8: links.transport.silence: a link without events would be cut: it has to be longer than `keep_alive`",
+        "edri.toml:6:1: links.transport.longest_pause: it is a day at most",
+        "edri.toml:7:1: links.transport.window: it is 64KiB to 1GiB",
+        "edri.toml:8:1: links.transport.datagram: every path carries 1200 bytes: it is no less",
+    ] {
+        assert!(told.iter().any(|told| told == expect), "{expect} in {told:#?}");
+    }
+    let told = problems("[links.transport]\nfirst_pause = \"10s\"\n", &[]);
+    assert!(told.iter().any(|told| told.contains("longest_pause: it is shorter than `first_pause`")), "{told:#?}");
+}
+
+#[test]
 fn variables_override_the_file_and_are_named_when_they_are_wrong() {
     let read = |text: &str, variables: &[(&str, &str)]| {
         let source = source(text, variables);

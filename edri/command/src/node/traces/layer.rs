@@ -97,7 +97,7 @@ impl Exported {
     fn finished(&self, name: &'static str, begun: Begun) -> Option<Span> {
         let Begun { fields, at } = begun;
         let (trace_id, event_span) = parse(&fields.trace)?;
-        let sends = matches!(name, "publish" | "request");
+        let sends = matches!(name, "publish" | "request" | "tunnel");
         let parent = if sends {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).spans.get(&fields.cause).copied()
         } else {
@@ -106,7 +106,7 @@ impl Exported {
         let own = if sends { event_span } else { fastrand::u64(1..) };
         let kind = match name {
             "publish" => SpanKind::Producer,
-            "request" => SpanKind::Client,
+            "request" | "tunnel" => SpanKind::Client,
             "handle" => SpanKind::Consumer,
             _ => SpanKind::Internal,
         };

@@ -1,0 +1,4 @@
+//! The border: rules of payloads, interceptors, layers.
+
+mod interceptors;
+mod rules;
