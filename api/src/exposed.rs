@@ -69,8 +69,8 @@ impl Reachable {
 pub(crate) struct Table {
     version: u64,
     events: HashMap<Box<str>, Arc<Reachable>>,
-    /// One for each method, so that their paths may name fields differently.
-    paths: HashMap<&'static str, Paths<Arc<Reachable>>>,
+    /// One for each method, so that their paths may name fields differently. There are few, and looking through them is quicker than a hash.
+    paths: Vec<(&'static str, Paths<Arc<Reachable>>)>,
 }
 
 /// The fields that have a place in a path, by name.
@@ -91,7 +91,8 @@ impl Table {
     pub(crate) fn find(&self, method: &str, path: &str) -> Option<(Arc<Reachable>, Places)> {
         // HEAD asks for what GET answers, without the body.
         let wanted = if method == "HEAD" { "GET" } else { method };
-        let found = self.paths.get(wanted)?.at(path).ok()?;
+        let (_, paths) = self.paths.iter().find(|(method, _)| *method == wanted)?;
+        let found = paths.at(path).ok()?;
         let places = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Some((Arc::clone(found.value), places))
     }
@@ -99,6 +100,14 @@ impl Table {
     /// The methods with which this path leads to an event.
     pub(crate) fn methods(&self, path: &str) -> Vec<&'static str> {
         self.paths.iter().filter(|(_, paths)| paths.at(path).is_ok()).map(|(method, _)| *method).collect()
+    }
+
+    fn paths_of(&mut self, method: &'static str) -> &mut Paths<Arc<Reachable>> {
+        let place = self.paths.iter().position(|(known, _)| *known == method).unwrap_or_else(|| {
+            self.paths.push((method, Paths::default()));
+            self.paths.len() - 1
+        });
+        &mut self.paths[place].1
     }
 
     /// What is the same as before keeps its rules, which are dear to make.
@@ -117,8 +126,7 @@ impl Table {
                     tracing::warn!(%route, event = %event.descriptor.name(), "a route is left out: the path is the gateway's own");
                     continue;
                 }
-                let paths = table.paths.entry(route.method()).or_default();
-                if let Err(error) = paths.insert(route.path(), Arc::clone(&event)) {
+                if let Err(error) = table.paths_of(route.method()).insert(route.path(), Arc::clone(&event)) {
                     tracing::warn!(%route, event = %event.descriptor.name(), %error, "a route is left out");
                 }
             }

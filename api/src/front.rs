@@ -24,7 +24,7 @@ use crate::body::Paced;
 use crate::clients::{Begun, Client, TooMany, bound_address};
 use crate::cors::Visitor;
 use crate::gateway::Shared;
-use crate::http::{self, Remote, Routes};
+use crate::http::{self, Answer, Routes, Sender};
 use crate::metrics::Refusal;
 use crate::problem::Problem;
 use crate::sessions::{Cookie, identify};
@@ -34,10 +34,6 @@ use crate::{Caller, cache, pages};
 const ACCESS_LOG: &str = "edri::access";
 /// What whoever asks for the node's health is always told.
 const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
-
-/// The event that an answer is of; whoever answers puts it into the response's extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct ForEvent(pub(crate) EventName);
 
 /// The way in for the requests of one connection.
 #[derive(Clone)]
@@ -58,28 +54,36 @@ impl Front {
         let Self { routes, shared, remote, activity } = self;
         activity.lock().begin(request.version() == Version::HTTP_2);
         let mut record = Record::begin(&request, shared, remote, activity);
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let mut visitor = Visitor::NoPage;
-        let mut response = match record.admit(&mut head, &mut visitor) {
-            Ok(Admitted::Passes(begun)) => {
+        let mut response = match record.admit(&head, &mut visitor) {
+            Ok(Admitted::Passes(caller, begun)) => {
                 // Given back also when the client leaves.
                 let under_way = UnderWay { shared: Arc::clone(&record.shared), begun };
                 let (log_ins, access) = (record.shared.log_ins.as_ref(), &record.shared.access);
-                let identified = identify(log_ins, access, &mut head).await;
-                if record.logged.is_some() {
-                    record.caller = head.extensions.get::<Caller>().and_then(Caller::name).map(str::to_owned);
-                }
+                let identified = identify(log_ins, access, &head).await;
                 let body = Body::new(Paced::new(body, record.shared.limits.body_idle, &record.activity));
                 let response = match identified {
                     Ok(cookie) => {
-                        let request = Request::from_parts(head, body);
-                        let mut response = http::answer(routes, &record.shared, request).await;
-                        if let (Cookie::Stale, Some(log_ins)) = (cookie, &record.shared.log_ins) {
+                        let is_stale = matches!(cookie, Cookie::Stale);
+                        let caller = if let Cookie::Of(caller) = cookie { caller } else { caller };
+                        if record.logged.is_some() {
+                            record.caller = caller.name().map(str::to_owned);
+                        }
+                        let (request, address) = (Request::from_parts(head, body), record.remote.ip());
+                        let sender = Sender { caller, address };
+                        let Answer { mut response, event } =
+                            http::answer(routes, &record.shared, request, sender).await;
+                        record.event = event;
+                        if let (true, Some(log_ins)) = (is_stale, &record.shared.log_ins) {
                             log_ins.forget(response.headers_mut());
                         }
                         response
                     }
-                    Err(problem) => pages::refusal(&record.shared, &head, problem),
+                    Err(problem) => {
+                        record.caller = caller.name().map(str::to_owned);
+                        pages::refusal(&record.shared, &head, problem)
+                    }
                 };
                 drop(under_way);
                 response
@@ -107,7 +111,8 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
 /// What becomes of a request at the door.
 enum Admitted {
-    Passes(Option<Begun>),
+    /// With who sends it as far as its token tells, and its place among the requests of its client.
+    Passes(Caller, Option<Begun>),
     Answered(Response<Body>),
 }
 
@@ -165,7 +170,7 @@ impl Record {
     }
 
     /// Lets a request in that is within all bounds, and whose sender is who it says.
-    fn admit(&mut self, head: &mut Parts, visitor: &mut Visitor) -> Result<Admitted, Problem> {
+    fn admit(&mut self, head: &Parts, visitor: &mut Visitor) -> Result<Admitted, Problem> {
         let shared = Arc::clone(&self.shared);
         let refuse = |why, problem| shared_refused(&shared, why, problem);
         let length = head_length(&head.uri, &head.headers);
@@ -182,9 +187,7 @@ impl Record {
         // Given back should the token be refused.
         let mut under_way = UnderWay { shared: Arc::clone(&shared), begun };
         let caller = caller.map_err(|problem| refuse(Refusal::Token, problem))?;
-        head.extensions.insert(Remote(self.remote));
-        head.extensions.insert(caller);
-        Ok(Admitted::Passes(under_way.begun.take()))
+        Ok(Admitted::Passes(caller, under_way.begun.take()))
     }
 
     /// Counts a request as one of its client's: of the caller, or of the address when it is not known who it is.
@@ -218,7 +221,6 @@ impl Record {
 
     /// The answer begins.
     fn answered(&mut self, response: &Response<Body>) {
-        self.event = response.extensions().get::<ForEvent>().map(|event| event.0.clone());
         self.status = Some(response.status().as_u16());
         self.count_answer();
     }

@@ -65,9 +65,8 @@ pub(super) fn is_bytes(schema: &Value) -> bool {
 pub(super) fn has_rules(schema: &Value) -> bool {
     match schema {
         Value::Object(words) => {
-            words
-                .keys()
-                .any(|word| RULES.contains(&&**word) && !(word.ends_with("Items") && words.contains_key("prefixItems")))
+            let is_rule = |word: &str| RULES.contains(&word) && !(word.ends_with("Items") && is_array(words));
+            words.keys().any(|word| is_rule(word))
                 || words.get("format").and_then(Value::as_str).is_some_and(|format| RULE_FORMATS.contains(&format))
                 || has_range(words)
                 || subschemas(words).any(has_rules)
@@ -82,6 +81,12 @@ pub(super) fn has_custom(schema: &Value) -> bool {
         Value::Object(words) => words.contains_key("x-edri-custom") || subschemas(words).any(has_custom),
         _ => false,
     }
+}
+
+/// Whether it is of a tuple or an array, of which the Rust type says how many items there are; a list of one length only is marked.
+fn is_array(words: &Map<String, Value>) -> bool {
+    let is_of_one_length = || words.contains_key("minItems") && words.get("minItems") == words.get("maxItems");
+    words.contains_key("prefixItems") || is_of_one_length() && !words.contains_key("x-edri-length")
 }
 
 /// Whether a range is narrower than the integer type that the schema names.
@@ -291,6 +296,8 @@ mod tests {
             signed: i16,
             text: Vec<String>,
             pattern: bool,
+            place: [f64; 3],
+            pair: (u8, String),
             within: std::collections::BTreeSet<f64_like::Number>,
         }
         mod f64_like {
@@ -310,6 +317,8 @@ mod tests {
             json!({"items": {"format": "email"}}),
             json!({"$defs": {"a": {"anyOf": [{"type": "integer", "format": "uint8", "minimum": 1, "maximum": 255}]}}}),
             json!({"properties": {"a": {"type": "number", "maximum": 0.5}}}),
+            json!({"properties": {"a": {"minItems": 2, "maxItems": 3}}}),
+            json!({"properties": {"a": {"minItems": 2, "maxItems": 2, "x-edri-length": true}}}),
         ] {
             assert!(has_rules(&rule), "{rule}");
         }

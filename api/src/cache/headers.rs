@@ -35,6 +35,7 @@ pub(crate) async fn finish(
     shared: &Shared,
     event: &Reachable,
     head: &Parts,
+    caller: &Caller,
     left: Option<Duration>,
     mut response: Response<Body>,
 ) -> Response<Body> {
@@ -45,7 +46,6 @@ pub(crate) async fn finish(
         response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
         return response;
     };
-    let caller = head.extensions.get::<Caller>();
     let is_public = is_public(shared, event, caching, caller, response.headers());
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert_with(|| cache_control(caching, is_public, left));
@@ -60,15 +60,9 @@ pub(crate) async fn finish(
 
 /// Whether caches that many use may keep it: only what is the same for everybody, and for which nobody has to say who it is. A page
 /// shows who looks at it, and an interceptor may change for one what it leaves for another.
-fn is_public(
-    shared: &Shared,
-    event: &Reachable,
-    caching: &Caching,
-    caller: Option<&Caller>,
-    headers: &HeaderMap,
-) -> bool {
+fn is_public(shared: &Shared, event: &Reachable, caching: &Caching, caller: &Caller, headers: &HeaderMap) -> bool {
     let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
-    let is_named = caller.is_some_and(|caller| caller.name().is_some());
+    let is_named = caller.name().is_some();
     caching.public
         && !(is_page && is_named)
         && !headers.contains_key(header::SET_COOKIE)

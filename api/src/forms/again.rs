@@ -115,7 +115,7 @@ impl Post {
         let fields = serde_json::Map::from_iter(places.map(|(name, value)| (name, value.into())));
         let fields =
             EventBody::encode(Encoding::Json, &fields).unwrap_or_else(|_| EventBody::new(Encoding::Json, "{}"));
-        let shown = Shown { head: &self.head, caller: &self.caller, event: &self.event, fields };
+        let shown = Shown { head: &self.head, caller: &self.sender.caller, event: &self.event, fields };
         let nothing = Value::from_pairs::<_, &str, Value>([]);
         let page = pages.render(template, shown.context(&self.shared, nothing, more));
         let page = page.map_err(|error| pages.problem(template, &error))?;

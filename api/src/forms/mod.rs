@@ -26,10 +26,10 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use edri_events::{Body as EventBody, Kind};
 use serde_json::Value;
 
-use crate::Caller;
 use crate::border::{Guard, Way};
 use crate::exposed::Reachable;
 use crate::gateway::Shared;
+use crate::http::Sender;
 use crate::http::call::{self, Given, HttpAnswer, Outcome, as_json, read_body, sent, worker_head, wrong_answer};
 use crate::http::fields::fields_beside;
 use crate::http::tunnel::send_up;
@@ -64,11 +64,11 @@ pub(crate) async fn answer(
     event: &Arc<Reachable>,
     places: Vec<(String, String)>,
     head: Parts,
-    caller: Caller,
+    sender: Sender,
     body: Body,
     kind: FormKind,
 ) -> Result<Response<Body>, Problem> {
-    let post = Post { shared: Arc::clone(shared), event: Arc::clone(event), places, head, caller };
+    let post = Post { shared: Arc::clone(shared), event: Arc::clone(event), places, head, sender };
     // Who may not send it is told so at once, unless what was typed can be shown again.
     if !post.has_form() {
         post.check()?;
@@ -76,12 +76,12 @@ pub(crate) async fn answer(
     let is_tunnel = event.descriptor.kind() == Kind::Tunnel;
     match kind {
         FormKind::UrlEncoded if is_tunnel => {
-            call::try_answer(shared, event, &post.places, &post.head, &post.caller, body).await
+            call::try_answer(shared, event, &post.places, &post.head, &post.sender, body).await
         }
         FormKind::UrlEncoded => {
             let bytes = read_body(shared, body).await?;
             if read::is_data(&bytes) {
-                return call::try_answer(shared, event, &post.places, &post.head, &post.caller, Body::from(bytes))
+                return call::try_answer(shared, event, &post.places, &post.head, &post.sender, Body::from(bytes))
                     .await;
             }
             let entries = read::url_encoded(&bytes)?;
@@ -112,7 +112,7 @@ struct Post {
     event: Arc<Reachable>,
     places: Vec<(String, String)>,
     head: Parts,
-    caller: Caller,
+    sender: Sender,
 }
 
 impl Post {
@@ -133,31 +133,33 @@ impl Post {
     }
 
     fn check(&self) -> Result<(), Problem> {
-        self.event.check(&self.caller, call::verb(&self.event))
+        self.event.check(&self.sender.caller, call::verb(&self.event))
     }
 
     fn check_token(&self, entries: &[Entry]) -> Result<(), Problem> {
-        self.shared.check_token(&self.caller, &self.head, read::text(entries, FIELD))
+        self.shared.check_token(&self.sender.caller, &self.head, read::text(entries, FIELD))
     }
 
     /// Sends the event.
     async fn send(&self, entries: Vec<Entry>) -> Result<Response<Body>, Problem> {
-        let Self { shared, event, head, caller, .. } = self;
+        let Self { shared, event, head, sender, .. } = self;
+        let caller = &sender.caller;
         let fields = self.fields(entries)?;
         let relayed = sent(event, head, encoded(&fields)?, caller)?;
         if let Some(path) = self.then() {
-            let (outcome, _) = Outcome::of(shared, event, head, caller, relayed, edri_events::Encoding::Json).await?;
+            let (outcome, _) = Outcome::of(shared, event, sender, relayed, edri_events::Encoding::Json).await?;
             return go_on(path, outcome, &fields);
         }
         let wanted = wanted(&head.headers, event.page.page.is_some())?;
         let given = Given::of(wanted, shared, head, caller, event, &relayed)?;
-        let (outcome, _) = Outcome::of(shared, event, head, caller, relayed, given.encoding()).await?;
+        let (outcome, _) = Outcome::of(shared, event, sender, relayed, given.encoding()).await?;
         outcome.respond(&given)
     }
 
     /// Opens the tunnel with the fields before the file, and sends the file up.
     async fn send_up(&self, begun: upload::Begun) -> Result<Response<Body>, Problem> {
-        let Self { shared, event, head, caller, .. } = self;
+        let Self { shared, event, head, sender, .. } = self;
+        let caller = &sender.caller;
         self.check()?;
         self.check_token(&begun.entries)?;
         let (entries, file) = begun.file(self)?;

@@ -244,7 +244,13 @@ impl Post {
             context.update(&(bytes.len() as u64).to_be_bytes());
             context.update(bytes);
         };
-        let who = self.caller.session().map(|session| &**session.name()).or(self.caller.name()).unwrap_or_default();
+        let who = self
+            .sender
+            .caller
+            .session()
+            .map(|session| &**session.name())
+            .or(self.sender.caller.name())
+            .unwrap_or_default();
         let event: &EventName = self.event.descriptor.name();
         let path = self.head.uri.path_and_query().map(|path| path.as_str()).unwrap_or_default();
         for text in [number, who, event.as_str(), path] {

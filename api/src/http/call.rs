@@ -11,22 +11,22 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use bytes::{Bytes, BytesMut};
 use edri_events::{Body as EventBody, Encoding, Headers, Kind, TraceContext, Value};
 use edri_router::{Receipt, Relayed, RequestError};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::event_body;
 use super::negotiate::{Wanted, body_encoding, media_type, wanted};
-use super::{remote, tunnel};
+use super::{Sender, tunnel};
 use crate::body::body_problem;
 use crate::border::{self, Guard, Way};
 use crate::cache::{self, Asking};
-use crate::clients::{Client, bound_address};
 use crate::exposed::Reachable;
 use crate::forms;
-use crate::front::ForEvent;
 use crate::gateway::Shared;
 use crate::pages::{Page, Shown, vary_by_accept};
 use crate::problem::Problem;
@@ -39,27 +39,23 @@ pub(super) async fn answer(
     event: &Arc<Reachable>,
     places: Vec<(String, String)>,
     request: Request,
+    sender: Sender,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let caller = match shared.access.caller(&head) {
-        Ok(caller) => caller,
-        Err(problem) => return problem.into_response(),
-    };
-    let wrote = (!head.method.is_safe()).then(|| client(&head, &caller));
+    let may_write = !head.method.is_safe();
     let answered = match forms::kind(&head) {
         // In a box, as it is large and most requests are none.
-        Some(kind) => Box::pin(forms::answer(shared, event, places, head, caller.clone(), body, kind)).await,
-        None => try_answer(shared, event, &places, &head, &caller, body).await,
+        Some(kind) => Box::pin(forms::answer(shared, event, places, head, sender.clone(), body, kind)).await,
+        None => try_answer(shared, event, &places, &head, &sender, body).await,
     };
     let settled = match answered {
-        Ok(response) => settle(shared.log_ins.as_ref(), &shared.access, caller.session(), response).await,
+        Ok(response) => settle(shared.log_ins.as_ref(), &shared.access, sender.caller.session(), response).await,
         Err(problem) => Err(problem),
     };
     let mut response = settled.unwrap_or_else(IntoResponse::into_response);
-    if let Some(client) = wrote {
-        shared.cache.wrote(|| client);
+    if may_write {
+        shared.cache.wrote(|| sender.client());
     }
-    response.extensions_mut().insert(ForEvent(event.descriptor.name().clone()));
     if event.page.page.is_some() {
         vary_by_accept(response.headers_mut());
     }
@@ -72,35 +68,31 @@ pub(crate) async fn try_answer(
     event: &Arc<Reachable>,
     places: &[(String, String)],
     head: &Parts,
-    caller: &Caller,
+    sender: &Sender,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
+    let caller = &sender.caller;
     event.check(caller, verb(event))?;
     shared.check_token(caller, head, None)?;
     if event.descriptor.kind() == Kind::Tunnel {
         // The body is what goes up, so the event's own fields come from elsewhere.
-        let fields = EventBody::new(Encoding::MessagePack, bytes::Bytes::new());
+        let fields = EventBody::new(Encoding::MessagePack, Bytes::new());
         let relayed = with_fields(event, places, head, fields, caller)?;
         let relay = shared.relay.guarded(Guard::new(shared, caller, Way::Http));
         // In a box, as it is large and others are not.
         let response = Box::pin(tunnel::answer(shared, event, &relay, relayed, head, body)).await?;
-        return Ok(cache::finish(shared, event, head, None, response).await);
+        return Ok(cache::finish(shared, event, head, caller, None, response).await);
     }
     let wanted = wanted(&head.headers, event.page.page.is_some())?;
     let relayed = relayed(shared, event, places, head, body, caller).await?;
     let given = Given::of(wanted, shared, head, caller, event, &relayed)?;
-    let (outcome, left) = Outcome::of(shared, event, head, caller, relayed, given.encoding()).await?;
-    Ok(cache::finish(shared, event, head, left, outcome.respond(&given)?).await)
+    let (outcome, left) = Outcome::of(shared, event, sender, relayed, given.encoding()).await?;
+    Ok(cache::finish(shared, event, head, caller, left, outcome.respond(&given)?).await)
 }
 
 /// What a caller has to be allowed who sends the event.
 pub(crate) fn verb(event: &Reachable) -> Verb {
     if event.descriptor.kind() == Kind::Notification { Verb::Publish } else { Verb::Request }
-}
-
-/// Who sends a request: a caller, or an address when it is not known who it is.
-fn client(head: &Parts, caller: &Caller) -> Client {
-    caller.shared_name().map_or_else(|| Client::Address(bound_address(remote(head))), Client::Caller)
 }
 
 /// The event that the request is.
@@ -130,7 +122,8 @@ fn with_fields(
 
 /// The event as it is sent.
 pub(crate) fn sent(event: &Reachable, head: &Parts, body: EventBody, caller: &Caller) -> Result<Relayed, Problem> {
-    let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
+    static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+    let trace = head.headers.get(&TRACE_PARENT).and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
     let mut headers = Headers::default();
     caller.mark(&mut headers).map_err(|error| Problem::unauthorized(error.to_string()))?;
     Ok(Relayed {
@@ -145,27 +138,41 @@ pub(crate) fn sent(event: &Reachable, head: &Parts, body: EventBody, caller: &Ca
     })
 }
 
-pub(crate) async fn read_body(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
+pub(crate) async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, Problem> {
     let limit = shared.limits.body_bytes;
-    let mut reading = pin!(Limited::new(body, limit).collect());
+    let mut reading = pin!(collect(body, limit));
     // Most bodies come with their heads: nothing has to be waited for.
     let read = match poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
         Poll::Ready(read) => Ok(read),
         Poll::Pending => tokio::time::timeout(shared.limits.body_time, reading).await,
     };
-    match read {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            format!("a body has at most {limit} bytes: send more through a tunnel"),
-        )),
-        Ok(Err(error)) => Err(body_problem(&*error)),
-        Err(_) => {
-            let detail = format!("the body did not come within {:?}", shared.limits.body_time);
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", detail))
+    read.unwrap_or_else(|_| {
+        let detail = format!("the body did not come within {:?}", shared.limits.body_time);
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed_out", detail))
+    })
+}
+
+/// All bytes of a body, which are not copied when they come in one piece.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut whole = Bytes::new();
+    let mut pieces = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|error| body_problem(&error))?.into_data() else { continue };
+        if whole.len() + pieces.len() + piece.len() > limit {
+            let detail = format!("a body has at most {limit} bytes: send more through a tunnel");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+        }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = piece;
+        } else {
+            pieces.extend_from_slice(&std::mem::take(&mut whole));
+            pieces.extend_from_slice(&piece);
+        }
+        if body.is_end_stream() {
+            break;
         }
     }
+    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
 }
 
 /// How an answer is given.
@@ -240,18 +247,18 @@ impl Outcome {
     pub(crate) async fn of(
         shared: &Arc<Shared>,
         event: &Arc<Reachable>,
-        head: &Parts,
-        caller: &Caller,
+        sender: &Sender,
         mut relayed: Relayed,
         answer: Encoding,
     ) -> Result<(Self, Option<Duration>), Problem> {
+        let caller = &sender.caller;
         if event.descriptor.kind() == Kind::Notification {
             let relay = shared.relay.guarded(Guard::new(shared, caller, Way::Http));
             return Ok((Self::Receipt(relay.publish(relayed).await?), None));
         }
         let passed = border::enter(&shared.interceptors, event, caller, Way::Http, &mut relayed).await?;
-        let (relay, client) = (&shared.relay, &client(head, caller));
-        let given = shared.cache.request(&shared.router, Asking { relay, event, relayed, answer, client }).await;
+        let asking = Asking { relay: &shared.relay, event, relayed, answer, client: &sender.client() };
+        let given = shared.cache.request(&shared.router, asking).await;
         let value = passed.answered(given.outcome).await?;
         Ok((if event.answers_http { Self::Http(value) } else { Self::Plain(value) }, given.left))
     }
@@ -281,7 +288,7 @@ impl<'a> HttpAnswer<'a> {
 }
 
 /// A response as JSON.
-pub(crate) fn as_json(value: Value) -> Result<bytes::Bytes, Problem> {
+pub(crate) fn as_json(value: Value) -> Result<Bytes, Problem> {
     let json = value.into_body(Encoding::Json).and_then(|body| body.transcode(Encoding::Json));
     Ok(json.map_err(RequestError::from)?.bytes)
 }

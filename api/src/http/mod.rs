@@ -9,7 +9,7 @@ pub(crate) use negotiate::{Wanted, wanted};
 pub(crate) use tunnel::Form;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Extension, Router};
-use edri_events::Kind;
+use edri_events::{EventName, Kind};
 use edri_protocol::EventDeclaration;
 use edri_router::{ManagerState, Phase};
 use tokio::sync::watch;
@@ -29,19 +29,50 @@ use tower_http::compression::Compression;
 use tower_http::compression::predicate::Predicate;
 
 use crate::border::Layers;
+use crate::clients::{Client, bound_address};
 use crate::exposed::{Places, Reachable, is_own_path};
 use crate::gateway::Shared;
 use crate::metrics;
 use crate::problem::Problem;
-use crate::{Verb, openapi, pages, sse};
+use crate::{Caller, Verb, openapi, pages, sse};
+
+/// Who sends a request, as it was found out at the door.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    pub(crate) caller: Caller,
+    /// The client's, also where a proxy stands between.
+    pub(crate) address: IpAddr,
+}
+
+impl Sender {
+    /// Who sent a request that has passed a router: its extensions say so, which a layer may have changed.
+    fn of(shared: &Shared, head: &Parts) -> Result<Self, Problem> {
+        Ok(Self { caller: shared.access.caller(head)?, address: remote(head) })
+    }
+
+    /// Who is bound by limits: the caller, or the address when it is not known who it is.
+    pub(crate) fn client(&self) -> Client {
+        self.caller.shared_name().map_or_else(|| Client::Address(bound_address(self.address)), Client::Caller)
+    }
+}
 
 /// The address of a connection's other end.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Remote(pub(crate) SocketAddr);
+struct Remote(IpAddr);
 
 /// The address of whoever sends a request.
 pub(crate) fn remote(head: &Parts) -> IpAddr {
-    head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0.ip())
+    head.extensions.get::<Remote>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.0)
+}
+
+/// The event that an answer is of which has come through a router.
+#[derive(Debug, Clone)]
+struct ForEvent(EventName);
+
+/// An answer, and the event that it is of.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Body>,
+    pub(crate) event: Option<EventName>,
 }
 
 /// Everything that the gateway answers, and what its owner has put around that.
@@ -74,21 +105,31 @@ pub(crate) fn routes(shared: Arc<Shared>, layers: Layers, stopping: watch::Recei
 
 /// Answers a request. What is for an event takes the short way, past the router of everything else, unless there is something around that:
 /// it is nearly all there is, and each layer of a router costs as much as the event itself.
-pub(crate) async fn answer(routes: Routes, shared: &Arc<Shared>, request: Request) -> Response<Body> {
+pub(crate) async fn answer(routes: Routes, shared: &Arc<Shared>, mut request: Request, sender: Sender) -> Answer {
     let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
-    let (asked, request) = pages::asked(shared, request);
+    let asked = pages::asked(shared, &mut request, &sender.caller);
     let event = if routes.has_layers { None } else { event_of(shared, &request) };
-    let mut response = match event {
-        Some((event, places)) => call::answer(shared, &event, places, request).await,
+    let (mut response, event) = match event {
+        Some((event, places)) => {
+            let response = call::answer(shared, &event, places, request, sender).await;
+            (response, Some(event.descriptor.name().clone()))
+        }
         None => {
-            let Ok(response) = routes.router.oneshot(request).await;
-            response
+            request.extensions_mut().insert(Remote(sender.address));
+            request.extensions_mut().insert(sender.caller);
+            // In a box, as it is large and most requests go the short way.
+            let Ok(mut response) = Box::pin(routes.router.oneshot(request)).await;
+            let event = response.extensions_mut().remove::<ForEvent>().map(|event| event.0);
+            (response, event)
         }
     };
     if let Some(asked) = asked {
         response = pages::dressed(shared, &asked, response);
     }
-    if Compressible.should_compress(&response) { Box::pin(compress(accepted, response)).await } else { response }
+    if Compressible.should_compress(&response) {
+        response = Box::pin(compress(accepted, response)).await;
+    }
+    Answer { response, event }
 }
 
 /// The event that a request is for, and the fields that have a place in its path; `None` when it is for none, or not so.
@@ -215,15 +256,33 @@ async fn by_name(State(shared): State<Arc<Shared>>, Path(name): Path<String>, re
     }
     let table = shared.exposed.table();
     match table.event(&name) {
-        Some(event) => call::answer(&shared, event, Vec::new(), request).await,
+        Some(event) => answer_event(&shared, event, Places::new(), request).await,
         None => Problem::unreachable(&name).into_response(),
     }
+}
+
+/// Answers a request that is for this event, and has passed a router.
+async fn answer_event(
+    shared: &Arc<Shared>,
+    event: &Arc<Reachable>,
+    places: Places,
+    mut request: Request,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let sender = match Sender::of(shared, &head) {
+        Ok(sender) => sender,
+        Err(problem) => return problem.into_response(),
+    };
+    request = Request::from_parts(head, body);
+    let mut response = call::answer(shared, event, places, request, sender).await;
+    response.extensions_mut().insert(ForEvent(event.descriptor.name().clone()));
+    response
 }
 
 /// Where no event has this method and path.
 async fn by_path(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     if let Some((event, places)) = event_of(&shared, &request) {
-        return call::answer(&shared, &event, places, request).await;
+        return answer_event(&shared, &event, places, request).await;
     }
     let methods = shared.exposed.table().methods(request.uri().path());
     let has_page = shared.pages.as_ref().is_some_and(|pages| pages.has_plain(request.uri().path()));

@@ -11,6 +11,7 @@ use minijinja::Value;
 
 use super::context::{Asked, request};
 use super::{PAGE_FAILED, PageError, Templates};
+use crate::Caller;
 use crate::gateway::Shared;
 use crate::http::{Wanted, wanted};
 use crate::problem::Problem;
@@ -22,19 +23,20 @@ pub(super) const BUILT_IN_SOURCE: &str = include_str!("problem.html");
 const BUILT_IN_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-/// What a page of a problem has to know of a request, when it is for a page.
-pub(crate) fn asked(shared: &Shared, request: Request) -> (Option<Asked>, Request) {
-    if shared.pages.is_none() {
-        return (None, request);
-    }
-    let (head, body) = request.into_parts();
-    (Asked::page(shared, &head), Request::from_parts(head, body))
+/// What a page of a problem has to know of a request of this caller, when it is for a page.
+pub(crate) fn asked(shared: &Shared, request: &mut Request, caller: &Caller) -> Option<Asked> {
+    shared.pages.as_ref()?;
+    let (head, body) = std::mem::take(request).into_parts();
+    let asked = Asked::page(shared, &head, || caller.clone());
+    *request = Request::from_parts(head, body);
+    asked
 }
 
 /// A problem that is known before anything else, as whoever sent the request wants it.
 pub(crate) fn refusal(shared: &Arc<Shared>, head: &Parts, problem: Problem) -> Response<Body> {
     let response = problem.into_response();
-    match Asked::page(shared, head) {
+    let caller = || shared.access.caller(head).unwrap_or_else(|_| shared.access.anonymous());
+    match Asked::page(shared, head, caller) {
         Some(asked) => dressed(shared, &asked, response),
         None => response,
     }
@@ -42,10 +44,9 @@ pub(crate) fn refusal(shared: &Arc<Shared>, head: &Parts, problem: Problem) -> R
 
 impl Asked {
     /// What a page of a problem has to know of a request; `None` when it is not for a page.
-    fn page(shared: &Shared, head: &Parts) -> Option<Self> {
+    fn page(shared: &Shared, head: &Parts, caller: impl FnOnce() -> Caller) -> Option<Self> {
         shared.pages.as_ref()?;
         let wants = matches!(wanted(&head.headers, true), Ok(Wanted::Page));
-        let caller = || shared.access.caller(head).unwrap_or_else(|_| shared.access.anonymous());
         wants.then(|| Self::of(head, caller()))
     }
 }

@@ -21,9 +21,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Response, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use axum::response::IntoResponse;
-use edri_events::Pattern;
+use edri_events::{LOG_IN, LOG_OUT, Pattern};
 use edri_router::{Router, Selection, Tapped};
 
 use crate::access::{Guard, is_name};
@@ -214,26 +214,28 @@ impl InSession {
 }
 
 /// What the cookie of a request was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Cookie {
-    /// There is none, or it is good.
-    Stays,
+    /// There is none, or it does not count beside a token.
+    Nothing,
+    /// It is that of somebody who has logged in.
+    Of(Caller),
     /// It leads to no session, so the browser is to forget it.
     Stale,
 }
 
 impl LogIns {
-    /// Finds out who has logged in, when a request has no token: it is in the request's extensions then, as [`Caller`].
+    /// Finds out who has logged in, when a request has no token.
     ///
     /// # Errors
     ///
     /// 503 when the store does not say.
-    pub(crate) async fn identify(&self, access: &Guard, head: &mut Parts) -> Result<Cookie, Problem> {
+    pub(crate) async fn identify(&self, access: &Guard, head: &Parts) -> Result<Cookie, Problem> {
         if head.headers.contains_key(header::AUTHORIZATION) {
-            return Ok(Cookie::Stays);
+            return Ok(Cookie::Nothing);
         }
         let id = match cookie::sent(&head.headers, self.written.name()) {
-            Sent::Nothing => return Ok(Cookie::Stays),
+            Sent::Nothing => return Ok(Cookie::Nothing),
             Sent::Several => None,
             Sent::One(value) => self.key.read(value),
         };
@@ -245,9 +247,9 @@ impl LogIns {
         let Ok(left) = ends.duration_since(now) else { return Ok(Cookie::Stale) };
         let Record { name, role, .. } = &item.value;
         let session = InSession { id, record, role: role.as_str().into() };
-        head.extensions.insert(access.in_session(name, ends, session.clone()));
+        let caller = access.in_session(name, ends, session.clone());
         self.touch(session.record, item, left);
-        Ok(Cookie::Stays)
+        Ok(Cookie::Of(caller))
     }
 
     /// Keeps a session longer that is in use. Nobody waits for it; if it has changed meanwhile, as by a log-out, it stays as it is.
@@ -375,8 +377,8 @@ enum Wish {
 impl Wish {
     /// Takes it out of the answer.
     fn take(headers: &mut HeaderMap) -> Result<Option<Self>, Problem> {
-        use edri_events::{LOG_IN, LOG_OUT};
-        let (log_in, log_out) = (headers.remove(LOG_IN), headers.remove(LOG_OUT));
+        static NAMES: [HeaderName; 2] = [HeaderName::from_static(LOG_IN), HeaderName::from_static(LOG_OUT)];
+        let [log_in, log_out] = NAMES.each_ref().map(|name| headers.remove(name));
         if let Some(log_in) = log_in {
             let (mut name, mut role) = (None, None);
             for (key, value) in form_urlencoded::parse(log_in.as_bytes()) {
@@ -433,9 +435,10 @@ pub(crate) async fn tell_token(State(shared): State<Arc<Shared>>, request: Reque
 }
 
 /// As [`LogIns::identify`], where there may be no sessions.
-pub(crate) async fn identify(log_ins: Option<&LogIns>, access: &Guard, head: &mut Parts) -> Result<Cookie, Problem> {
+pub(crate) async fn identify(log_ins: Option<&LogIns>, access: &Guard, head: &Parts) -> Result<Cookie, Problem> {
     match log_ins {
-        Some(log_ins) => log_ins.identify(access, head).await,
-        None => Ok(Cookie::Stays),
+        // In a box, as it is large and not every gateway has sessions.
+        Some(log_ins) => Box::pin(log_ins.identify(access, head)).await,
+        None => Ok(Cookie::Nothing),
     }
 }

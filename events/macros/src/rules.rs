@@ -18,6 +18,8 @@ use crate::suggest::{did_you_mean, list};
 use crate::wire;
 
 const NAME: &str = "validate";
+/// Says that the lengths of a list in a schema are rules.
+const LENGTH_RULE: &str = "x-edri-length";
 const RULES: [&str; 7] = ["length", "range", "regex", "email", "url", "inner", "custom"];
 
 /// The rules of an item, and the item without them.
@@ -180,6 +182,10 @@ fn add(rules: &mut FieldRules, meta: &Meta, ty: &Type) -> syn::Result<()> {
                 for name in length_keywords(kind, prefix, meta.span())? {
                     rules.keywords.add(name, &value, meta.span())?;
                 }
+            }
+            if ["minItems", "maxItems"].iter().all(|name| rules.keywords.names.contains(name)) {
+                // Or a list of one length only would be taken for an array, whose type says as much.
+                rules.keywords.add(LENGTH_RULE, &syn::parse_quote!(true), meta.span())?;
             }
             Ok(())
         }
@@ -500,7 +506,7 @@ mod tests {
             struct A {
                 #[schemars(extend("minLength" = 1, "maxLength" = 80, "format" = "email"))]
                 a: Option<String>,
-                #[schemars(extend("minItems" = 2, "maxItems" = 2))]
+                #[schemars(extend("minItems" = 2, "maxItems" = 2, "x-edri-length" = true))]
                 #[schemars(inner(length(max = 5,)))]
                 b: Vec<String>,
                 #[schemars(extend("maxLength" = MANY, "maxItems" = MANY, "maxProperties" = MANY))]

@@ -7,7 +7,9 @@ use edri::{Permissions, Token, WorkerState};
 use edri_tests::tcp::TcpProxy;
 use serde_json::json;
 
+use super::super::access::Folder;
 use super::super::client::{ask, get};
+use super::super::tls::{issue, tls};
 use super::super::{Model, gateway};
 use super::{Program, RemoteFollowed, RemoteNoted, open_gateway};
 use crate::support::{Seen, at_rest, does, until, view};
@@ -108,6 +110,29 @@ async fn what_a_worker_had_in_hand_when_it_was_killed_comes_to_another_marked() 
     node.bus().publish(RemoteNoted { number: 51 }).await.expect("published");
     assert_eq!(followed.wait_for(52).await[51], (51, false, third.pid()));
     assert!(node.shutdown().await.account.is_balanced());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_worker_talks_tls_to_a_node_that_it_trusts_and_to_no_other() {
+    let folder = Folder::new("worker-tls");
+    issue(&folder);
+    let certificate = folder.0.join("certificate.pem");
+    let trusting = [("SSL_CERT_FILE", certificate.to_str().expect("text"))];
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let url = format!("wss://localhost:{port}");
+    let worker = Program::start_at(&url, "remote", None, &trusting);
+    let api = Api::bind(format!("127.0.0.1:{port}")).tls(tls(&folder));
+    let node = App::new("gate").manager(Manager::remote("remote")).api(api).start().await.expect("starts with it");
+    let answer = node.bus().untyped().request("remote.risk", json!({"region": "north"})).await.expect("answered");
+    assert_eq!(answer.decode::<serde_json::Value>().expect("JSON")["said"], "north 0 ");
+    worker.terminate();
+    assert_eq!(worker.ended().await.0, Some(0));
+
+    // A node whose certificate nobody vouches for might be anybody's: nothing is served, and it is said what to do.
+    let (status, said) = Program::start_at(&url, "remote", None, &[]).ended().await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("refused: untrusted") && said.contains("ssl"), "{said}");
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

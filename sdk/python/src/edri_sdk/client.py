@@ -280,7 +280,7 @@ class ClientSession(Sending):
         try:
             line = await websockets.asyncio.client.connect(self._url, **options(self._token, self._ssl))
         except (OSError, EOFError, asyncio.TimeoutError, websockets.exceptions.WebSocketException) as error:
-            raise refusal(error) or NodeGone(f"{self._url}: {error or type(error).__name__}") from error
+            raise refusal(error, again=self._id is not None) or NodeGone(f"{self._url}: {error or type(error).__name__}") from error
         try:
             session = {} if self._id is None else {"id": self._id, "received": self._received}
             agent = f"edri-sdk-python {__version__}"

@@ -114,6 +114,7 @@ class _Serving:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._session: Optional[Session] = None
+        self._was_there = False
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -198,11 +199,12 @@ class _Serving:
 
     def connected(self) -> None:
         """The line is there."""
+        self._was_there = True
         self._tell(self._connected, None)
 
     def line_ended(self, error: Optional[BaseException]) -> None:
         """The line is gone; why, when it never was there."""
-        refused = refusal(error) if error is not None else None
+        refused = refusal(error, again=self._was_there) if error is not None else None
         self._tell(self._ended, refused or (None if error is None else NodeGone(str(error) or type(error).__name__)))
 
     def _tell(self, future: asyncio.Future[None], error: Optional[BaseException]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from typing import Any, Callable, Dict, Optional, Union
 
 from .errors import ConnectError, EdriError
@@ -34,7 +35,7 @@ def library() -> Any:
     return websockets
 
 
-def options(token: Token, ssl: Any) -> Dict[str, Any]:
+def options(token: Token, context: Any) -> Dict[str, Any]:
     """What is said to the library for each connection."""
     secret = token() if callable(token) else token
     options: Dict[str, Any] = {
@@ -47,8 +48,8 @@ def options(token: Token, ssl: Any) -> Dict[str, Any]:
     }
     if secret:
         options["additional_headers"] = {"Authorization": f"Bearer {secret}"}
-    if ssl is not None:
-        options["ssl"] = ssl
+    if context is not None:
+        options["ssl"] = context
     return options
 
 
@@ -63,8 +64,12 @@ def address_of(url: str) -> str:
     return f"{scheme}://{host}/{path or 'ws'}"
 
 
-def refusal(error: BaseException) -> Optional[ConnectError]:
-    """What the answer of a gateway means that lets nobody in; ``None`` when it is worth another attempt."""
+def refusal(error: BaseException, again: bool = False) -> Optional[ConnectError]:
+    """What the answer of a gateway means that lets nobody in; ``None`` when it is worth another attempt. ``again``: this gateway was
+    trusted before, so that its certificate will be renewed if it is not now."""
+    if isinstance(error, ssl.SSLCertVerificationError) and not again:
+        hint = "if it is of an authority of your own, give `ssl=ssl.create_default_context(cafile=...)`"
+        return ConnectError("untrusted", f"the gateway's certificate is not trusted: {error.verify_message or error}; {hint}")
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status is None or status in (408, 425, 429, 500, 502, 503, 504):
