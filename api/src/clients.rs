@@ -1,6 +1,7 @@
 //! How many requests each client has under way and sends in a second. Pure: what time it is comes in.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -123,11 +124,11 @@ impl Clients {
         match client {
             None => self.others.in_flight = self.others.in_flight.saturating_sub(1),
             Some(client) => {
-                let Some(record) = self.table.get_mut(&client) else { return };
-                record.in_flight = record.in_flight.saturating_sub(1);
+                let Entry::Occupied(mut record) = self.table.entry(client) else { return };
+                record.get_mut().in_flight = record.get().in_flight.saturating_sub(1);
                 // Without a rate there is nothing else to remember.
-                if record.in_flight == 0 && self.rate.is_none() {
-                    self.table.remove(&client);
+                if record.get().in_flight == 0 && self.rate.is_none() {
+                    record.remove();
                 }
             }
         }

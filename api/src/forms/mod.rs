@@ -49,7 +49,7 @@ pub(crate) enum FormKind {
 
 /// How the form of this request is written; `None` when it has none.
 pub(crate) fn kind(head: &Parts) -> Option<FormKind> {
-    let given = head.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let given = head.headers.get(header::CONTENT_TYPE).filter(|media| *media != "application/json")?.to_str().ok()?;
     let media = given.split(';').next().unwrap_or_default().trim();
     if media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Some(FormKind::UrlEncoded);
