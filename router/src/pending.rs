@@ -24,7 +24,10 @@ use crate::uplink::Outcomes;
 pub type Outcome = Result<Value, RequestError>;
 
 /// Where an outcome is to go; a number that only its node can read.
+///
+/// Aligned as a number: a delivery is moved in whole words then, its other fields being as wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct Ticket {
     slot: u32,
     generation: u32,

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use edri_events::{Envelope, Kind, ManagerName, Value};
@@ -16,6 +16,7 @@ use edri_router::{
     Delivery, Ended, GroupRef, InboxConsumer, Reason, ReplyTo, RequestError, Router, WorkerState, WorkerStatus,
 };
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -142,6 +143,34 @@ pub(crate) async fn set(mut signal: watch::Receiver<bool>) {
     let _ = signal.wait_for(|set| *set).await;
 }
 
+/// As [`set`], for one who looks often: as long as nothing has changed and the same task asks, a look is one at a number.
+struct Signalled {
+    signal: watch::Receiver<bool>,
+    set: BoxFuture<'static, ()>,
+    /// Whom `set` wakes.
+    waker: Option<Waker>,
+}
+
+impl Signalled {
+    fn new(signal: &watch::Receiver<bool>) -> Self {
+        Self { signal: signal.clone(), set: Box::pin(set(signal.clone())), waker: None }
+    }
+}
+
+impl Future for Signalled {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if same && self.signal.has_changed().is_ok_and(|changed| !changed) {
+            return Poll::Pending;
+        }
+        let set = self.set.as_mut().poll(cx);
+        self.waker = set.is_pending().then(|| cx.waker().clone());
+        set
+    }
+}
+
 /// The whole life of an instance.
 pub(crate) async fn run(
     mut seat: Seat,
@@ -150,7 +179,7 @@ pub(crate) async fn run(
     watched: Option<Watched>,
 ) -> Exit {
     let mut cx = Context::new(&seat.router, &seat.group, &seat.manager, &seat.status);
-    let mut kill = pin!(set(seat.signals.kill.clone()));
+    let mut kill = pin!(Signalled::new(&seat.signals.kill));
     let starting = async {
         let mut instance = factory();
         instance.started(&mut cx).await.map(|()| instance)
@@ -384,17 +413,15 @@ impl Desk {
         // The time limit of the one that waited runs until the call returns.
         while !waited && self.turns > 0 {
             // Into its place at once: a delivery is moved as seldom as can be.
-            self.hand = self.consumer.try_next();
-            match &self.hand {
-                Some(next) if next.handler == handler => {
-                    if self.begin() {
-                        return;
-                    }
-                }
-                _ => {
-                    self.next = self.hand.take();
-                    return;
-                }
+            if !self.consumer.try_next_into(&mut self.hand) {
+                return;
+            }
+            if self.hand.as_ref().is_some_and(|next| next.handler != handler) {
+                self.next = self.hand.take();
+                return;
+            }
+            if self.begin() {
+                return;
             }
         }
     }

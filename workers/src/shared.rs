@@ -1,9 +1,11 @@
 //! Serving an inbox: one event at a time, or several when handlers take `&self`.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use edri_router::{Delivery, Reason};
@@ -48,18 +50,15 @@ pub(crate) async fn serve(
                 if let Some(exit) = beside.lost.take() {
                     return Some(exit);
                 }
-                desk.consumer.give_back();
-                // One more turn before going to sleep: under load the next event is often about to come, and neither this
-                // worker nor its publisher has to pay for a wake-up.
-                turn().await;
-                if let Some(delivery) = desk.consumer.try_next() {
-                    next = Some(delivery);
-                    continue;
-                }
-                let taken = tokio::select! {
-                    biased;
-                    taken = desk.consumer.next() => taken,
-                    () = &mut kill => return Some(Exit::Killed),
+                // Others have theirs while this one sleeps.
+                desk.turns = TURNS;
+                let taken = poll_fn(|cx| match desk.consumer.poll_next(cx) {
+                    Poll::Ready(taken) => Poll::Ready(Ok(taken)),
+                    Poll::Pending => kill.as_mut().poll(cx).map(|()| Err(Exit::Killed)),
+                });
+                let taken = match taken.await {
+                    Ok(taken) => taken,
+                    Err(killed) => return Some(killed),
                 };
                 match taken {
                     Some(delivery) => delivery,
@@ -120,19 +119,6 @@ pub(crate) async fn serve(
         }
         next = desk.next.take();
     }
-}
-
-/// Lets the runtime's other tasks have a turn, without the look at timers and sockets of `tokio::task::yield_now`.
-async fn turn() {
-    let mut had = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut had, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 /// The calls of concurrent handlers that are running.
