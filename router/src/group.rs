@@ -485,9 +485,23 @@ impl InboxConsumer {
 
     /// Polls for the next delivery, as [`InboxConsumer::next`].
     pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Delivery>> {
+        let mut delivery = None;
+        self.poll_next_into(cx, &mut delivery).map(|_| delivery)
+    }
+
+    /// As [`InboxConsumer::poll_next`], but puts the delivery where it is to be, which is empty afterwards if there is none; whether
+    /// there was one.
+    pub fn poll_next_into(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        hand: &mut Option<Delivery>,
+    ) -> std::task::Poll<bool> {
         match &mut self.source {
-            None => self.consumer.poll_next(cx),
-            Some(source) => source.poll_next(cx),
+            None => self.consumer.poll_next_into(cx, hand),
+            Some(source) => source.poll_next(cx).map(|delivery| {
+                *hand = delivery;
+                hand.is_some()
+            }),
         }
     }
 

@@ -481,20 +481,27 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     }
 
     /// Takes the next item, waiting for it; `None` once the queue is closed and empty. Cancel safe.
+    #[cfg(test)]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        if let Some(item) = self.try_next() {
-            return Poll::Ready(Some(item));
+        let mut item = None;
+        self.poll_next_into(cx, &mut item).map(|_| item)
+    }
+
+    /// Takes the next item into `hand`, waiting for it; false, and `hand` empty, once the queue is closed and empty. Cancel safe.
+    pub(crate) fn poll_next_into(&mut self, cx: &mut Context<'_>, hand: &mut Option<T>) -> Poll<bool> {
+        if self.try_next_into(hand) {
+            return Poll::Ready(true);
         }
         self.give_back();
         self.asleep = Some(self.queue.sleepers.enlist(self.asleep, cx.waker()));
         // Orders the enlisting before the second look; a producer does the reverse.
         fence(Ordering::SeqCst);
-        if let Some(item) = self.try_next() {
-            return Poll::Ready(Some(item));
+        if self.try_next_into(hand) {
+            return Poll::Ready(true);
         }
         if self.queue.is_finished() {
             self.wake_up();
-            return Poll::Ready(None);
+            return Poll::Ready(false);
         }
         Poll::Pending
     }

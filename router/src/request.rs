@@ -127,12 +127,31 @@ impl Bus {
     }
 
     async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        let mut envelope = envelope;
+        let deadline = envelope.head().deadline;
+        if envelope.head().descriptor.is_idempotent() {
+            return self.ask_again_if_lost(envelope, deadline, began, to).await;
+        }
+        let (waiting, group) = match self.try_place(envelope, to, deadline, 0, ReplyTo::Response)? {
+            Tried::Placed(waiting, group) => (waiting, group),
+            Tried::Waits(waiting, delivery) => match self.place_slowly(waiting, delivery, to).await? {
+                Sought::Here(waiting, group) => (waiting, group),
+                Sought::Above(outcome) => return outcome.await,
+            },
+        };
+        self.outcome(waiting, began, &group).await
+    }
+
+    /// Asks one worker, and another when the node of the first is lost.
+    async fn ask_again_if_lost(
+        &self,
+        envelope: Envelope,
+        deadline: Option<Instant>,
+        began: Instant,
+        to: To<'_>,
+    ) -> Outcome {
         let (mut attempts, mut lost) = (0, None);
         loop {
-            let spare = envelope.head().descriptor.is_idempotent().then(|| envelope.clone());
-            let deadline = envelope.head().deadline;
-            let placed = match self.try_place(envelope, to, deadline, attempts, ReplyTo::Response)? {
+            let placed = match self.try_place(envelope.clone(), to, deadline, attempts, ReplyTo::Response)? {
                 Tried::Placed(waiting, group) => Sought::Here(waiting, group),
                 Tried::Waits(waiting, delivery) => match (self.place_slowly(waiting, delivery, to).await, lost) {
                     // Nobody else can do it again, so how it was lost is what there is to say.
@@ -145,12 +164,10 @@ impl Bus {
                 Sought::Above(outcome) => return outcome.await,
             };
             attempts += 1;
-            match (spare, outcome) {
+            match outcome {
                 // The node that had it is gone; it may be done again, elsewhere if there is somebody.
-                (Some(spare), Err(error @ RequestError::PeerLost(_))) if attempts < IDEMPOTENT_ATTEMPTS_MAX => {
-                    (envelope, lost) = (spare, Some(error));
-                }
-                (_, outcome) => return outcome,
+                Err(error @ RequestError::PeerLost(_)) if attempts < IDEMPOTENT_ATTEMPTS_MAX => lost = Some(error),
+                outcome => return outcome,
             }
         }
     }
@@ -181,7 +198,7 @@ impl Bus {
     }
 
     /// As [`Bus::place`], as far as that goes without waiting. Nodes that had the event were lost so many times.
-    #[inline]
+    #[inline(always)]
     fn try_place(
         &self,
         envelope: Envelope,

@@ -261,7 +261,8 @@ pub struct Desk {
     /// What the last instance had when it was lost; it comes before anything new.
     resume: VecDeque<Delivery>,
     watched: Option<Watched>,
-    hand: Option<Delivery>,
+    /// What was taken, and is being handled once it was begun.
+    pub(crate) hand: Option<Delivery>,
     timer: Timer,
     /// What came of the delivery in hand, when it takes more than counting it.
     outcome: Option<Outcome>,
@@ -318,28 +319,37 @@ impl Desk {
         }
     }
 
-    /// The next delivery, if there is one.
+    /// Takes the next delivery in hand, if there is one.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Delivery> {
-        self.resume.pop_front().or_else(|| self.consumer.try_next())
+    pub(crate) fn take(&mut self) -> bool {
+        if self.resume.is_empty() {
+            return self.consumer.try_next_into(&mut self.hand);
+        }
+        self.hand = self.resume.pop_front();
+        true
     }
 
-    /// Handles one delivery from its first try to its end, and those that follow it in the inbox while they are for the
+    /// Takes the next delivery of the inbox in hand, waiting for it; false once the inbox is closed and empty. Cancel safe.
+    #[inline]
+    pub(crate) fn poll_take(&mut self, cx: &mut std::task::Context<'_>) -> Poll<bool> {
+        self.consumer.poll_next_into(cx, &mut self.hand)
+    }
+
+    /// Handles the delivery in hand from its first try to its end, and those that follow it in the inbox while they are for the
     /// same handler and end well at once. Returns how the instance ended, if it did.
     pub(crate) async fn handle(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        delivery: Delivery,
         mut kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Exit> {
-        self.hand = Some(delivery);
         if !self.begin() {
             return None;
         }
         loop {
             let called = self.call(instance, kill.as_mut()).await;
             self.cx.end();
-            let (Some(called), Some(delivery)) = (called, self.hand.take()) else { break };
+            let Some(called) = called else { break };
+            let Some(delivery) = self.hand.take() else { break };
             if matches!(called, Called::GivenUp) {
                 return Some(Exit::Killed);
             }
