@@ -127,6 +127,22 @@ impl Head {
         }
     }
 
+    /// As [`Head::new`], with what some events have: made in one piece, where setting one after the other costs a copy of the whole.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline(always)]
+    pub fn in_one_piece(
+        id: EventId,
+        descriptor: DescriptorRef,
+        origin: Origin,
+        cause: Option<EventId>,
+        deadline: Option<Instant>,
+        trace: Option<TraceContext>,
+        stamped: Option<Instant>,
+    ) -> Self {
+        Self { id, descriptor, origin, cause, deadline, trace, stamped, extra: None }
+    }
+
     /// What the sender adds.
     #[must_use]
     pub fn headers(&self) -> Option<&Headers> {

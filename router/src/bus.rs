@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use edri_events::{
-    Address, DescriptorRef, Envelope, EventId, Head, Headers, HeadersError, ManagerName, Notification, Origin, Parts,
-    TraceContext,
+    Address, DescriptorRef, Envelope, Event, EventId, Head, Headers, HeadersError, ManagerName, Notification, Origin,
+    Parts, TraceContext,
 };
 
 use crate::core::{Core, Phase, Pushed, Stalled, is_known};
@@ -35,7 +35,7 @@ pub struct Bus {
 /// The event in whose handling others are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cause {
-    id: EventId,
+    pub(crate) id: EventId,
     trace: Option<TraceContext>,
     deadline: Option<Instant>,
 }
@@ -82,7 +82,7 @@ struct Rare {
 
 impl Cause {
     /// The trace of the event `id`, which follows from this one.
-    fn trace(&self, id: EventId) -> TraceContext {
+    pub(crate) fn trace(&self, id: EventId) -> TraceContext {
         self.trace.unwrap_or_else(|| TraceContext::root(self.id)).child(id, 0)
     }
 }
@@ -252,6 +252,7 @@ impl Bus {
     }
 
     /// Gives an event to every group that wants it, as far as that goes without waiting.
+    #[inline(always)]
     fn push_typed<E: Notification>(&self, event: E, options: &Options) -> Result<Pushed, PublishError> {
         let descriptor = DescriptorRef::of::<E>();
         let snapshot = self.core.snapshot();
@@ -262,7 +263,8 @@ impl Bus {
             self.core.unrouted.fetch_add(1, Ordering::Relaxed);
             return Ok(Pushed::Done(Receipt { id: EventId::next(), deliveries: 0 }));
         }
-        let envelope = Envelope::typed(self.head(descriptor, options)?, event).into();
+        let deadline = deadline(&descriptor, options, Instant::now);
+        let envelope = self.seal(descriptor, options, deadline, event)?.into();
         Ok(match entry {
             Some(entry) => self.core.push_to(entry, envelope),
             None => Pushed::Undeclared(envelope),
@@ -377,12 +379,10 @@ impl Bus {
     }
 
     /// The head of a new event sent through this bus.
-    #[inline(always)]
     pub(crate) fn head(&self, descriptor: DescriptorRef, options: &Options) -> Result<Head, PublishError> {
         self.head_at(descriptor, options, Instant::now)
     }
 
-    #[inline(always)]
     pub(crate) fn head_at(
         &self,
         descriptor: DescriptorRef,
@@ -390,18 +390,32 @@ impl Bus {
         now: impl FnOnce() -> Instant,
     ) -> Result<Head, PublishError> {
         self.check_open()?;
-        let limit = options.time_limit.or(descriptor.time_limit());
-        let mut head = self.core.head(descriptor, &self.origin);
-        if let Some(limit) = limit {
-            head.deadline = Some(now() + limit);
-        }
-        if let Some(cause) = &self.cause {
-            head.cause = Some(cause.id);
-            head.trace = Some(cause.trace(head.id));
-        }
+        let deadline = deadline(&descriptor, options, now);
+        let head = self.core.head(descriptor, &self.origin, self.cause.as_ref(), deadline);
         match &options.rare {
             None => Ok(head),
             Some(rare) => rare.add_to(head),
+        }
+    }
+
+    /// A new event with its head, sent through this bus. They are made in one piece: a head is large, and copying it once more
+    /// is seen in the time of an event.
+    #[inline(always)]
+    pub(crate) fn seal<E: Event>(
+        &self,
+        descriptor: DescriptorRef,
+        options: &Options,
+        deadline: Option<Instant>,
+        event: E,
+    ) -> Result<Arc<Parts<E>>, PublishError> {
+        self.check_open()?;
+        let cause = self.cause.as_ref();
+        match &options.rare {
+            None => Ok(Envelope::typed(self.core.head(descriptor, &self.origin, cause, deadline), event)),
+            Some(rare) => {
+                let head = rare.add_to(self.core.head(descriptor, &self.origin, cause, deadline))?;
+                Ok(Envelope::typed(head, event))
+            }
         }
     }
 
@@ -594,6 +608,16 @@ impl Bus {
         self.core.bury_displaced(displaced);
         Ok(receipt)
     }
+}
+
+/// When an event loses its meaning, if it ever does.
+#[inline(always)]
+pub(crate) fn deadline(
+    descriptor: &DescriptorRef,
+    options: &Options,
+    now: impl FnOnce() -> Instant,
+) -> Option<Instant> {
+    options.time_limit.or(descriptor.time_limit()).map(|limit| now() + limit)
 }
 
 /// Why an event was given to nobody.

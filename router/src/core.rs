@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use actix::Addr;
 use arc_swap::ArcSwap;
-use edri_events::{Address, DescriptorRef, Envelope, Event, Head, Kind, Notification, Origin};
+use edri_events::{Address, DescriptorRef, Envelope, Event, EventId, Head, Kind, Notification, Origin};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::actor::{Change, Changes, RouterActor};
 use crate::arrive::Arriving;
 use crate::beyond::Beyond;
-use crate::bus::check_kind;
+use crate::bus::{Cause, check_kind};
 use crate::circle::Waits;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Displaced, Group, GroupRef, Offered};
@@ -359,12 +359,17 @@ impl Core {
 
     /// The head of a new event.
     #[inline(always)]
-    pub(crate) fn head(&self, descriptor: DescriptorRef, origin: &Origin) -> Head {
-        let mut head = Head::new(descriptor, origin.clone());
-        if is_timed(head.id) {
-            head.stamped = Some(Instant::now());
-        }
-        head
+    pub(crate) fn head(
+        &self,
+        descriptor: DescriptorRef,
+        origin: &Origin,
+        cause: Option<&Cause>,
+        deadline: Option<Instant>,
+    ) -> Head {
+        let id = EventId::next();
+        let stamped = is_timed(id).then(Instant::now);
+        let trace = cause.map(|cause| cause.trace(id));
+        Head::in_one_piece(id, descriptor, origin.clone(), cause.map(|cause| cause.id), deadline, trace, stamped)
     }
 
     /// Gives a notification to every group that wants it, as far as that goes without waiting.
@@ -377,8 +382,21 @@ impl Core {
         self.push_to(entry, envelope)
     }
 
+    #[inline]
     pub(crate) fn push_to(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
         let _traced = traced::publish(&envelope);
+        // Most events have one reader, who has room: the delivery is made where it is to be.
+        if let Some(route) = entry.only()
+            && let Some(place) = route.target.try_claim(&envelope)
+        {
+            let receipt = Receipt { id: envelope.id(), deliveries: 1 };
+            place.fill(Delivery::new(envelope, route.handler, ReplyTo::None));
+            return Pushed::Done(receipt);
+        }
+        self.push_to_all(entry, envelope)
+    }
+
+    fn push_to_all(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
         let mut receipt = Receipt { id: envelope.id(), deliveries: 0 };
         let mut push = Push { core: self, stalled: Vec::new(), displaced: Vec::new(), receipt: &mut receipt };
         // One behind, so that the last group takes the envelope itself and not another count of it.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
 use crate::limits::INBOX_CAPACITY_DEFAULT;
-use crate::queue::{Consumer, Queue, Refused};
+use crate::queue::{Consumer, Place, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
 use crate::tap::Tap;
@@ -362,6 +362,12 @@ impl Group {
         }
     }
 
+    /// Claims a place for this event, if there is one at once.
+    #[inline]
+    pub(crate) fn try_claim(&self, envelope: &Envelope) -> Option<Place<'_, Delivery>> {
+        self.inboxes[self.inbox_for(envelope)].try_claim().ok()
+    }
+
     /// How much room there is for this event: none when the answer is zero.
     pub(crate) fn room_for(&self, envelope: &Envelope) -> usize {
         self.inboxes[self.inbox_for(envelope)].room()
@@ -411,6 +417,7 @@ impl Group {
     }
 
     /// Which inbox an event goes to. Without a key the partitions take turns.
+    #[inline]
     pub(crate) fn inbox_for(&self, envelope: &Envelope) -> usize {
         if self.inboxes.len() == 1 {
             return 0;
@@ -478,9 +485,23 @@ impl InboxConsumer {
 
     /// Polls for the next delivery, as [`InboxConsumer::next`].
     pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Delivery>> {
+        let mut delivery = None;
+        self.poll_next_into(cx, &mut delivery).map(|_| delivery)
+    }
+
+    /// As [`InboxConsumer::poll_next`], but puts the delivery where it is to be, which is empty afterwards if there is none; whether
+    /// there was one.
+    pub fn poll_next_into(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        hand: &mut Option<Delivery>,
+    ) -> std::task::Poll<bool> {
         match &mut self.source {
-            None => self.consumer.poll_next(cx),
-            Some(source) => source.poll_next(cx),
+            None => self.consumer.poll_next_into(cx, hand),
+            Some(source) => source.poll_next(cx).map(|delivery| {
+                *hand = delivery;
+                hand.is_some()
+            }),
         }
     }
 
@@ -491,6 +512,18 @@ impl InboxConsumer {
             None => self.source.as_mut()?.try_next(),
             delivery => delivery,
         }
+    }
+
+    /// As [`InboxConsumer::try_next`], but puts the delivery where it is to be, which saves moving it; whether there was one.
+    #[inline]
+    pub fn try_next_into(&mut self, hand: &mut Option<Delivery>) -> bool {
+        if self.consumer.try_next_into(hand) {
+            return true;
+        }
+        if let Some(source) = &mut self.source {
+            *hand = source.try_next();
+        }
+        hand.is_some()
     }
 
     /// Takes nothing for a while although it was polled: gives places back, and a wake-up that was meant for it to another.

@@ -24,7 +24,10 @@ use crate::uplink::Outcomes;
 pub type Outcome = Result<Value, RequestError>;
 
 /// Where an outcome is to go; a number that only its node can read.
+///
+/// Aligned as a number: a delivery is moved in whole words then, its other fields being as wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct Ticket {
     slot: u32,
     generation: u32,
@@ -456,7 +459,8 @@ impl Pending {
 
 /// Whole milliseconds, rounded up: a deadline is never early.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER - 1)
+    let part = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
+    duration.as_secs().saturating_mul(1000).saturating_add(part).min(NEVER - 1)
 }
 
 /// Wakes whoever works for the slot's requester, without the lock.
@@ -561,6 +565,14 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         assert!(matches!(pending.poll_outcome(due, &mut cx), Poll::Ready(Err(RequestError::TimedOut(_)))));
         assert!(pending.poll_outcome(waits, &mut cx).is_pending());
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up_and_never_said_to_be_no_deadline() {
+        let of = |nanos| millis(Duration::from_nanos(nanos));
+        assert_eq!([0, 1, 999_999, 1_000_000, 1_000_001].map(of), [0, 1, 1, 1, 2]);
+        assert_eq!([1_999_999_999, 2_000_000_000, 2_000_000_001].map(of), [2000, 2000, 2001]);
+        assert_eq!(millis(Duration::MAX), NEVER - 1);
     }
 
     #[derive(Default)]

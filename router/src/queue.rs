@@ -20,7 +20,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -66,13 +66,15 @@ pub(crate) struct Queue<T> {
 #[derive(Default)]
 struct Sleepers {
     count: AtomicUsize,
-    list: Mutex<Vec<Arc<Sleeper>>>,
+    // Held to add one or to take one out.
+    list: Mutex<Sleeping>,
 }
 
+/// Each has the number it was given when it was added, so they stand in the order of their numbers.
 #[derive(Default)]
-struct Sleeper {
-    listed: AtomicBool,
-    waker: AtomicWaker,
+struct Sleeping {
+    last: u64,
+    wakers: Vec<(u64, Waker)>,
 }
 
 /// Producers that found no room, in the order they came.
@@ -138,6 +140,7 @@ impl<T> Queue<T> {
     }
 
     /// Claims a place at once, unless others wait for one.
+    #[inline]
     pub(crate) fn try_claim(&self) -> Result<Place<'_, T>, Refused> {
         if self.waiters.count.load(Ordering::Relaxed) != 0 && !self.is_closed() {
             return Err(Refused::Full);
@@ -158,6 +161,7 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    #[inline]
     fn claim_past_waiters(&self, most: u64) -> Result<u64, Refused> {
         let mut claimed = self.claimed.load(Ordering::Relaxed);
         loop {
@@ -188,10 +192,12 @@ impl<T> Queue<T> {
         Claim { queue: self, waiter: None }
     }
 
+    #[inline]
     fn push(&self, item: T) {
         assert!(self.items.push(item).is_ok(), "a claimed place is free");
     }
 
+    #[inline]
     fn wake_consumer(&self) {
         // Orders the push before the look at the sleepers; the consumer does the reverse.
         fence(Ordering::SeqCst);
@@ -204,21 +210,22 @@ impl<T> Queue<T> {
         if places == 0 {
             return;
         }
-        self.released.fetch_add(places, Ordering::Release);
+        self.released.fetch_add(places, Ordering::SeqCst);
         self.after_release();
     }
 
     fn unclaim(&self) {
-        self.claimed.fetch_sub(ONE, Ordering::Release);
+        self.claimed.fetch_sub(ONE, Ordering::SeqCst);
         self.after_release();
     }
 
+    /// What is due once a place was given back, which has to be a sequentially consistent change: so are the looks here, and
+    /// whoever begins to wait, or closes the queue, has a fence before looking at the counts.
     fn after_release(&self) {
-        fence(Ordering::SeqCst);
-        if self.waiters.count.load(Ordering::Relaxed) != 0 {
+        if self.waiters.count.load(Ordering::SeqCst) != 0 {
             self.grant();
         }
-        if self.is_closed() {
+        if self.claimed.load(Ordering::SeqCst) & CLOSED != 0 {
             // The last place given back is what the consumers of a closed queue wait for.
             self.sleepers.wake_all();
         }
@@ -281,51 +288,62 @@ impl<T> Queue<T> {
 
 impl Sleepers {
     fn wake_one(&self) {
-        let sleeper = {
+        let woken = {
             let mut list = self.list.lock();
-            let sleeper = list.pop();
-            if let Some(sleeper) = &sleeper {
-                sleeper.listed.store(false, Ordering::Relaxed);
-            }
-            self.count.store(list.len(), Ordering::Relaxed);
-            sleeper
+            let woken = list.wakers.pop();
+            self.count.store(list.wakers.len(), Ordering::Relaxed);
+            woken
         };
-        if let Some(sleeper) = sleeper {
-            sleeper.waker.wake();
+        if let Some((_, waker)) = woken {
+            waker.wake();
         }
     }
 
     fn wake_all(&self) {
-        let sleepers = {
+        let woken = {
             let mut list = self.list.lock();
             self.count.store(0, Ordering::Relaxed);
-            for sleeper in list.iter() {
-                sleeper.listed.store(false, Ordering::Relaxed);
-            }
-            std::mem::take(&mut *list)
+            std::mem::take(&mut list.wakers)
         };
-        for sleeper in sleepers {
-            sleeper.waker.wake();
+        for (_, waker) in woken {
+            waker.wake();
         }
     }
 
-    fn enlist(&self, sleeper: &Arc<Sleeper>) {
+    /// Adds a sleeper, or has the one of this number woken by another waker. Returns its number.
+    fn enlist(&self, number: Option<u64>, waker: &Waker) -> u64 {
+        let mut waker = waker.clone();
         let mut list = self.list.lock();
-        if !sleeper.listed.swap(true, Ordering::Relaxed) {
-            list.push(Arc::clone(sleeper));
-            self.count.store(list.len(), Ordering::Relaxed);
+        if let Some((number, at)) = number.and_then(|number| Some((number, list.find(number)?))) {
+            std::mem::swap(&mut list.wakers[at].1, &mut waker);
+            // What a waker does when it is dropped is the runtime's affair, so not with the lock.
+            drop(list);
+            drop(waker);
+            return number;
         }
+        list.last += 1;
+        let number = list.last;
+        list.wakers.push((number, waker));
+        self.count.store(list.wakers.len(), Ordering::Relaxed);
+        number
     }
 
-    fn delist(&self, sleeper: &Arc<Sleeper>) {
-        if !sleeper.listed.load(Ordering::Relaxed) {
+    fn delist(&self, number: u64) {
+        // It was not 0 when the sleeper of this number was added: nobody is left, so it was taken out.
+        if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
         let mut list = self.list.lock();
-        if sleeper.listed.swap(false, Ordering::Relaxed) {
-            list.retain(|other| !Arc::ptr_eq(other, sleeper));
-            self.count.store(list.len(), Ordering::Relaxed);
-        }
+        let left = list.find(number).map(|at| list.wakers.remove(at));
+        self.count.store(list.wakers.len(), Ordering::Relaxed);
+        drop(list);
+        drop(left);
+    }
+}
+
+impl Sleeping {
+    fn find(&self, number: u64) -> Option<usize> {
+        self.wakers.binary_search_by_key(&number, |(number, _)| *number).ok()
     }
 }
 
@@ -336,6 +354,7 @@ pub(crate) struct Place<'a, T> {
 }
 
 impl<T> Place<'_, T> {
+    #[inline]
     pub(crate) fn fill(self, item: T) {
         self.queue.push(item);
         self.queue.wake_consumer();
@@ -420,8 +439,8 @@ impl<T> Drop for Claim<'_, T> {
 /// Takes items out of a queue.
 pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
     queue: Q,
-    sleeper: Arc<Sleeper>,
-    slept: bool,
+    /// Its number among the sleepers, once it found nothing and until it finds something.
+    asleep: Option<u64>,
     unreleased: u64,
     unreleased_max: u64,
 }
@@ -429,40 +448,60 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
 impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     pub(crate) fn new(queue: Q) -> Self {
         queue.count_consumers(1);
-        Self { queue, sleeper: Arc::default(), slept: false, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
+        Self { queue, asleep: None, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
     }
 
     /// Takes the next item if there is one.
     #[inline]
     pub(crate) fn try_next(&mut self) -> Option<T> {
         let item = self.queue.items.pop()?;
+        self.took_one();
+        Some(item)
+    }
+
+    /// Takes the next item into `hand`, which is empty afterwards if there is none.
+    #[inline]
+    pub(crate) fn try_next_into(&mut self, hand: &mut Option<T>) -> bool {
+        *hand = self.queue.items.pop();
+        if hand.is_some() {
+            self.took_one();
+        }
+        hand.is_some()
+    }
+
+    #[inline]
+    fn took_one(&mut self) {
         self.unreleased += 1;
         if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed).min(self.unreleased_max) {
             self.give_back();
         }
-        if self.slept {
+        if self.asleep.is_some() {
             self.wake_up();
         }
-        Some(item)
     }
 
     /// Takes the next item, waiting for it; `None` once the queue is closed and empty. Cancel safe.
+    #[cfg(test)]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        if let Some(item) = self.try_next() {
-            return Poll::Ready(Some(item));
+        let mut item = None;
+        self.poll_next_into(cx, &mut item).map(|_| item)
+    }
+
+    /// Takes the next item into `hand`, waiting for it; false, and `hand` empty, once the queue is closed and empty. Cancel safe.
+    pub(crate) fn poll_next_into(&mut self, cx: &mut Context<'_>, hand: &mut Option<T>) -> Poll<bool> {
+        if self.try_next_into(hand) {
+            return Poll::Ready(true);
         }
         self.give_back();
-        self.sleeper.waker.register(cx.waker());
-        self.queue.sleepers.enlist(&self.sleeper);
-        self.slept = true;
+        self.asleep = Some(self.queue.sleepers.enlist(self.asleep, cx.waker()));
         // Orders the enlisting before the second look; a producer does the reverse.
         fence(Ordering::SeqCst);
-        if let Some(item) = self.try_next() {
-            return Poll::Ready(Some(item));
+        if self.try_next_into(hand) {
+            return Poll::Ready(true);
         }
         if self.queue.is_finished() {
             self.wake_up();
-            return Poll::Ready(None);
+            return Poll::Ready(false);
         }
         Poll::Pending
     }
@@ -481,15 +520,16 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     /// wake-up that was meant for it goes to another.
     pub(crate) fn stand_down(&mut self) {
         self.give_back();
-        if self.slept {
+        if self.asleep.is_some() {
             self.wake_up();
         }
     }
 
     /// Leaves the sleepers. The wake-up may have been meant for an item other than the one taken, so it is passed on.
     fn wake_up(&mut self) {
-        self.slept = false;
-        self.queue.sleepers.delist(&self.sleeper);
+        if let Some(number) = self.asleep.take() {
+            self.queue.sleepers.delist(number);
+        }
         if !self.queue.items.is_empty() {
             self.queue.sleepers.wake_one();
         }

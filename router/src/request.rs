@@ -11,7 +11,7 @@ use edri_events::{
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
-use crate::bus::{Bus, Options};
+use crate::bus::{Bus, Options, deadline};
 use crate::circle::Waits;
 use crate::core::{Core, Phase, is_known};
 use crate::delivery::{Delivery, ReplyTo};
@@ -110,10 +110,10 @@ impl Bus {
         options: &Options,
         now: Instant,
     ) -> Result<Envelope, RequestError> {
-        let mut head = self.head_at(DescriptorRef::of::<E>(), options, || now).map_err(not_sent)?;
-        let deadline = head.deadline.unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
-        head.deadline = Some(self.within_deadline(deadline));
-        Ok(Envelope::typed(head, event).into())
+        let descriptor = DescriptorRef::of::<E>();
+        let deadline = deadline(&descriptor, options, || now).unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
+        let deadline = Some(self.within_deadline(deadline));
+        Ok(self.seal(descriptor, options, deadline, event).map_err(not_sent)?.into())
     }
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
@@ -127,27 +127,47 @@ impl Bus {
     }
 
     async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        let mut envelope = envelope;
+        let deadline = envelope.head().deadline;
+        if envelope.head().descriptor.is_idempotent() {
+            return self.ask_again_if_lost(envelope, deadline, began, to).await;
+        }
+        let (waiting, group) = match self.try_place(envelope, to, deadline, 0, ReplyTo::Response)? {
+            Tried::Placed(waiting, group) => (waiting, group),
+            Tried::Waits(waiting, delivery) => match self.place_slowly(waiting, delivery, to).await? {
+                Sought::Here(waiting, group) => (waiting, group),
+                Sought::Above(outcome) => return outcome.await,
+            },
+        };
+        self.outcome(waiting, began, &group).await
+    }
+
+    /// Asks one worker, and another when the node of the first is lost.
+    async fn ask_again_if_lost(
+        &self,
+        envelope: Envelope,
+        deadline: Option<Instant>,
+        began: Instant,
+        to: To<'_>,
+    ) -> Outcome {
         let (mut attempts, mut lost) = (0, None);
         loop {
-            let spare = envelope.head().descriptor.is_idempotent().then(|| envelope.clone());
-            let deadline = envelope.head().deadline;
-            let placed = match (self.place(envelope, to, deadline, attempts, ReplyTo::Response).await, lost.take()) {
-                // Nobody else can do it again, so how it was lost is what there is to say.
-                (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
-                (placed, _) => placed?,
+            let placed = match self.try_place(envelope.clone(), to, deadline, attempts, ReplyTo::Response)? {
+                Tried::Placed(waiting, group) => Sought::Here(waiting, group),
+                Tried::Waits(waiting, delivery) => match (self.place_slowly(waiting, delivery, to).await, lost) {
+                    // Nobody else can do it again, so how it was lost is what there is to say.
+                    (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
+                    (placed, _) => placed?,
+                },
             };
             let outcome = match placed {
                 Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
                 Sought::Above(outcome) => return outcome.await,
             };
             attempts += 1;
-            match (spare, outcome) {
+            match outcome {
                 // The node that had it is gone; it may be done again, elsewhere if there is somebody.
-                (Some(spare), Err(error @ RequestError::PeerLost(_))) if attempts < IDEMPOTENT_ATTEMPTS_MAX => {
-                    (envelope, lost) = (spare, Some(error));
-                }
-                (_, outcome) => return outcome,
+                Err(error @ RequestError::PeerLost(_)) if attempts < IDEMPOTENT_ATTEMPTS_MAX => lost = Some(error),
+                outcome => return outcome,
             }
         }
     }
@@ -163,30 +183,69 @@ impl Bus {
         outcome.map_err(|error| explain(error, began.elapsed(), group, || waits.cycle()))
     }
 
-    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`. Nodes that had it
-    /// were lost so many times.
+    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`.
     pub(crate) async fn place(
+        &self,
+        envelope: Envelope,
+        to: To<'_>,
+        deadline: Option<Instant>,
+        reply: impl FnOnce(Ticket) -> ReplyTo,
+    ) -> Result<Sought, RequestError> {
+        match self.try_place(envelope, to, deadline, 0, reply)? {
+            Tried::Placed(waiting, group) => Ok(Sought::Here(waiting, group)),
+            Tried::Waits(waiting, delivery) => self.place_slowly(waiting, delivery, to).await,
+        }
+    }
+
+    /// As [`Bus::place`], as far as that goes without waiting. Nodes that had the event were lost so many times.
+    #[inline(always)]
+    fn try_place(
         &self,
         envelope: Envelope,
         to: To<'_>,
         deadline: Option<Instant>,
         lost: u32,
         reply: impl FnOnce(Ticket) -> ReplyTo,
-    ) -> Result<Sought, RequestError> {
+    ) -> Result<Tried, RequestError> {
         let Some(ticket) = self.core.pending.insert(deadline) else {
             return Err(RequestError::Overloaded(Box::default()));
         };
         let waiting = Waiting::new(Arc::clone(&self.core), ticket);
-        let delivery = Delivery { redelivered: lost > 0, ..Delivery::new(envelope, 0, reply(ticket)) };
-        let group = match self.offer_one(delivery, to) {
-            Placed::Taken(group) => group,
-            // What follows is rare; boxed, it does not weigh on every requester's future.
-            Placed::No(delivery) => match self.core.uplink() {
-                None => Box::pin(self.place_slowly(delivery, to)).await?,
-                Some(uplink) => return self.ask_above(uplink, delivery, to).await,
-            },
-        };
-        Ok(Sought::Here(waiting, group))
+        let (reply, redelivered) = (reply(ticket), lost > 0);
+        {
+            let snapshot = self.core.snapshot();
+            let descriptor = &envelope.head().descriptor;
+            let entry = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor));
+            // Most requests have one who answers, and has room: the delivery is made where it is to be.
+            if let Some(route) = entry.and_then(|entry| entry.only())
+                && to.takes(route, &self.core.address.node)
+                && let Some(place) = route.target.try_claim(&envelope)
+            {
+                place.fill(Delivery { redelivered, ..Delivery::new(envelope, route.handler, reply) });
+                return Ok(Tried::Placed(waiting, Arc::clone(&route.target)));
+            }
+        }
+        let delivery = Delivery { redelivered, ..Delivery::new(envelope, 0, reply) };
+        Ok(match self.offer_one(delivery, to) {
+            Placed::Taken(group) => Tried::Placed(waiting, group),
+            Placed::No(delivery) => Tried::Waits(waiting, delivery),
+        })
+    }
+
+    /// Waits until the event has a place, or leaves it to the uplink where there is one. Rare; boxed, it does not weigh on every
+    /// requester's future.
+    fn place_slowly<'a>(
+        &'a self,
+        waiting: Waiting<Arc<Core>>,
+        delivery: Delivery,
+        to: To<'a>,
+    ) -> BoxFuture<'a, Result<Sought, RequestError>> {
+        Box::pin(async move {
+            match self.core.uplink() {
+                None => Ok(Sought::Here(waiting, self.wait_for_place(delivery, to).await?)),
+                Some(uplink) => self.ask_above(uplink, delivery, to).await,
+            }
+        })
     }
 
     /// Leaves a request or the opening of a tunnel to the uplink.
@@ -239,7 +298,7 @@ impl Bus {
     }
 
     /// Waits for whatever was missing: the declaration, somebody who answers, or room.
-    async fn place_slowly(&self, delivery: Delivery, to: To<'_>) -> Result<GroupRef, RequestError> {
+    async fn wait_for_place(&self, delivery: Delivery, to: To<'_>) -> Result<GroupRef, RequestError> {
         let began = Instant::now();
         let name = delivery.envelope.name().clone();
         let limit = delivery.envelope.head().deadline.unwrap_or_else(|| began + REQUEST_TIMEOUT_DEFAULT);
@@ -394,6 +453,12 @@ pub(crate) enum Sought {
 enum Placed {
     Taken(GroupRef),
     No(Delivery),
+}
+
+/// What came of placing a request at once.
+enum Tried {
+    Placed(Waiting<Arc<Core>>, GroupRef),
+    Waits(Waiting<Arc<Core>>, Delivery),
 }
 
 /// What speaks against a group, the weightiest first: that it cannot be reached, has no room, is far, has much to do.

@@ -271,6 +271,15 @@ impl<T: Target> Entry<T> {
         self.descriptor.as_ref()
     }
 
+    /// The one route there is, where whoever publishes the event need look at nothing else.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&Route<T>> {
+        match (&self.plain[..], &self.keyed) {
+            ([route], None) if route.predicate.is_none() => Some(route),
+            _ => None,
+        }
+    }
+
     /// Calls `each` once for every target that wants this event.
     ///
     /// Of several routes that lead to one target, one that it asked for by name goes before one by pattern, for only

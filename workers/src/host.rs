@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use edri_events::{Envelope, Kind, ManagerName, Value};
@@ -16,6 +16,7 @@ use edri_router::{
     Delivery, Ended, GroupRef, InboxConsumer, Reason, ReplyTo, RequestError, Router, WorkerState, WorkerStatus,
 };
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -142,6 +143,34 @@ pub(crate) async fn set(mut signal: watch::Receiver<bool>) {
     let _ = signal.wait_for(|set| *set).await;
 }
 
+/// As [`set`], for one who looks often: as long as nothing has changed and the same task asks, a look is one at a number.
+struct Signalled {
+    signal: watch::Receiver<bool>,
+    set: BoxFuture<'static, ()>,
+    /// Whom `set` wakes.
+    waker: Option<Waker>,
+}
+
+impl Signalled {
+    fn new(signal: &watch::Receiver<bool>) -> Self {
+        Self { signal: signal.clone(), set: Box::pin(set(signal.clone())), waker: None }
+    }
+}
+
+impl Future for Signalled {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if same && self.signal.has_changed().is_ok_and(|changed| !changed) {
+            return Poll::Pending;
+        }
+        let set = self.set.as_mut().poll(cx);
+        self.waker = set.is_pending().then(|| cx.waker().clone());
+        set
+    }
+}
+
 /// The whole life of an instance.
 pub(crate) async fn run(
     mut seat: Seat,
@@ -150,7 +179,7 @@ pub(crate) async fn run(
     watched: Option<Watched>,
 ) -> Exit {
     let mut cx = Context::new(&seat.router, &seat.group, &seat.manager, &seat.status);
-    let mut kill = pin!(set(seat.signals.kill.clone()));
+    let mut kill = pin!(Signalled::new(&seat.signals.kill));
     let starting = async {
         let mut instance = factory();
         instance.started(&mut cx).await.map(|()| instance)
@@ -232,7 +261,8 @@ pub struct Desk {
     /// What the last instance had when it was lost; it comes before anything new.
     resume: VecDeque<Delivery>,
     watched: Option<Watched>,
-    hand: Option<Delivery>,
+    /// What was taken, and is being handled once it was begun.
+    pub(crate) hand: Option<Delivery>,
     timer: Timer,
     /// What came of the delivery in hand, when it takes more than counting it.
     outcome: Option<Outcome>,
@@ -289,28 +319,37 @@ impl Desk {
         }
     }
 
-    /// The next delivery, if there is one.
+    /// Takes the next delivery in hand, if there is one.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Delivery> {
-        self.resume.pop_front().or_else(|| self.consumer.try_next())
+    pub(crate) fn take(&mut self) -> bool {
+        if self.resume.is_empty() {
+            return self.consumer.try_next_into(&mut self.hand);
+        }
+        self.hand = self.resume.pop_front();
+        true
     }
 
-    /// Handles one delivery from its first try to its end, and those that follow it in the inbox while they are for the
+    /// Takes the next delivery of the inbox in hand, waiting for it; false once the inbox is closed and empty. Cancel safe.
+    #[inline]
+    pub(crate) fn poll_take(&mut self, cx: &mut std::task::Context<'_>) -> Poll<bool> {
+        self.consumer.poll_next_into(cx, &mut self.hand)
+    }
+
+    /// Handles the delivery in hand from its first try to its end, and those that follow it in the inbox while they are for the
     /// same handler and end well at once. Returns how the instance ended, if it did.
     pub(crate) async fn handle(
         &mut self,
         instance: &mut Box<dyn Instance>,
-        delivery: Delivery,
         mut kill: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Exit> {
-        self.hand = Some(delivery);
         if !self.begin() {
             return None;
         }
         loop {
             let called = self.call(instance, kill.as_mut()).await;
             self.cx.end();
-            let (Some(called), Some(delivery)) = (called, self.hand.take()) else { break };
+            let Some(called) = called else { break };
+            let Some(delivery) = self.hand.take() else { break };
             if matches!(called, Called::GivenUp) {
                 return Some(Exit::Killed);
             }
@@ -384,17 +423,15 @@ impl Desk {
         // The time limit of the one that waited runs until the call returns.
         while !waited && self.turns > 0 {
             // Into its place at once: a delivery is moved as seldom as can be.
-            self.hand = self.consumer.try_next();
-            match &self.hand {
-                Some(next) if next.handler == handler => {
-                    if self.begin() {
-                        return;
-                    }
-                }
-                _ => {
-                    self.next = self.hand.take();
-                    return;
-                }
+            if !self.consumer.try_next_into(&mut self.hand) {
+                return;
+            }
+            if self.hand.as_ref().is_some_and(|next| next.handler != handler) {
+                self.next = self.hand.take();
+                return;
+            }
+            if self.begin() {
+                return;
             }
         }
     }

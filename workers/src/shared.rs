@@ -1,9 +1,11 @@
 //! Serving an inbox: one event at a time, or several when handlers take `&self`.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use edri_router::{Delivery, Reason};
@@ -35,65 +37,58 @@ pub(crate) async fn serve(
     mut kill: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<Exit> {
     let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
-    let mut next = None;
     loop {
         if desk.turns == 0 {
             // Lets other tasks of the runtime have their turn under load.
             tokio::task::yield_now().await;
             desk.turns = TURNS;
         }
-        let delivery = match next.take().or_else(|| beside.may_take(desk).then(|| desk.take()).flatten()) {
-            Some(delivery) => delivery,
-            None if beside.calls.is_empty() => {
-                if let Some(exit) = beside.lost.take() {
-                    return Some(exit);
-                }
+        // What is taken goes into the desk's hand at once: a delivery is moved as seldom as can be.
+        let taken = desk.hand.is_some() || (beside.may_take(desk) && desk.take());
+        if !taken && beside.calls.is_empty() {
+            if let Some(exit) = beside.lost.take() {
+                return Some(exit);
+            }
+            // Others have theirs while this one sleeps.
+            desk.turns = TURNS;
+            let taken = poll_fn(|cx| match desk.poll_take(cx) {
+                Poll::Ready(taken) => Poll::Ready(Ok(taken)),
+                Poll::Pending => kill.as_mut().poll(cx).map(Err),
+            });
+            match taken.await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(()) => return Some(Exit::Killed),
+            }
+        } else if !taken {
+            if beside.may_take(desk) {
                 desk.consumer.give_back();
-                // One more turn before going to sleep: under load the next event is often about to come, and neither this
-                // worker nor its publisher has to pay for a wake-up.
-                turn().await;
-                if let Some(delivery) = desk.consumer.try_next() {
-                    next = Some(delivery);
+            } else {
+                desk.consumer.stand_down();
+            }
+            tokio::select! {
+                biased;
+                Some(progress) = beside.calls.next() => {
+                    desk.hand = beside.end(desk, progress);
                     continue;
                 }
-                let taken = tokio::select! {
-                    biased;
-                    taken = desk.consumer.next() => taken,
-                    () = &mut kill => return Some(Exit::Killed),
-                };
-                match taken {
-                    Some(delivery) => delivery,
-                    None => return None,
-                }
-            }
-            None => {
-                if beside.may_take(desk) {
-                    desk.consumer.give_back();
-                } else {
-                    desk.consumer.stand_down();
-                }
-                tokio::select! {
-                    biased;
-                    Some(progress) = beside.calls.next() => {
-                        next = beside.end(desk, progress);
+                taken = poll_fn(|cx| desk.poll_take(cx)), if beside.may_take(desk) => {
+                    if !taken {
+                        // Closed: what is running ends first.
+                        if let Some(progress) = beside.calls.next().await {
+                            desk.hand = beside.end(desk, progress);
+                        }
                         continue;
                     }
-                    taken = desk.consumer.next(), if beside.may_take(desk) => match taken {
-                        Some(delivery) => delivery,
-                        // Closed: what is running ends first.
-                        None => {
-                            if let Some(progress) = beside.calls.next().await {
-                                next = beside.end(desk, progress);
-                            }
-                            continue;
-                        }
-                    },
                 }
             }
-        };
-        if instance.is_concurrent(delivery.handler) {
+        }
+        let Some(handler) = desk.hand.as_ref().map(|delivery| delivery.handler) else { continue };
+        if instance.is_concurrent(handler) {
             desk.turns = desk.turns.saturating_sub(1);
-            beside.begin(desk, instance, delivery);
+            if let Some(delivery) = desk.hand.take() {
+                beside.begin(desk, instance, delivery);
+            }
             continue;
         }
         // The handler wants the instance for itself.
@@ -106,33 +101,24 @@ pub(crate) async fn serve(
         }
         if let Some(mut exit) = beside.lost.take() {
             // The event was taken but not begun, so the next instance gets it as it is.
-            match &mut exit {
-                Exit::Lost { resume, .. } => {
-                    resume.push(delivery);
+            match (&mut exit, desk.hand.take()) {
+                (Exit::Lost { resume, .. }, taken) => {
+                    resume.extend(taken);
                     desk.seat.status.set_in_hand(resume.len());
                 }
-                _ => desk.seat.router.discard(&desk.seat.group, delivery, Reason::WorkerLost, "its worker was lost"),
+                (_, Some(delivery)) => {
+                    let (seat, detail) = (&desk.seat, "its worker was lost");
+                    seat.router.discard(&seat.group, delivery, Reason::WorkerLost, detail);
+                }
+                (_, None) => {}
             }
             return Some(exit);
         }
-        if let Some(exit) = desk.handle(instance, delivery, kill.as_mut()).await {
+        if let Some(exit) = desk.handle(instance, kill.as_mut()).await {
             return Some(exit);
         }
-        next = desk.next.take();
+        desk.hand = desk.next.take();
     }
-}
-
-/// Lets the runtime's other tasks have a turn, without the look at timers and sockets of `tokio::task::yield_now`.
-async fn turn() {
-    let mut had = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut had, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 /// The calls of concurrent handlers that are running.
