@@ -116,14 +116,14 @@ impl World {
             return self.give_up(who, of);
         }
         let Some(other) = self.hosts.get(&of).map(|host| host.node.clone()) else { return };
-        let all = self.hosts.len() - 1;
+        let living: BTreeSet<u64> = self.hosts.keys().copied().filter(|number| *number != who).collect();
         let Some(host) = self.hosts.get_mut(&who) else { return };
         if host.knows.insert(of) {
             host.division.met(life(of), &other);
             host.division.reach(life(of), !self.cut.contains(&(who.min(of), who.max(of))));
         }
         // It claims nothing before it knows those that were there.
-        if host.knows.len() >= all {
+        if host.knows.is_superset(&living) {
             host.division.settle();
         }
     }
@@ -261,12 +261,9 @@ impl World {
         let cut = self.cut.contains(&(from.min(to), from.max(to)));
         let Some(host) = self.hosts.get_mut(&to).filter(|host| host.knows.contains(&from) && !cut) else { return };
         let lanes = self.lanes.get_mut(&(from, to)).expect("it was found");
-        let first = self.rng.usize(..2);
-        let Some((lane, message)) =
-            [first, 1 - first].into_iter().find_map(|lane| Some((lane, lanes[lane].pop_front()?)))
-        else {
-            return;
-        };
+        // Requests are late, so that notes would overtake them.
+        let lane = usize::from(self.rng.u8(..8) == 0);
+        let Some(message) = lanes[lane].pop_front() else { return };
         match message {
             Message::Event(event) => {
                 // This is what the notes are for.
@@ -358,8 +355,10 @@ impl World {
     }
 }
 
-fn run(faults: Faults, seeds: std::ops::Range<u64>) {
-    for seed in seeds {
+/// `EDRI_SEEDS=N` runs so many.
+fn run(faults: Faults) {
+    let seeds = std::env::var("EDRI_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60_u64);
+    for seed in 0..seeds {
         let ran = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, faults);
             (0..3000).for_each(|_| world.step());
@@ -371,12 +370,12 @@ fn run(faults: Faults, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn no_two_lives_have_a_slot_at_a_time_and_all_is_handled_in_order_whoever_comes_leaves_and_dies() {
-    run(Faults::Honest, 0..150);
+    run(Faults::Honest);
 }
 
 #[test]
 fn lives_that_had_given_each_other_up_agree_when_they_meet_again_and_nothing_is_lost() {
-    run(Faults::GivenUp, 0..150);
+    run(Faults::GivenUp);
 }
 
 #[test]
