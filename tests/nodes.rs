@@ -3,6 +3,7 @@
 mod calls;
 mod cuts;
 mod hostile;
+mod keyed;
 mod lives;
 mod overload;
 mod schedules;

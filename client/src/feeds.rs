@@ -372,7 +372,7 @@ fn delivery(item: Item) -> Option<Delivery> {
         Item::Event(envelope) | Item::Recorded(Recorded { event: envelope, .. }) => envelope,
         Item::Missed(_) => return None,
     };
-    Some(Delivery { envelope, reply: ReplyTo::None, handler: 0, attempts: 1, redelivered: false })
+    Some(Delivery { envelope, reply: ReplyTo::None, handler: 0, attempts: 1, redelivered: false, hold: None })
 }
 
 impl Source for FromFeed {

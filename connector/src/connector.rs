@@ -199,6 +199,7 @@ impl Connector {
             views: Arc::clone(&views),
             outbox_events: self.outbox_events,
         };
+        router.divide_keys();
         router.set_beyond(Arc::clone(&views) as Arc<dyn edri_router::Beyond>);
         let mut tasks = JoinSet::new();
         let runtime = router.runtime();
@@ -225,6 +226,7 @@ impl Connector {
         }
         let mut open: Vec<String> = self.connect.clone();
         let (settled, mut presence) = (command.clone(), views.presence.subscribe());
+        let expected = expects.clone();
         tasks.spawn_on(
             async move {
                 // Each neighbour has told what it knows, or is absent.
@@ -241,8 +243,14 @@ impl Connector {
                 }
                 // A driver that has ended needs not be told.
                 let _ = settled.send(Command::Settled).await;
+                let met = async {
+                    let met = |presence: &Presence| expected.iter().all(|node| presence.knows(node));
+                    if presence.wait_for(met).await.is_ok() {
+                        let _ = settled.send(Command::Met).await;
+                    }
+                };
                 // Keeps the senders of what may still be tried.
-                while tries.recv().await.is_some() {}
+                tokio::join!(met, async { while tries.recv().await.is_some() {} });
             },
             runtime,
         );

@@ -10,6 +10,7 @@
 //! ring one bell. No user code runs here.
 
 mod calls;
+mod divided;
 mod intake;
 mod links;
 mod local;
@@ -36,6 +37,7 @@ use crate::engine::{Engine, GroupKey, Output};
 use crate::topology::LinkId;
 
 use calls::Calls;
+use divided::Divisions;
 use intake::Intake;
 pub(crate) use links::{Admission, FromLink};
 use links::{Door, Neighbour};
@@ -53,6 +55,8 @@ pub(crate) type Keep = Option<Arc<Batch>>;
 pub(crate) struct Batch {
     events: Vec<Envelope>,
     groups: Vec<(GroupKey, GroupRef)>,
+    /// Whether a life of another node may have handled them already.
+    redelivered: bool,
 }
 
 impl Batch {
@@ -74,6 +78,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 pub(crate) enum Command {
     /// All configured neighbours have told what they know, or are absent.
     Settled,
+    /// They have, and so have all nodes that are expected: what these may have is known.
+    Met,
     /// Withdraw everything and say so; done once all others have taken note, or at the time limit.
     Leave(oneshot::Sender<()>),
     /// Say so once nothing more comes for a group of this node that was withdrawn, by its id.
@@ -115,6 +121,7 @@ pub(crate) struct Driver {
     packer: Packer,
     locals: Locals,
     intake: Intake,
+    divisions: Divisions,
     calls: Calls,
     tunnels: TunnelsOf,
     /// Tunnels that have something to send and no room.
@@ -176,6 +183,7 @@ impl Driver {
             packer: Packer::default(),
             locals: Locals::default(),
             intake: Intake::default(),
+            divisions: Divisions::default(),
             calls,
             tunnels,
             sweep: IDLE,
@@ -199,6 +207,7 @@ impl Driver {
             self.take_outcomes();
             self.take_forgone();
             self.take_tunnels();
+            self.divide();
             self.pack();
             self.flush_high();
             self.engine.tick(self.now());
@@ -250,6 +259,7 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Settled => self.engine.set_settled(true),
+            Command::Met => self.divisions.settle(),
             Command::Leave(done) => {
                 self.withdraw_all();
                 self.engine.set_leaving();
@@ -291,7 +301,8 @@ impl Driver {
     /// Says that this node has left once everybody knows.
     fn look_at_leaving(&mut self) {
         for (group, done) in std::mem::take(&mut self.withdrawals) {
-            if self.locals.is_over(group) && self.intake.len() == 0 {
+            if self.locals.is_over(group) && self.intake.len() == 0 && self.divisions.is_over(self.locals.number(group))
+            {
                 // As below.
                 let _ = done.send(());
             } else {

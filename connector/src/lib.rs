@@ -14,6 +14,7 @@
 
 mod compatible;
 mod connector;
+pub mod division;
 mod driver;
 pub mod engine;
 mod fault;

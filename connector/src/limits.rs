@@ -15,6 +15,10 @@ pub const LINKS_MAX: usize = 1024;
 pub const GROUPS_MAX: usize = 65_536;
 /// The most selections of one group.
 pub const SELECTIONS_MAX: usize = 65_536;
+/// The most keyed shared managers that a node hears of from others.
+pub const DIVISIONS_MAX: usize = 1024;
+/// How many events of its own a keyed shared manager may have waiting for room: beyond that they wait where they are published.
+pub const OWN_WAITING_MAX: u64 = 512;
 /// The most a link may cost; at least it costs 1.
 pub const COST_MAX: u32 = 65_535;
 /// The largest epoch and the largest version of a record: counting on from it never overflows.

@@ -126,6 +126,10 @@ impl Node {
     pub(crate) async fn begin(&self, beginning: Beginning) -> Result<(), StartError> {
         let Beginning { mut prepared, remote, declares, histories, connector, expects, api } = beginning;
         let router = &self.inner.router;
+        if connector.is_some() {
+            // Before the first of them joins, so that nobody publishes past what decides which node has a key.
+            router.divide_keys();
+        }
         for event in declares {
             self.inner.bus.declare(event).await?;
         }
@@ -567,7 +571,7 @@ impl Node {
             return Vec::new();
         }
         let mut groups = self.inner.router.groups();
-        groups.retain(|group| group.node().is_some() && group.is_reachable());
+        groups.retain(|group| group.is_front() || group.node().is_some() && group.is_reachable());
         groups
     }
 

@@ -370,7 +370,11 @@ impl<W> Manager<W> {
 
     /// Makes the managers of this name on all nodes one group: each notification goes to one of them, to that of the
     /// publisher's own node while it has room, then to the node with most room. When a node dies, what it had not taken goes
-    /// to another, marked as redelivered. Not for keyed managers.
+    /// to another, marked as redelivered.
+    ///
+    /// With [`Manager::keyed`] the keys are divided among the nodes: the events and requests of one key go to one node at a time, in the order
+    /// of their publisher. When nodes come and leave, keys move, each only once the node that had it has handled what it has of it; those of
+    /// a node that died are taken over when its links have been away for the connector's `expiry`, or when it comes back.
     pub fn shared(mut self) -> Self {
         self.settings.shared = true;
         self

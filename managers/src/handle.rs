@@ -299,10 +299,6 @@ fn check(definition: &Definition) -> Result<ManagerName, ManagerError> {
         let what = if settings.remote.is_some() { "a worker over a network" } else { "a program" };
         return invalid(format!("{what} runs as a process and nowhere else"));
     }
-    if settings.shared && settings.keyed {
-        let text = "it is keyed and shared: keys are not divided among nodes yet, so leave out one of the two";
-        return invalid(text.to_owned());
-    }
     Ok(name)
 }
 

@@ -78,11 +78,40 @@ pub enum Item<'a> {
         /// What differs, for people.
         why: &'a str,
     },
+    /// What the origin says of itself and the keys of a keyed shared manager (`Normal`).
+    Keys(Keys<'a>),
+    /// The origin has noted what the destination says of such a manager: whatever it sent according to an earlier saying stands before this
+    /// (`Normal`, `High`).
+    Noted {
+        /// The manager.
+        manager: &'a str,
+        /// The version of the saying.
+        version: u64,
+        /// Which of the slots that the destination claims it may have, as far as the origin knows: bit *n* is slot *n*.
+        agreed: u64,
+    },
     /// An item that this version does not know. Its bytes were skipped.
     Unknown {
         /// What it is.
         kind: u8,
     },
+}
+
+/// What a life of a node says of itself and the keys of a keyed shared manager. Slots are sets: bit *n* is slot *n*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys<'a> {
+    /// The manager.
+    pub manager: &'a str,
+    /// Grows with each saying of this life.
+    pub version: u64,
+    /// Whether it runs the manager, and takes slots.
+    pub member: bool,
+    /// The slots that it has.
+    pub owned: u64,
+    /// Those that it still has, and is about to give up.
+    pub releasing: u64,
+    /// Those that it wants.
+    pub claiming: u64,
 }
 
 /// What came of a request or a tunnel.
@@ -195,6 +224,8 @@ mod kind {
     pub(super) const LEFT: u8 = 11;
     pub(super) const DIFFERS: u8 = 12;
     pub(super) const SIZED: u8 = 128;
+    pub(super) const KEYS: u8 = 128;
+    pub(super) const NOTED: u8 = 129;
 }
 
 /// What an event has beside what every event has.

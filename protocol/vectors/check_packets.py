@@ -210,11 +210,20 @@ class Body:
             event.update({"tried": tried >> 1} if tried > 1 else {}, **({"redelivered": True} if tried & 1 else {}))
         return event
 
+    def sized(self, kind, data):
+        if kind == 128:
+            keys = {"manager": data.text(), "version": data.number(), "member": bool(data.byte() & 1)}
+            slots = {field: int.from_bytes(data.take(8), "big") for field in ("owned", "releasing", "claiming")}
+            return {"keys": {**keys, **slots}}
+        if kind == 129:
+            noted = {"manager": data.text(), "version": data.number()}
+            return {"noted": {**noted, "agreed": int.from_bytes(data.take(8), "big")}}
+        return {"unknown": {"kind": kind}}
+
     def item(self):
         kind = self.data.byte()
         if kind >= 128:
-            self.data.take(self.data.number())
-            return {"unknown": {"kind": kind}}
+            return self.sized(kind, Input(self.data.take(self.data.number())))
         need(1 <= kind <= 12, "an unknown item")
         if kind == 1:
             return {"event": self.event()}

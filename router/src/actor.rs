@@ -1,12 +1,14 @@
 //! The Router actor: the only writer of the route table. Events never pass through its mailbox; they use the snapshot
 //! that it publishes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
 use edri_events::DescriptorRef;
 
 use crate::core::Core;
+use crate::divide::Behind;
 use crate::group::GroupRef;
 use crate::interest::{Follow, Followers};
 use crate::limits::{EVENT_NAMES_MAX, SUBSCRIPTIONS_MAX};
@@ -17,6 +19,8 @@ pub(crate) struct RouterActor {
     core: Arc<Core>,
     table: Table<GroupRef>,
     followers: Followers,
+    /// Who stands behind which front.
+    behind: BTreeMap<Arc<str>, Behind>,
 }
 
 /// Changes that belong together: they are seen together, or not at all.
@@ -49,7 +53,12 @@ struct Done {
 
 impl RouterActor {
     pub(crate) fn start(core: Arc<Core>, arbiter: &actix::ArbiterHandle) -> Addr<Self> {
-        Self::start_in_arbiter(arbiter, |_| Self { core, table: Table::default(), followers: Followers::default() })
+        Self::start_in_arbiter(arbiter, |_| Self {
+            core,
+            table: Table::default(),
+            followers: Followers::default(),
+            behind: BTreeMap::new(),
+        })
     }
 
     fn check(&self, change: &Change) -> Result<(), DeclareError> {
@@ -79,20 +88,60 @@ impl RouterActor {
                 done.declared.push(descriptor);
             }
         }
-        done.left.extend(change.withdraw.into_iter().filter_map(|id| self.table.withdraw(id)));
+        let mut fronts = BTreeSet::new();
+        for id in change.withdraw {
+            for (name, behind) in &mut self.behind {
+                if behind.remove(&id).is_some() {
+                    fronts.insert(Arc::clone(name));
+                }
+            }
+            done.left.extend(self.table.withdraw(id));
+        }
         for (group, selections) in change.subscribe {
             done.came.push(Arc::clone(&group));
-            for selection in selections {
-                self.table.subscribe(Subscription {
-                    target: Arc::clone(&group),
-                    pattern: selection.pattern,
-                    key: selection.key,
-                    predicate: selection.predicate,
-                    handler: selection.handler,
-                });
+            let front = group.divided().filter(|name| self.core.front(name).is_some());
+            if let Some(name) = front {
+                group.hide();
+                fronts.insert(Arc::clone(name));
+                self.behind.entry(Arc::clone(name)).or_default().insert(group.id(), selections.clone());
+                if group.node().is_some() {
+                    continue;
+                }
+            }
+            self.subscribe(&group, selections);
+        }
+        fronts.iter().for_each(|name| self.set_front(name));
+        Ok(())
+    }
+
+    fn subscribe(&mut self, group: &GroupRef, selections: Vec<Selection>) {
+        for selection in selections {
+            self.table.subscribe(Subscription {
+                target: Arc::clone(group),
+                pattern: selection.pattern,
+                key: selection.key,
+                predicate: selection.predicate,
+                handler: selection.handler,
+            });
+        }
+    }
+
+    /// Gives a front what those behind it want. The table has it as long as there is somebody.
+    fn set_front(&mut self, name: &Arc<str>) {
+        let Some(front) = self.core.front(name) else { return };
+        self.table.withdraw(front.id());
+        let mut wanted: Vec<Selection> = Vec::new();
+        for selection in self.behind.get(name).into_iter().flat_map(BTreeMap::values).flatten() {
+            let known = |other: &Selection| other.pattern == selection.pattern && other.key == selection.key;
+            if !wanted.iter().any(known) {
+                // Which handler it is for is seen where it is handled, and so is a predicate.
+                wanted.push(Selection { predicate: None, handler: 0, ..selection.clone() });
             }
         }
-        Ok(())
+        if wanted.is_empty() {
+            self.behind.remove(name);
+        }
+        self.subscribe(&front, wanted);
     }
 
     fn show(&mut self, Done { declared, came, left }: Done) {

@@ -162,10 +162,14 @@ impl Router {
     fn nobody(&self, group: &GroupRef, delivery: Delivery) -> Arrived {
         if let Some(ticket) = delivery.ticket() {
             self.core.complete(ticket, Err(RequestError::NoHandler(delivery.envelope.name().clone())));
-        } else if group.is_closed() && group.name().manager().is_some() {
+        } else if group.name().manager().is_some() && (group.is_closed() || group.divided().is_some()) {
             // Its publisher was told that it is accepted, so it does not vanish.
             group.reject();
-            self.core.discard(group, delivery, Reason::Stopped, "its manager had left the node when it came");
+            let (reason, detail) = match group.is_closed() {
+                true => (Reason::Stopped, "its manager had left the node when it came"),
+                false => (Reason::Undelivered, "the manager on the node that has its key does not handle this event"),
+            };
+            self.core.discard(group, delivery, reason, detail);
         }
         Arrived::Nobody
     }

@@ -20,6 +20,7 @@ use crate::beyond::Beyond;
 use crate::bus::{Cause, check_kind};
 use crate::circle::Waits;
 use crate::delivery::{Delivery, ReplyTo};
+use crate::divide::Fronts;
 use crate::group::{Displaced, Group, GroupRef, Offered};
 use crate::history::Histories;
 use crate::interest::Follow;
@@ -71,6 +72,10 @@ pub(crate) struct Core {
     router: OnceLock<Addr<RouterActor>>,
     /// Where everything that is sent goes, in a process that has no table of its own.
     uplink: OnceLock<Arc<dyn Uplink>>,
+    /// There are to be other nodes.
+    pub(crate) divides_keys: AtomicBool,
+    // Held to find or make one, when a keyed shared manager joins or leaves.
+    pub(crate) fronts: Mutex<Fronts>,
     /// Knows other nodes, where there is a connector.
     beyond: OnceLock<Arc<dyn Beyond>>,
     phase: AtomicU8,
@@ -130,6 +135,8 @@ impl Core {
             table: ArcSwap::from_pointee(Snapshot::default()),
             router: OnceLock::new(),
             uplink: OnceLock::new(),
+            divides_keys: AtomicBool::new(false),
+            fronts: Mutex::default(),
             beyond: OnceLock::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             settled: watch::Sender::new(false),

@@ -5,6 +5,7 @@ use std::any::Any;
 use edri_events::{Body, Envelope};
 
 use crate::Ticket;
+use crate::divide::Hold;
 use crate::tunnel::{Receiver, Sender};
 
 /// An envelope in a group's inbox or in a worker's hands.
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// Whether a worker that was lost may have handled it already.
     pub redelivered: bool,
+    /// Says that it is there to whoever waits until nothing of its slot is.
+    pub hold: Option<Hold>,
 }
 
 // Moved into an inbox and out of it for every event: within one cache line.
@@ -32,8 +35,8 @@ pub enum ReplyTo {
     None,
     /// The requester.
     Response(Ticket),
-    /// The opener of a tunnel, and the worker's end of it until it is accepted.
-    Tunnel(Ticket, Option<Box<dyn Offer>>),
+    /// The opener of a tunnel, and the worker's end of it until it is accepted; behind one pointer, because tunnels are few and deliveries many.
+    Tunnel(Ticket, Option<Box<Box<dyn Offer>>>),
 }
 
 /// The worker's end of a tunnel before it is accepted.
@@ -44,7 +47,7 @@ pub trait Offer: Any + Send + std::fmt::Debug {
 
 impl Delivery {
     pub(crate) fn new(envelope: Envelope, handler: u32, reply: ReplyTo) -> Self {
-        Self { envelope, reply, handler, attempts: 0, redelivered: false }
+        Self { envelope, reply, handler, attempts: 0, redelivered: false, hold: None }
     }
 
     /// A delivery that came from another node, for whichever handler of its group takes the event: see

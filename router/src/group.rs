@@ -12,7 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
-use crate::limits::INBOX_CAPACITY_DEFAULT;
+use crate::divide::slot_of_hash;
+use crate::limits::{INBOX_CAPACITY_DEFAULT, KEY_SLOTS};
 use crate::queue::{Consumer, Place, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
@@ -88,6 +89,12 @@ pub struct Group {
     workers: RwLock<Vec<Arc<WorkerStatus>>>,
     /// The name that it shares its events under.
     shared: Option<Arc<str>>,
+    /// The name of the manager whose keys it has some of.
+    divided: Option<Arc<str>>,
+    /// It has a front: publishers give it nothing themselves.
+    behind: AtomicBool,
+    /// It is a front: see `divide.rs`.
+    front: bool,
     remote: Option<Box<Remote>>,
     /// Takes what comes, where it is published: the inboxes are closed from the beginning then.
     tap: Option<Arc<dyn Tap>>,
@@ -104,6 +111,14 @@ impl Target for GroupRef {
 
     fn shared(&self) -> Option<&Arc<str>> {
         self.shared.as_ref()
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    fn may_be_hidden(&self) -> bool {
+        self.divided.is_some()
     }
 
     /// This node while there is room, then whoever has most, and last who cannot be reached.
@@ -157,7 +172,10 @@ impl Group {
             Spread::ByKey(partitions) => partitions,
         };
         assert!(inboxes > 0, "a group has an inbox");
-        let shared = options.name.manager_anywhere().filter(|_| options.shared).map(|name| Arc::from(name.as_str()));
+        let shared: Option<Arc<str>> =
+            options.name.manager_anywhere().filter(|_| options.shared).map(|name| Arc::from(name.as_str()));
+        let keyed = matches!(options.spread, Spread::ByKey(_));
+        let (shared, divided) = if keyed { (None, shared) } else { (shared, None) };
         Self {
             id: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             name: options.name,
@@ -172,6 +190,9 @@ impl Group {
             tally: Tally::default(),
             held: AtomicUsize::new(0),
             shared,
+            divided,
+            behind: AtomicBool::new(false),
+            front: false,
             source: Mutex::new(None),
             workers: RwLock::default(),
             remote,
@@ -237,6 +258,37 @@ impl Group {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.shared.is_some()
+    }
+
+    /// The name of the keyed shared manager whose keys are divided among this group and those of its name on other nodes.
+    #[must_use]
+    pub fn divided(&self) -> Option<&Arc<str>> {
+        self.divided.as_ref()
+    }
+
+    /// Whether it is no manager's, but what publishers give the events of a keyed shared manager to.
+    #[must_use]
+    pub fn is_front(&self) -> bool {
+        self.front
+    }
+
+    pub(crate) fn front(name: GroupName, capacity: usize) -> GroupRef {
+        let spread = Spread::ByKey(KEY_SLOTS);
+        let options =
+            GroupOptions { name, spread, capacity, overflow: Overflow::Wait, handlers: Vec::new(), shared: false };
+        let group = Self { front: true, ..Self::make(options, None) };
+        group.set_state(ManagerState::Running);
+        Arc::new(group)
+    }
+
+    pub(crate) fn hide(&self) {
+        self.behind.store(true, Ordering::Relaxed);
+    }
+
+    /// How many deliveries wait in one inbox.
+    #[must_use]
+    pub fn depth(&self, inbox: usize) -> usize {
+        self.inboxes[inbox].len()
     }
 
     /// How many deliveries are in the hands of somebody who is no worker of the group: see [`Group::hold`].
@@ -423,6 +475,9 @@ impl Group {
             return 0;
         }
         let hash = envelope.with_key(|key| key.map(key_hash));
+        if let (true, Some(hash)) = (self.front, hash) {
+            return slot_of_hash(hash);
+        }
         let turn = hash.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed) as u64);
         (turn % self.inboxes.len() as u64) as usize
     }

@@ -112,8 +112,7 @@ impl Followers {
         for tell in &self.all {
             let declared = declared.iter().cloned().map(Interest::Declared);
             let came = came.iter().filter_map(|group| joined(group, table));
-            let left =
-                left.iter().filter(|group| group.node().is_none()).map(|group| Interest::Left { group: group.id() });
+            let left = left.iter().filter(|group| is_told(group)).map(|group| Interest::Left { group: group.id() });
             for interest in declared.chain(came).chain(left) {
                 let _ = tell.send(interest);
             }
@@ -121,9 +120,14 @@ impl Followers {
     }
 }
 
+/// Whether other nodes hear of it.
+fn is_told(group: &GroupRef) -> bool {
+    group.node().is_none() && !group.is_front()
+}
+
 /// What is told of a group that has joined, if it is of this node and in the table.
 fn joined(group: &GroupRef, table: &Table<GroupRef>) -> Option<Interest> {
-    let subscriptions = table.subscriptions(group.id()).filter(|_| group.node().is_none())?;
+    let subscriptions = table.subscriptions(group.id()).filter(|_| is_told(group))?;
     let snapshot = table.snapshot();
     let mut events: Vec<DescriptorRef> = Vec::new();
     for subscription in subscriptions.iter().filter(|subscription| subscription.pattern.is_exact()) {

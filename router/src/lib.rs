@@ -20,6 +20,7 @@ mod conditions;
 mod control;
 mod core;
 mod delivery;
+mod divide;
 mod error;
 mod group;
 mod group_name;
@@ -58,6 +59,7 @@ pub use conditions::{Conditions, ConditionsError};
 pub use control::Control;
 pub use core::Phase;
 pub use delivery::{Delivery, Offer, ReplyTo};
+pub use divide::{Hold, Holding, slot_of};
 pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
 pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
 pub use group_name::GroupName;
@@ -67,7 +69,7 @@ pub use letters::{DeadLetter, Reason};
 pub use limits::{
     CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_VALUES_MAX, CONDITIONS_MAX, EVENT_NAMES_MAX, FIGURES_MAX,
     HISTORIES_MAX, HISTORY_BYTES_DEFAULT, HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX, HISTORY_READERS_MAX,
-    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, SUBSCRIPTIONS_MAX, is_timed,
+    INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, KEY_SLOTS, Limits, SUBSCRIPTIONS_MAX, is_timed,
 };
 pub use pending::{Forgone, Outcome, Ticket};
 pub use relay::{Keeper, Relay, Relayed, RelayedAnswers};

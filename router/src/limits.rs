@@ -10,6 +10,10 @@ pub const SUBSCRIPTIONS_MAX: usize = 1 << 21;
 pub const INBOX_CAPACITY_MAX: usize = 1 << 20;
 /// The places of an inbox when nothing is said.
 pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
+/// Into how many slots the keys of a keyed shared manager fall.
+pub const KEY_SLOTS: usize = 64;
+/// The places for the events of one slot, until they are sent to the node that has it.
+pub(crate) const SLOT_CAPACITY: usize = 256;
 /// The most worker instances of one manager.
 pub const INSTANCES_MAX: usize = 4096;
 /// The most figures one worker may report.
@@ -40,6 +44,7 @@ pub(crate) const ARRIVING_NAMES_MAX: usize = 1 << 16;
 pub(crate) const TIMED_ONE_IN: u64 = 128;
 
 const _: () = assert!(INBOX_CAPACITY_DEFAULT <= INBOX_CAPACITY_MAX);
+const _: () = assert!(SLOT_CAPACITY <= INBOX_CAPACITY_MAX);
 const _: () = assert!(HISTORY_EVENTS_DEFAULT <= HISTORY_EVENTS_MAX);
 const _: () = assert!(ARRIVING_NAMES_MAX <= EVENT_NAMES_MAX);
 const _: () = assert!(TIMED_ONE_IN.is_power_of_two());

@@ -256,7 +256,7 @@ impl Bus {
         to: To<'_>,
     ) -> Result<Sought, RequestError> {
         Ok(Sought::Above(match delivery.reply {
-            ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, offer, to.to_text().as_deref()).await?,
+            ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, *offer, to.to_text().as_deref()).await?,
             _ => uplink.request(delivery.envelope, to.to_text().as_deref()),
         }))
     }
@@ -557,7 +557,7 @@ enum Asked {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Answer<T> {
-    /// The node of who answered.
+    /// The node of who answered; of a keyed shared manager the node that asked, since it is one manager for all nodes.
     pub node: NodeName,
     /// Who answered.
     pub manager: ManagerName,

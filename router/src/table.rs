@@ -32,6 +32,16 @@ pub(crate) trait Target: Clone {
         None
     }
 
+    /// It is in the table for those who look it up, and no publisher finds it.
+    fn is_hidden(&self) -> bool {
+        false
+    }
+
+    /// It is hidden, or will be.
+    fn may_be_hidden(&self) -> bool {
+        false
+    }
+
     /// Of targets that share, the one with the least gets the event.
     fn cost(&self, envelope: &Envelope) -> u64 {
         let _ = envelope;
@@ -71,7 +81,7 @@ pub(crate) struct Entry<T> {
     descriptor: Option<DescriptorRef>,
     plain: Vec<Route<T>>,
     keyed: Option<ByKey<T>>,
-    /// A target stands here more than once, or shares its events with others, so one has to look who gets them.
+    /// A target stands here more than once, or shares its events with others, or is hidden, so one has to look who gets them.
     overlapping: bool,
 }
 
@@ -275,7 +285,7 @@ impl<T: Target> Entry<T> {
     #[inline]
     pub(crate) fn only(&self) -> Option<&Route<T>> {
         match (&self.plain[..], &self.keyed) {
-            ([route], None) if route.predicate.is_none() => Some(route),
+            ([route], None) if route.predicate.is_none() && !route.target.is_hidden() => Some(route),
             _ => None,
         }
     }
@@ -310,7 +320,7 @@ impl<T: Target> Entry<T> {
         let mut reached = Vec::new();
         let mut sharing: Vec<&'a Route<T>> = Vec::new();
         for route in by(true).chain(by(false)) {
-            if !reached.contains(&route.target.id()) && route.wants(envelope) {
+            if !route.target.is_hidden() && !reached.contains(&route.target.id()) && route.wants(envelope) {
                 reached.push(route.target.id());
                 match route.target.shared() {
                     None => each(route),
@@ -364,7 +374,7 @@ impl<T: Target> Entry<T> {
 
     /// Adds a route; `again` says that the target has another one here.
     fn add(&mut self, subscription: &Subscription<T>, again: bool) {
-        self.overlapping |= again || subscription.target.shared().is_some();
+        self.overlapping |= again || subscription.target.shared().is_some() || subscription.target.may_be_hidden();
         let route = Route {
             target: subscription.target.clone(),
             handler: subscription.handler,

@@ -152,7 +152,11 @@ pub struct WorkerView {
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
         let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
-        for group in core.groups().into_iter().filter(|group| group.has_joined() && !core.histories.is_one(group)) {
+        for group in core
+            .groups()
+            .into_iter()
+            .filter(|group| group.has_joined() && !group.is_front() && !core.histories.is_one(group))
+        {
             // Every other node has one, of which there is nothing to tell until something waits for it.
             if is_operator_elsewhere(&group) && group.depths().iter().all(|depth| *depth == 0) {
                 continue;

@@ -398,7 +398,7 @@ impl Bus {
         let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
         let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
         let traced = traced::tunnel(&envelope);
-        let placed = self.place(envelope, to, None, |ticket| ReplyTo::Tunnel(ticket, Some(offer))).await;
+        let placed = self.place(envelope, to, None, |ticket| ReplyTo::Tunnel(ticket, Some(Box::new(offer)))).await;
         let waiting = placed.inspect_err(|error| traced.failed(error.code()))?;
         let outcome =
             TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, traced, take, passage: None };

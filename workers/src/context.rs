@@ -74,7 +74,7 @@ impl Context {
             envelope: delivery.envelope.clone(),
             ticket: delivery.ticket(),
             offer: Mutex::new(match &mut delivery.reply {
-                ReplyTo::Tunnel(_, offer) => offer.take(),
+                ReplyTo::Tunnel(_, offer) => offer.take().map(|offer| *offer),
                 _ => None,
             }),
             attempt: delivery.attempts,

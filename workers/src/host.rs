@@ -545,6 +545,7 @@ pub(crate) fn shadow(delivery: &Delivery) -> Delivery {
             ReplyTo::Response(ticket) => ReplyTo::Response(*ticket),
             ReplyTo::Tunnel(ticket, _) => ReplyTo::Tunnel(*ticket, None),
         },
+        hold: delivery.hold.clone(),
         ..*delivery
     }
 }

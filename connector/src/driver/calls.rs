@@ -112,7 +112,7 @@ impl Driver {
             return;
         }
         if let ReplyTo::Tunnel(_, offer) = delivery.reply {
-            return self.open_tunnel(key, life, envelope, ticket, offer);
+            return self.open_tunnel(key, life, envelope, ticket, offer.map(|offer| *offer));
         }
         let number = ticket.to_number();
         let batch = self.calls.batch(life, Some(key));
@@ -215,6 +215,7 @@ impl Driver {
                         }
                     }
                 }
+                Ok(Item::Noted { manager, version, .. }) => self.divisions.noted_among_requests(from, manager, version),
                 Ok(Item::Response { call, outcome }) => self.response(from, call, outcome, body),
                 Ok(Item::Cancel { call }) => {
                     if let Some(&number) = self.calls.of.get(&(from, call)) {
@@ -291,6 +292,13 @@ impl Driver {
         if batch.writer.len() >= BODY_BYTES {
             self.flush_high();
         }
+    }
+
+    /// Says behind all requests so far that the saying of another life about the keys of a manager was noted.
+    pub(super) fn note_among_requests(&mut self, to: Incarnation, manager: &str, version: u64, agreed: u64) {
+        self.calls.batch(to, None).writer.noted(manager, version, agreed);
+        // Requests go first.
+        self.flush_high();
     }
 
     /// A number for something that other nodes have opened here.

@@ -57,6 +57,11 @@ impl Locals {
         found.is_none_or(|local| local.leaving.as_ref().is_some_and(BTreeSet::is_empty))
     }
 
+    /// The number of a group, by its id.
+    pub(super) fn number(&self, id: u64) -> Option<u32> {
+        self.groups.iter().find(|(_, local)| local.group.id() == id).map(|(number, _)| *number)
+    }
+
     /// Whether some of those who were told that a group is withdrawn have not said yet that nothing more comes.
     pub(super) fn is_awaited(&self) -> bool {
         self.groups.values().any(|local| local.leaving.as_ref().is_some_and(|waited| !waited.is_empty()))
@@ -95,8 +100,10 @@ impl Driver {
         self.locals.by_id.insert(group.id(), number);
         self.locals.by_name.insert(name.clone(), number);
         let events = events.into_iter().map(|event| (event.name().to_string(), event)).collect();
+        let divided = group.divided().cloned();
         self.locals.groups.insert(number, Local { group, name, selections, events, leaving: None });
         self.tell(number);
+        self.divides(number, divided);
     }
 
     fn left(&mut self, id: u64) {
@@ -114,6 +121,7 @@ impl Driver {
             self.engine.forget_own_group(oldest);
         }
         self.engine.withdraw_group(number);
+        self.divisions.leave(number);
     }
 
     /// Tells others that nothing is taken here any more. What they have sent by then still comes.
@@ -148,7 +156,8 @@ impl Driver {
         });
         let state = GroupState {
             name: local.name.clone(),
-            shared: local.group.is_shared(),
+            shared: local.group.is_shared() || local.group.divided().is_some(),
+            keyed: local.group.divided().is_some(),
             answers: local.group.name().manager().is_some(),
             selections: selections.collect(),
             events: local.events.values().map(|descriptor| EventDeclaration::of(descriptor)).collect(),

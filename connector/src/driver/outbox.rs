@@ -17,6 +17,8 @@ use crate::topology::GroupState;
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     keys: SegQueue<GroupKey>,
+    /// Slots of keyed shared managers that have something.
+    pub(super) slots: SegQueue<(Arc<str>, usize)>,
     pub(super) wake: Notify,
 }
 

@@ -27,10 +27,19 @@ pub(super) struct Packer {
     event_bytes: HashMap<GroupKey, usize>,
 }
 
+impl Packer {
+    /// About how many events may be sent to a group that has granted so many, and so many bytes.
+    pub(super) fn most(&self, key: GroupKey, events: u64, bytes: u64) -> usize {
+        let each = self.event_bytes.get(&key).copied().unwrap_or(256).max(1);
+        (events as usize).min((bytes as usize).div_ceil(each))
+    }
+}
+
 impl Driver {
     /// Takes out of the outboxes what may be sent now, and sends it.
     pub(super) fn pack(&mut self) {
         self.outboxes.collect();
+        self.collect_slots();
         if self.outboxes.waiting.is_empty() {
             return;
         }
@@ -65,6 +74,9 @@ impl Driver {
     fn take_batch(&mut self, key: GroupKey) -> Taken {
         let now = self.now();
         let Some(outbox) = self.outboxes.all.get_mut(&key) else { return Taken::Nothing };
+        if let Some(name) = outbox.group.divided().cloned() {
+            return self.take_divided(key, &name);
+        }
         let Some(life) = outbox.life.filter(|life| self.engine.has_room(*life, Lane::Normal)) else {
             let rests = outbox.depth() == 0 && outbox.withdrawn.is_none() && outbox.is_armed();
             return if rests { Taken::Nothing } else { Taken::Blocked };
@@ -80,8 +92,7 @@ impl Driver {
             }
             return Taken::Blocked;
         }
-        let each = self.packer.event_bytes.get(&key).copied().unwrap_or(256).max(1);
-        let most = (events as usize).min((bytes as usize).div_ceil(each)).min(TAKEN_MAX);
+        let most = self.packer.most(key, events, bytes).min(TAKEN_MAX);
         let group = GroupRef::clone(&outbox.group);
         let mut taken = Vec::with_capacity(most.min(outbox.depth() + 1));
         let mut calls = Vec::new();
@@ -107,7 +118,7 @@ impl Driver {
     }
 
     /// Those that have not lived too long; the others are dead letters.
-    fn still_alive(&self, group: &GroupRef, taken: Vec<Delivery>) -> Vec<Envelope> {
+    pub(super) fn still_alive(&self, group: &GroupRef, taken: Vec<Delivery>) -> Vec<Envelope> {
         let mut now = None;
         let mut events = Vec::with_capacity(taken.len());
         for delivery in taken {
@@ -122,7 +133,7 @@ impl Driver {
         events
     }
 
-    fn emptied(&mut self, key: GroupKey) -> Taken {
+    pub(super) fn emptied(&mut self, key: GroupKey) -> Taken {
         self.drained(key);
         Taken::Nothing
     }
@@ -157,8 +168,27 @@ impl Driver {
         }
         let events = u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let now = self.now();
-        let batch = Batch { events: kept, groups: accounts };
+        let batch = Batch { events: kept, groups: accounts, redelivered: false };
         self.engine.send(now, Lane::Normal, targets, &body, events, &Some(Arc::new(batch)));
+    }
+
+    /// Sends an event alone, marked if a life that has ended may have handled it.
+    pub(super) fn send_again(&mut self, key: GroupKey, envelope: Envelope, redelivered: bool) {
+        let groups = [key];
+        let targets = self.targets(&groups);
+        let written = with_head(&envelope, Instant::now(), |head| {
+            let head = EventHead { redelivered, ..head };
+            self.packer.writer.event(&head, |out| append(&envelope, out))
+        });
+        if let Err(unwritten) = written {
+            return self.unwritable(&groups, &envelope, &explain(&unwritten));
+        }
+        let Some(outbox) = self.outboxes.all.get(&key) else { return };
+        let body = self.packer.writer.take();
+        let groups = vec![(key, GroupRef::clone(&outbox.group))];
+        let batch = Batch { events: vec![envelope], groups, redelivered };
+        let now = self.now();
+        self.engine.send(now, Lane::Normal, &targets, &body, 1, &Some(Arc::new(batch)));
     }
 
     /// The lives of nodes, with the groups of each.
@@ -206,7 +236,7 @@ pub(super) fn confirmed(groups: &[GroupKey], keep: &Keep) {
 }
 
 /// What came of looking into an outbox.
-enum Taken {
+pub(super) enum Taken {
     /// It is empty; it rings once it is not.
     Nothing,
     /// It may not be sent from now.

@@ -43,14 +43,18 @@ impl Driver {
     pub(super) fn met(&mut self, node: NodeName, incarnation: Incarnation) {
         let origins = Origins::new(node.clone(), incarnation);
         let (differs, differs_there) = (BTreeMap::new(), BTreeMap::new());
-        self.lives
-            .insert(incarnation, Life { node, reachable: false, settled: false, origins, differs, differs_there });
+        self.lives.insert(
+            incarnation,
+            Life { node: node.clone(), reachable: false, settled: false, origins, differs, differs_there },
+        );
+        self.divisions.met(incarnation, &node);
     }
 
     pub(super) fn reach(&mut self, incarnation: Incarnation, status: NodeStatus) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let changed = std::mem::replace(&mut life.reachable, status.reachable) != status.reachable;
         life.settled = status.settled;
+        self.divisions.reach(incarnation, status.reachable);
         let node = life.node.clone();
         for outbox in self.outboxes.of_life(incarnation) {
             outbox.group.set_distance(status.distance.max(1));
@@ -94,6 +98,7 @@ impl Driver {
 
     pub(super) fn ended(&mut self, node: &NodeName, incarnation: Incarnation, why: Why) {
         self.lives.remove(&incarnation);
+        self.divisions.ended(incarnation);
         for outbox in self.outboxes.of_life(incarnation) {
             outbox.life = None;
             outbox.group.set_reachable(false);
@@ -107,6 +112,7 @@ impl Driver {
 
     pub(super) fn forgotten(&mut self, incarnation: Incarnation) {
         let Some(node) = self.lives.get(&incarnation).map(|life| life.node.clone()) else { return };
+        self.divisions.renew(incarnation);
         let detail = Why::Forgotten.of(node.as_str());
         self.lose_calls(incarnation, &detail);
         self.lose_tunnels(incarnation, &detail);
@@ -134,19 +140,27 @@ impl Driver {
             return;
         };
         // One that was closed because the group had left makes room for the group that has come under the same name.
-        if self.outboxes.all.get(&key).is_some_and(|outbox| outbox.is_closed())
+        let keyed = state.shared && state.keyed;
+        let another = |outbox: &Outbox| outbox.is_closed() || outbox.group.divided().is_some() != keyed;
+        if self.outboxes.all.get(&key).is_some_and(another)
             && let Some(closed) = self.outboxes.all.remove(&key)
         {
             if let (Some(life), Some(number)) = (closed.life, closed.withdrawn) {
                 self.say_left(life, number);
             }
-            self.router.remove(&closed.group, Reason::Undelivered, LEFT);
+            let group = Arc::clone(&closed.group);
+            if closed.in_table {
+                self.changes.push(TableChange::leaves(&group));
+            }
+            group.close(None);
+            self.router.remove(&group, Reason::Undelivered, LEFT);
         }
         if !self.outboxes.all.contains_key(&key) {
             let options = GroupOptions {
                 name,
-                spread: Spread::Compete,
-                capacity: self.outbox_events,
+                // Events wait for such a group in its front, by key.
+                spread: if keyed { Spread::ByKey(1) } else { Spread::Compete },
+                capacity: if keyed { 1 } else { self.outbox_events },
                 overflow: Overflow::Wait,
                 handlers: Vec::new(),
                 shared: state.shared,
@@ -154,6 +168,9 @@ impl Driver {
             let group = Group::remote(options, node.clone());
             let outbox = Outbox::new(key, node.clone(), group, &self.outboxes.ready);
             self.outboxes.all.insert(key, outbox);
+        }
+        if let Some(name) = self.outboxes.all.get(&key).and_then(|outbox| outbox.group.divided().cloned()) {
+            self.front_of(&name);
         }
         let reachable = self.lives.get(&life).is_some_and(|life| life.reachable);
         let distance = self.engine.topology().distance(life).unwrap_or(1).max(1);
@@ -332,6 +349,12 @@ impl Driver {
             };
             for envelope in &batch.events {
                 let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                if let Some(name) = group.divided().filter(|_| why != Why::Stopped) {
+                    delivery.redelivered = sent || batch.redelivered;
+                    group.settle(1, Ended::Forwarded);
+                    self.divisions.give_back(name, delivery);
+                    continue;
+                }
                 if group.is_shared() && why != Why::Stopped {
                     delivery.redelivered = sent;
                     match self.router.pass_on(group, delivery) {

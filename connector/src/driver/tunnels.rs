@@ -290,7 +290,7 @@ impl Driver {
         self.add_tunnel(key, Tunnel { taken: credit, ..Tunnel::new(ticket, call) });
         self.tunnels.accepted.insert(call, key);
         self.tunnels.flows.run(key, Opener::There, receiver, sender, credit);
-        self.arrive(group, Delivery::arriving(envelope, ReplyTo::Tunnel(ticket, Some(offer))), key.life)
+        self.arrive(group, Delivery::arriving(envelope, ReplyTo::Tunnel(ticket, Some(Box::new(offer)))), key.life)
     }
 
     fn tunnel_item(&mut self, key: Key, item: Item<'_>, body: &Bytes) {

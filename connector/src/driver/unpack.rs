@@ -7,9 +7,10 @@ use bytes::Bytes;
 use edri_events::{Address, DescriptorRef, Envelope, Head, Incarnation, Kind, ManagerName, Origin};
 use edri_protocol::items::{Event, Item, Reader};
 use edri_protocol::packet::Lane;
-use edri_router::{Arrived, Delivery, ReplyTo};
+use edri_router::{Arrived, Delivery, ReplyTo, RequestError};
 
 use super::Driver;
+use super::divided::Admitted;
 use super::intake::Placed;
 
 /// The addresses that events of a life of a node come from.
@@ -88,6 +89,8 @@ impl Driver {
                         }
                     }
                 }
+                Ok(Item::Keys(keys)) => self.keys(from, &keys),
+                Ok(Item::Noted { manager, version, agreed }) => self.divisions.noted(from, manager, version, agreed),
                 Ok(Item::Left { group }) => self.locals.has_left(group, from),
                 Ok(Item::Differs { event, why }) => self.differs(from, event, why),
                 Ok(other) => tracing::debug!(?other, "an item that does not belong among notifications is left out"),
@@ -115,6 +118,15 @@ impl Driver {
             self.nobody(delivery);
             return true;
         };
+        let delivery = match self.divisions.admit(group, delivery) {
+            Admitted::Here(delivery) => delivery,
+            Admitted::SentOn => return true,
+            Admitted::NotHere(ticket) => {
+                let lost = "its key has gone to another node";
+                self.router.complete(ticket, Err(RequestError::PeerLost(lost.to_owned())));
+                return true;
+            }
+        };
         let arrived = match self.intake.is_waiting(number) {
             true => self.router.arrive_behind(group, delivery),
             false => self.router.arrive(group, delivery),
@@ -132,6 +144,9 @@ impl Driver {
     pub(super) fn placed(&mut self, number: u32) {
         let now = self.now();
         for Placed { from, events, bytes } in self.intake.advance(number) {
+            if from == self.engine.incarnation() {
+                self.divisions.placed(number, events);
+            }
             self.engine.placed(now, from, number, events, bytes);
         }
     }

@@ -97,6 +97,9 @@ pub struct GroupState {
     /// Whether the groups of this name on all nodes are one.
     #[serde(default)]
     pub shared: bool,
+    /// Whether it is shared by key: each key is with one of them at a time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyed: bool,
     /// Whether it answers requests and tunnels, of the events that it selects by their exact name.
     #[serde(default)]
     pub answers: bool,

@@ -2,7 +2,7 @@ use std::iter::FusedIterator;
 
 use edri_events::{Encoding, EventId, Headers, TraceContext};
 
-use super::{Event, Interned, Item, JSON, Outcome, flag, kind, outcome};
+use super::{Event, Interned, Item, JSON, Keys, Outcome, flag, kind, outcome};
 use crate::codec::read_messagepack;
 use crate::compact::{Input, unzigzag};
 use crate::packet::PacketError;
@@ -48,6 +48,8 @@ impl<'a> Reader<'a> {
                 event: self.input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
                 why: self.input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
             },
+            kind::KEYS => Item::Keys(keys(self.input.sized(limits::EVENT_TEXTS_BYTES_MAX)?)?),
+            kind::NOTED => noted(self.input.sized(limits::EVENT_TEXTS_BYTES_MAX)?)?,
             kind @ kind::SIZED.. => {
                 self.input.sized(limits::PACKET_BYTES_MAX)?;
                 Item::Unknown { kind }
@@ -176,6 +178,28 @@ fn id(input: &mut Input<'_>, known: &mut Vec<(u64, u64)>) -> Result<EventId, Pac
     let (process, last) = known;
     *last = last.wrapping_add_signed(unzigzag(input.number()?));
     EventId::from_parts(*process, *last).ok_or(PacketError::Malformed("an id of the process zero"))
+}
+
+/// What a later version adds behind the fields that are known is left out.
+fn keys(bytes: &[u8]) -> Result<Keys<'_>, PacketError> {
+    let mut input = Input::new(bytes);
+    Ok(Keys {
+        manager: input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
+        version: input.number()?,
+        member: input.byte()? & 1 != 0,
+        owned: input.random()?,
+        releasing: input.random()?,
+        claiming: input.random()?,
+    })
+}
+
+fn noted(bytes: &[u8]) -> Result<Item<'_>, PacketError> {
+    let mut input = Input::new(bytes);
+    Ok(Item::Noted {
+        manager: input.text(limits::EVENT_TEXTS_BYTES_MAX)?,
+        version: input.number()?,
+        agreed: input.random()?,
+    })
 }
 
 fn trace(input: &mut Input<'_>) -> Result<TraceContext, PacketError> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use edri_events::{Encoding, EventId, key_hash};
 use hashbrown::HashTable;
 
-use super::{EventHead, JSON, Outcome, flag, kind, outcome};
+use super::{EventHead, JSON, Keys, Outcome, flag, kind, outcome};
 use crate::codec::write_messagepack;
 use crate::compact::{put_number, put_random, put_text, zigzag};
 use crate::{Fault, Grant, limits};
@@ -232,6 +232,31 @@ impl Writer {
             }
             put_text(&mut self.body, &text[..end]);
         }
+    }
+
+    /// Appends what the origin says of itself and the keys of a manager.
+    pub fn keys(&mut self, keys: &Keys<'_>) {
+        let mut sized = Vec::with_capacity(keys.manager.len() + 40);
+        put_text(&mut sized, keys.manager);
+        put_number(&mut sized, keys.version);
+        sized.push(u8::from(keys.member));
+        [keys.owned, keys.releasing, keys.claiming].into_iter().for_each(|slots| put_random(&mut sized, slots));
+        self.sized(kind::KEYS, &sized);
+    }
+
+    /// Appends that the origin has noted what the destination says of the keys of a manager.
+    pub fn noted(&mut self, manager: &str, version: u64, agreed: u64) {
+        let mut sized = Vec::with_capacity(manager.len() + 20);
+        put_text(&mut sized, manager);
+        put_number(&mut sized, version);
+        put_random(&mut sized, agreed);
+        self.sized(kind::NOTED, &sized);
+    }
+
+    fn sized(&mut self, kind: u8, bytes: &[u8]) {
+        self.body.push(kind);
+        put_number(&mut self.body, bytes.len() as u64);
+        self.body.extend_from_slice(bytes);
     }
 
     /// Appends an event. Nothing can fail any more when its texts are written, so none of them ever needs to be forgotten.

@@ -112,6 +112,8 @@ pub(crate) fn write(writer: &mut Writer, item: &Item<'_>) {
         Item::Outcome(outcome) => writer.outcome(outcome).expect(written),
         Item::Left { group } => writer.left(*group),
         Item::Differs { event, why } => writer.differs(event, why),
+        Item::Keys(keys) => writer.keys(keys),
+        Item::Noted { manager, version, agreed } => writer.noted(manager, *version, *agreed),
         Item::Unknown { .. } => {}
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use edri_events::{Encoding, EventId, Headers, Incarnation, TraceContext};
-use edri_protocol::items::{Event, Interned, Item, Outcome, Reader, Writer};
+use edri_protocol::items::{Event, Interned, Item, Keys, Outcome, Reader, Writer};
 use edri_protocol::packet::{Destination, GroupCredit, Header, Lane, LaneAck, Packet, Signal, SignalKind};
 use edri_protocol::{Fault, Grant, Payload};
 use proptest::collection::{btree_map, vec};
@@ -210,6 +210,8 @@ pub(crate) enum ItemForm {
     Outcome(OutcomeForm),
     Left { group: u32 },
     Differs { event: String, why: String },
+    Keys { manager: String, version: u64, member: bool, owned: u64, releasing: u64, claiming: u64 },
+    Noted { manager: String, version: u64, agreed: u64 },
     Unknown { kind: u8 },
 }
 
@@ -288,6 +290,10 @@ impl ItemForm {
             Item::Outcome(outcome) => Self::Outcome(OutcomeForm::of(&outcome)),
             Item::Left { group } => Self::Left { group },
             Item::Differs { event, why } => Self::Differs { event: event.to_owned(), why: why.to_owned() },
+            Item::Keys(Keys { manager, version, member, owned, releasing, claiming }) => {
+                Self::Keys { manager: manager.to_owned(), version, member, owned, releasing, claiming }
+            }
+            Item::Noted { manager, version, agreed } => Self::Noted { manager: manager.to_owned(), version, agreed },
             Item::Unknown { kind } => Self::Unknown { kind },
         }
     }
@@ -307,6 +313,17 @@ impl ItemForm {
             Self::Outcome(outcome) => outcome.with(|outcome| with(Item::Outcome(outcome))),
             Self::Left { group } => with(Item::Left { group: *group }),
             Self::Differs { event, why } => with(Item::Differs { event, why }),
+            Self::Keys { manager, version, member, owned, releasing, claiming } => with(Item::Keys(Keys {
+                manager,
+                version: *version,
+                member: *member,
+                owned: *owned,
+                releasing: *releasing,
+                claiming: *claiming,
+            })),
+            Self::Noted { manager, version, agreed } => {
+                with(Item::Noted { manager, version: *version, agreed: *agreed })
+            }
             Self::Unknown { kind } => with(Item::Unknown { kind: *kind }),
         }
     }
@@ -526,6 +543,13 @@ pub(crate) fn item() -> BoxedStrategy<ItemForm> {
         1 => outcome().prop_map(ItemForm::Outcome),
         1 => number32().prop_map(|group| ItemForm::Left { group }),
         1 => (a_name(), "\\PC{0,40}").prop_map(|(event, why)| ItemForm::Differs { event, why }),
+        1 => (a_name(), number(), any::<(bool, u64, u64, u64)>()).prop_map(
+            |(manager, version, (member, owned, releasing, claiming))| ItemForm::Keys {
+                manager, version, member, owned, releasing, claiming,
+            }
+        ),
+        1 => (a_name(), number(), any::<u64>())
+            .prop_map(|(manager, version, agreed)| ItemForm::Noted { manager, version, agreed }),
     ]
     .boxed()
 }

@@ -45,7 +45,9 @@ impl Group {
             unanswered: AtomicUsize::new(0),
             changed: OnceLock::new(),
         };
-        let options = GroupOptions { name, spread: Spread::Compete, overflow: super::Overflow::Wait, ..options };
+        // What is divided among nodes has no backlog of its own: its events wait in their front.
+        let spread = if matches!(options.spread, Spread::ByKey(_)) { Spread::ByKey(1) } else { Spread::Compete };
+        let options = GroupOptions { name, spread, overflow: super::Overflow::Wait, ..options };
         let group = Arc::new(Self::make(options, Some(Box::new(remote))));
         group.set_state(ManagerState::Running);
         group
@@ -117,6 +119,11 @@ impl Group {
 
     pub(super) fn unanswered(&self) -> usize {
         self.remote.as_ref().map_or(0, |remote| remote.unanswered.load(Ordering::Relaxed))
+    }
+
+    /// Counts deliveries that come from the inbox of another group, where they are accounted for as forwarded.
+    pub fn take_over(&self, deliveries: usize) {
+        self.rejected.fetch_add(deliveries as u64, Ordering::Relaxed);
     }
 
     /// Counts deliveries that somebody other than a worker has taken out of the inbox and is still to settle.

@@ -108,7 +108,7 @@ impl Outgoing {
             Kind::Request => peer.send_quietly(&Frame::Request(call)).map_err(wrong)?,
             Kind::Tunnel => {
                 let offer = match reply {
-                    ReplyTo::Tunnel(_, offer) => offer.take(),
+                    ReplyTo::Tunnel(_, offer) => offer.take().map(|offer| *offer),
                     _ => None,
                 };
                 let (receiver, sender) = offer.ok_or("its tunnel was accepted before")?.into_untyped();

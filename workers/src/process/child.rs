@@ -585,7 +585,7 @@ impl Calls {
             call.payload.map_or_else(|| carried::nothing(Encoding::MessagePack), |payload| payload.to_body(frame));
         let envelope = Envelope::untyped(head, body)?;
         let (attempts, redelivered) = (call.tried, call.redelivered);
-        Ok(Delivery { envelope, reply: ReplyTo::None, handler: call.handler, attempts, redelivered })
+        Ok(Delivery { envelope, reply: ReplyTo::None, handler: call.handler, attempts, redelivered, hold: None })
     }
 }
 

@@ -366,7 +366,7 @@ impl Tape {
                     match ticket {
                         Some(ticket) => {
                             delivery.reply = match offer {
-                                Some(offer) => ReplyTo::Tunnel(ticket, Some(offer)),
+                                Some(offer) => ReplyTo::Tunnel(ticket, Some(Box::new(offer))),
                                 None => ReplyTo::Response(ticket),
                             };
                             self.batch.push_back((key.id(), delivery));

@@ -261,9 +261,6 @@ impl Program {
 
     fn check(&self, checking: &mut Checking) {
         check_bounds(self.instances, self.inbox, checking);
-        if self.keyed && self.shared {
-            checking.wrong("shared", "it is keyed and shared: keys are not divided among nodes yet, leave out one");
-        }
         if self.window == 0 {
             checking.wrong("window", "a process has 1 event in its hands at least");
         }

@@ -1,0 +1,141 @@
+//! Keyed shared managers: one group on all nodes, whose keys are divided among them.
+//!
+//! ```text
+//!   publishers ─▶ front: an inbox a slot of keys ─▶ whoever knows which node has the slot ─▶ the group there, or of this node
+//! ```
+//!
+//! The groups themselves stand in the table, because what comes for them is looked up there, but no publisher sees them. Without other
+//! nodes there is no front: the group of this node takes everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use edri_events::{Envelope, key_hash};
+
+use crate::core::Core;
+use crate::group::{Group, GroupRef};
+use crate::limits::{KEY_SLOTS, SLOT_CAPACITY};
+use crate::subscribe::Selection;
+use crate::{GroupName, Router};
+
+/// Which of the slots a key falls into. By other bits than those that choose among partitions, so that all partitions of a node have some.
+pub(crate) fn slot_of_hash(hash: u64) -> usize {
+    (hash >> 32) as usize % KEY_SLOTS
+}
+
+/// Which of the [`KEY_SLOTS`] slots an event falls into; `None` without a key.
+#[must_use]
+pub fn slot_of(envelope: &Envelope) -> Option<usize> {
+    envelope.with_key(|key| key.map(|key| slot_of_hash(key_hash(key))))
+}
+
+/// Counts the deliveries of a slot that are somewhere on this node.
+#[derive(Debug, Clone)]
+pub struct Holding(Arc<Held>);
+
+/// One of them; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    deliveries: AtomicUsize,
+    watched: AtomicBool,
+    waker: Waker,
+}
+
+impl Holding {
+    /// Wakes `waker` when there is none any more, if somebody has asked.
+    #[must_use]
+    pub fn new(waker: Waker) -> Self {
+        Self(Arc::new(Held { deliveries: AtomicUsize::new(0), watched: AtomicBool::new(false), waker }))
+    }
+
+    /// One more.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.0.deliveries.fetch_add(1, Ordering::SeqCst);
+        Hold(Arc::clone(&self.0))
+    }
+
+    /// Whether there is none. If there are some, the waker is told when that has changed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // In this order: whoever drops the last one sees that it is watched, or is seen.
+        self.0.watched.store(true, Ordering::SeqCst);
+        let over = self.0.deliveries.load(Ordering::SeqCst) == 0;
+        if over {
+            self.0.watched.store(false, Ordering::SeqCst);
+        }
+        over
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        self.0.deliveries.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0.deliveries.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.watched.load(Ordering::SeqCst) {
+            self.0.waker.wake_by_ref();
+        }
+    }
+}
+
+/// The fronts of a node, by the names of their managers.
+#[derive(Debug, Default)]
+pub(crate) struct Fronts {
+    all: HashMap<Arc<str>, GroupRef>,
+}
+
+impl Fronts {
+    /// The front of this name, and whether it was made for that.
+    pub(crate) fn get(&mut self, name: &Arc<str>) -> Option<(GroupRef, bool)> {
+        if let Some(front) = self.all.get(name) {
+            return Some((Arc::clone(front), false));
+        }
+        let front = Group::front(name.parse::<GroupName>().ok()?, SLOT_CAPACITY);
+        self.all.insert(Arc::clone(name), Arc::clone(&front));
+        Some((front, true))
+    }
+}
+
+/// What those want that stand behind a front, by their ids.
+pub(crate) type Behind = BTreeMap<u64, Vec<Selection>>;
+
+impl Core {
+    pub(crate) fn divide_keys(&self) {
+        self.divides_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// What stands before the groups of a keyed shared manager; nothing where there are no other nodes.
+    pub(crate) fn front(&self, name: &Arc<str>) -> Option<GroupRef> {
+        if !self.divides_keys.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (front, is_new) = self.fronts.lock().get(name)?;
+        if is_new {
+            self.add_group(&front);
+        }
+        Some(front)
+    }
+}
+
+impl Router {
+    /// Says that there will be other nodes: from now on, keyed shared managers have a front.
+    pub fn divide_keys(&self) {
+        self.core.divide_keys();
+    }
+
+    /// What publishers give the events of the keyed shared manager `name` to: an inbox for each slot.
+    #[must_use]
+    pub fn front(&self, name: &Arc<str>) -> Option<GroupRef> {
+        self.core.front(name)
+    }
+}
