@@ -53,6 +53,9 @@ pub struct Topology {
     /// for those nodes themselves, as long as nothing waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<GroupView>,
+    /// What waits here to go to whichever node has its key: for each keyed shared manager, an inbox for each of the slots that its keys fall into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub divided: Vec<GroupView>,
     /// The other nodes that are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
@@ -151,17 +154,15 @@ pub struct WorkerView {
 
 impl Topology {
     pub(crate) fn of(core: &Core) -> Self {
-        let (mut managers, mut subscriptions, mut remote) = (Vec::new(), Vec::new(), Vec::new());
-        for group in core
-            .groups()
-            .into_iter()
-            .filter(|group| group.has_joined() && !group.is_front() && !core.histories.is_one(group))
-        {
+        let (mut managers, mut subscriptions) = (Vec::new(), Vec::new());
+        let (mut remote, mut divided) = (Vec::new(), Vec::new());
+        for group in core.groups().into_iter().filter(|group| group.has_joined() && !core.histories.is_one(group)) {
             // Every other node has one, of which there is nothing to tell until something waits for it.
             if is_operator_elsewhere(&group) && group.depths().iter().all(|depth| *depth == 0) {
                 continue;
             }
             match group.name() {
+                GroupName::Manager(_) if group.is_front() => &mut divided,
                 GroupName::Manager(_) => &mut managers,
                 GroupName::Subscription(_) => &mut subscriptions,
                 GroupName::Remote { .. } => &mut remote,
@@ -184,6 +185,7 @@ impl Topology {
             subscriptions,
             histories: core.histories.list().iter().map(|history| HistoryView::of(history)).collect(),
             remote,
+            divided,
             nodes: core.beyond().map(|beyond| beyond.nodes()).unwrap_or_default(),
             links: core.beyond().map(|beyond| beyond.links()).unwrap_or_default(),
         }

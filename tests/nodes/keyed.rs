@@ -307,6 +307,8 @@ async fn a_request_is_answered_where_the_events_of_its_key_are_handled() {
             within("an answer", bus(number + 2).request_to("clerk", AskWhere { key })).await.expect("an answer");
         assert_eq!((handled.node, first.result.expect("an answer").as_str()), (asked.as_str(), handled.node));
     }
+    let by_node = sensor.bus().request_to("north/clerk", AskWhere { key: "a key".to_owned() });
+    assert_eq!(within("an answer", by_node).await.expect_err("by its name alone").code(), "no_handler");
     floor.check();
     for node in [&sensor, &south, &north] {
         ends_well(node).await;
@@ -381,6 +383,8 @@ async fn a_link_that_is_cut_for_a_moment_moves_no_key() {
     grows("the sensor to have some", &floor, "sensor").await;
     proxy.cut();
     super::reaches(&pair.sensor, "centre", false).await;
+    let waits = || pair.sensor.topology().divided.iter().any(|view| view.account.queued > 0);
+    until("what waits for the centre to be seen", waits).await;
     proxy.mend();
     super::reaches(&pair.sensor, "centre", true).await;
     grows("the centre to go on", &floor, "centre").await;

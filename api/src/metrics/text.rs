@@ -21,6 +21,7 @@ pub(crate) fn write(metrics: &Metrics, cache: &Cache, topology: &Topology) -> St
     kept(&mut text, cache);
     node(&mut text, topology);
     managers(&mut text, topology);
+    divided(&mut text, topology);
     links(&mut text, topology);
     text.0
 }
@@ -161,6 +162,17 @@ fn managers(text: &mut Text, topology: &Topology) {
         for (manager, view) in &managers {
             text.sample(name, &[("manager", manager)], read(view));
         }
+    }
+}
+
+/// Keyed shared managers, whose events wait where they are published until they can go to the node with their key.
+fn divided(text: &mut Text, topology: &Topology) {
+    if topology.divided.is_empty() {
+        return;
+    }
+    text.family("edri_keys_queued", "gauge", "Deliveries that wait for the node with their key.");
+    for (manager, view) in topology.divided.iter().filter_map(named) {
+        text.sample("edri_keys_queued", &[("manager", &manager)], view.account.queued);
     }
 }
 
