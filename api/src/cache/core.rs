@@ -145,8 +145,11 @@ impl<A: Weigh, F> Core<A, F> {
         if let Some(left) = left.filter(|_| self.holds(rule, kept.asked, now)) {
             return Some((kept.answer.clone(), left));
         }
-        // Another may have come meanwhile: only this one goes.
-        self.kept.remove_if(&of, |there| Arc::ptr_eq(there, &kept));
+        // It stays for others if it is only this client that has changed something.
+        if left.is_none() || !self.holds(&Rule { client: None, ..*rule }, kept.asked, now) {
+            // Another may have come meanwhile: only this one goes.
+            self.kept.remove_if(&of, |there| Arc::ptr_eq(there, &kept));
+        }
         None
     }
 

@@ -284,6 +284,34 @@ proptest! {
 }
 
 #[test]
+fn who_has_changed_something_takes_no_answer_from_others() {
+    let core: Core<Answer, u64> = Core::new(1 << 20, 100);
+    let (now, of, stale_on) = (Instant::now(), Identity::number(1), [name(0)]);
+    let [writer, reader] = [1, 2].map(|number: u32| Client::Address(std::net::Ipv4Addr::from(number).into()));
+    let ask = |client| {
+        let (mut begun, rule) = (None, Rule { stale_on: &stale_on, key: None, client: Some(client) });
+        let found = core.find(
+            of,
+            &rule,
+            LIFETIME,
+            now,
+            |flight| Some(*flight),
+            |ticket| {
+                begun = Some(ticket);
+                (ticket.number, ticket.number)
+            },
+        );
+        (found, begun)
+    };
+    core.staleness().write().listen(name(0), now);
+    let (_, first) = ask(&reader);
+    core.end(first.expect("nobody was asked before"), Some((1, 10)), now);
+    core.staleness().write().wrote(writer.clone(), now);
+    assert!(matches!(ask(&writer).0, Found::Begun(_)), "it may not have what it has changed");
+    assert_eq!(ask(&reader).0, Found::Kept((1, 10), LIFETIME));
+}
+
+#[test]
 fn without_room_nothing_is_kept_and_a_burst_is_still_one() {
     for (bytes, entries) in [(0, 100), (1 << 20, 0), (0, 0)] {
         let core: Core<Answer, u8> = Core::new(bytes, entries);
