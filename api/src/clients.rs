@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ApiLimits;
+use crate::{ApiLimits, Caller};
 
 /// The most clients that are told apart. Those beyond it are as one.
 const CLIENTS_MAX: usize = 65_536;
@@ -20,6 +20,13 @@ pub(crate) enum Client {
     Caller(Arc<str>),
     /// Somebody at this address.
     Address(IpAddr),
+}
+
+impl Client {
+    /// Whom a caller's requests count for: itself, or its address when it is not known who it is.
+    pub(crate) fn of(caller: &Caller, address: IpAddr) -> Self {
+        caller.shared_name().map_or_else(|| Self::Address(bound_address(address)), Self::Caller)
+    }
 }
 
 /// The address that limits go by: a whole network of 64 bits is one client's, and IPv4 is IPv4 however it is written.

@@ -199,8 +199,9 @@ impl Record {
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);
             return Err(shared_refused(shared, Refusal::InFlight, retry_after(problem, Duration::from_secs(1))));
         }
-        let address = || Client::Address(bound_address(self.remote.ip()));
-        let client = caller.and_then(Caller::shared_name).map_or_else(address, Client::Caller);
+        let address = self.remote.ip();
+        let client =
+            caller.map_or_else(|| Client::Address(bound_address(address)), |caller| Client::of(caller, address));
         shared.clients.lock().begin(client, Instant::now()).map_err(|too_many| {
             let limits = &shared.limits;
             let (why, detail, wait) = match too_many {

@@ -49,11 +49,13 @@ pub(crate) async fn serve(
             if let Some(exit) = beside.lost.take() {
                 return Some(exit);
             }
-            // Others have theirs while this one sleeps.
-            desk.turns = TURNS;
             let taken = poll_fn(|cx| match desk.poll_take(cx) {
                 Poll::Ready(taken) => Poll::Ready(Ok(taken)),
-                Poll::Pending => kill.as_mut().poll(cx).map(Err),
+                Poll::Pending => {
+                    // Others have theirs while this one sleeps.
+                    desk.turns = TURNS;
+                    kill.as_mut().poll(cx).map(Err)
+                }
             });
             match taken.await {
                 Ok(true) => {}

@@ -29,7 +29,7 @@ use tower_http::compression::Compression;
 use tower_http::compression::predicate::Predicate;
 
 use crate::border::Layers;
-use crate::clients::{Client, bound_address};
+use crate::clients::Client;
 use crate::exposed::{Places, Reachable, is_own_path};
 use crate::gateway::Shared;
 use crate::metrics;
@@ -50,9 +50,9 @@ impl Sender {
         Ok(Self { caller: shared.access.caller(head)?, address: remote(head) })
     }
 
-    /// Who is bound by limits: the caller, or the address when it is not known who it is.
+    /// Who is bound by limits.
     pub(crate) fn client(&self) -> Client {
-        self.caller.shared_name().map_or_else(|| Client::Address(bound_address(self.address)), Client::Caller)
+        Client::of(&self.caller, self.address)
     }
 }
 

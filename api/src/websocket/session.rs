@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,7 +27,7 @@ use super::{CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_LONG, WRONG_
 use crate::access::check_headers;
 use crate::border::{Guard, Way};
 use crate::cache::ForClient;
-use crate::clients::{Client, bound_address};
+use crate::clients::Client;
 use crate::ending::Ending;
 use crate::gateway::Shared;
 use crate::metrics::{CountedSession, FrameKind, Taken};
@@ -156,14 +155,14 @@ impl Session {
         let peer = Peer::new(encoding, FRAME_BYTES_MAX, shared.router.runtime().clone());
         let admit = admit(shared, &caller);
         let relay = shared.relay.guarded(Guard::new(shared, &caller, Way::WebSocket));
-        let relay = relay.kept_by(ForClient::new(shared, client(&caller, socket.remote())));
+        let relay = relay.kept_by(ForClient::new(shared, Client::of(&caller, socket.remote())));
         let calls = Calls::polled(relay, Arc::clone(&peer), shared.limits.calls, admit);
         let now = Instant::now();
         let (expires, first) = (expires_at(&caller), now + shared.limits.silence / 3);
         let (leaving, cutting) = (Arc::clone(&shared.sessions), Arc::clone(&shared.sessions));
         let figures = &shared.metrics.websockets;
         Box::new(Self {
-            client: client(&caller, socket.remote()),
+            client: Client::of(&caller, socket.remote()),
             feeds: Feeds::new(figures, Viewer { caller: caller.clone(), interceptors: shared.interceptors.clone() }),
             caller,
             place,
@@ -365,7 +364,7 @@ impl Session {
         if answer.send(Ok(())).is_ok() {
             // One that is there still has nobody at its other end, or somebody who should not be.
             self.counted.resumed();
-            self.client = client(&caller, socket.remote());
+            self.client = Client::of(&caller, socket.remote());
             self.socket = Some(socket);
             self.heard = Instant::now();
             self.pinged = false;
@@ -642,11 +641,6 @@ impl Session {
         let capacity = if capacity == 0 { most.min(1024) } else { most.min(capacity as usize) };
         Ok(Wanted { selection, capacity, slow, credit, start })
     }
-}
-
-/// Whom the rate of requests binds: the caller, or the address when it is not known who it is.
-fn client(caller: &Caller, remote: IpAddr) -> Client {
-    caller.shared_name().map_or_else(|| Client::Address(bound_address(remote)), Client::Caller)
 }
 
 /// Ready once the session of its browser has ended.
