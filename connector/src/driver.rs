@@ -67,6 +67,8 @@ impl Batch {
 
 /// How many batches are taken from links before others have their turn.
 const BATCHES_MAX: usize = 64;
+/// How many turns the driver takes before other tasks have theirs.
+const TURNS_MAX: u32 = 64;
 /// Without a reason to, the driver looks up at least so often.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -105,6 +107,8 @@ pub(crate) struct Driver {
     router: Router,
     engine: Engine<Keep>,
     began: Instant,
+    /// When this turn began, since `began`.
+    now: Duration,
     feed: InterestFeed,
     from_links: mpsc::Receiver<FromLink>,
     commands: mpsc::Receiver<Command>,
@@ -144,6 +148,16 @@ struct Closing {
     done: oneshot::Sender<()>,
 }
 
+/// What came of a turn.
+struct Turn {
+    /// Notifications were sent.
+    packed: bool,
+    /// There may be more to do.
+    again: bool,
+    /// When something is to be looked at again.
+    due: Duration,
+}
+
 /// A life of another node.
 #[derive(Debug)]
 struct Life {
@@ -168,6 +182,7 @@ impl Driver {
             router,
             engine,
             began,
+            now: began.elapsed(),
             feed,
             from_links,
             commands,
@@ -195,56 +210,82 @@ impl Driver {
         }
     }
 
+    fn look_at_clock(&mut self) {
+        self.now = self.began.elapsed();
+    }
+
+    /// The time of this turn.
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.now
     }
 
     /// Runs until the node has ended.
     pub(crate) async fn run(mut self) {
+        let mut turns = 0_u32;
         loop {
-            let mut busy = self.take_from_links();
-            busy |= self.take_interest();
-            self.take_outcomes();
-            self.take_forgone();
-            self.take_tunnels();
-            self.divide();
-            self.pack();
-            self.flush_high();
-            self.engine.tick(self.now());
-            for descriptor in std::mem::take(&mut self.declared) {
-                self.recheck(&descriptor);
-            }
-            busy |= self.settle().await;
-            self.look_at_links();
-            self.look_at_leaving();
-            let due = self.look_at_others();
-            if busy {
-                // Others on this runtime have their turn.
+            if self.is_filling() {
+                // Others are about to ask or to answer as well: theirs goes along.
                 tokio::task::yield_now().await;
-                continue;
             }
-            self.arm(due);
-            let ready = Arc::clone(&self.outboxes.ready);
-            tokio::select! {
-                biased;
-                () = ready.wake.notified() => {}
-                from = self.from_links.recv() => match from {
-                    Some(from) => self.take_from_link(from),
-                    None => return,
-                },
-                change = self.feed.next() => match change {
-                    Some(change) => self.interest(change),
-                    None => return,
-                },
-                Some(number) = self.intake.placed() => self.placed(number),
-                Some(()) = self.eased.next(), if !self.eased.is_empty() => {}
-                command = self.commands.recv() => match command {
-                    Some(command) => self.command(command),
-                    None => return,
-                },
-                () = &mut self.timer => {}
+            let Turn { packed, again, due } = self.turn().await;
+            turns = turns.wrapping_add(1);
+            if packed || turns.is_multiple_of(TURNS_MAX) {
+                // Others on this runtime have their turn; what they publish meanwhile goes together.
+                tokio::task::yield_now().await;
+            } else if !again && self.wait(due).await.is_none() {
+                return;
             }
         }
+    }
+
+    /// Takes what has come, and sends what may go.
+    async fn turn(&mut self) -> Turn {
+        self.look_at_clock();
+        let mut again = self.take_from_links();
+        again |= self.take_interest();
+        self.take_outcomes();
+        self.take_forgone();
+        self.take_tunnels();
+        // What has come may make room for what is to go.
+        self.settle().await;
+        self.divide();
+        let packed = self.pack();
+        self.flush_high();
+        self.engine.tick(self.now());
+        for descriptor in std::mem::take(&mut self.declared) {
+            self.recheck(&descriptor);
+        }
+        again |= self.settle().await;
+        again |= self.look_at_links();
+        self.look_at_leaving();
+        let due = self.look_at_others();
+        Turn { packed, again, due }
+    }
+
+    /// Waits until there is something to do, at the latest when it is `due`; `None` once the node has ended.
+    async fn wait(&mut self, due: Duration) -> Option<()> {
+        self.arm(due);
+        let ready = Arc::clone(&self.outboxes.ready);
+        tokio::select! {
+            biased;
+            () = ready.wake.notified() => {}
+            from = self.from_links.recv() => {
+                self.look_at_clock();
+                self.take_from_link(from?);
+            }
+            change = self.feed.next() => self.interest(change?),
+            Some(number) = self.intake.placed() => {
+                self.look_at_clock();
+                self.placed(number);
+            }
+            Some(()) = self.eased.next(), if !self.eased.is_empty() => {}
+            command = self.commands.recv() => {
+                self.look_at_clock();
+                self.command(command?);
+            }
+            () = &mut self.timer => {}
+        }
+        Some(())
     }
 
     /// Sets the timer to when the engine wants to be called. One that is early does no harm, so it is moved only forwards.
@@ -270,11 +311,16 @@ impl Driver {
         }
     }
 
-    /// Does what the engine says. Whether it said anything.
+    /// Whether requests, or responses, wait to be sent while others of their kind are under way.
+    fn is_filling(&self) -> bool {
+        self.calls.is_filling(self.outboxes.ready.has_rung())
+    }
+
+    /// Does what the engine says. Whether more may follow from it than what goes out.
     async fn settle(&mut self) -> bool {
         let mut any = false;
         while let Some(output) = self.engine.next_output() {
-            any = true;
+            any |= !matches!(output, Output::Packet { .. } | Output::Control { .. });
             // What is given back may go to others, and they have to be as they are.
             if matches!(output, Output::Lost { .. } | Output::Ended { .. } | Output::Forgotten { .. }) {
                 self.change_table().await;

@@ -622,8 +622,9 @@ impl<K: Clone> Engine<K> {
             self.outputs.push_back(Output::Gone { key, why: Why::NoGroup });
         }
         self.send_to_next_lives(now);
-        let lives: Vec<Incarnation> = self.peers.keys().copied().collect();
-        for life in lives {
+        let due = self.peers.iter().filter(|(_, peer)| peer.is_due(now));
+        let due: Vec<Incarnation> = due.map(|(life, _)| *life).collect();
+        for life in due {
             self.tick_peer(now, life);
         }
     }

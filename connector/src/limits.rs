@@ -93,8 +93,8 @@ pub const SESSION_MAX: u32 = u32::MAX / 2;
 pub const FORWARD_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// How many lives of nodes are remembered that were given up.
 pub const PAST_LIVES_MAX: usize = 4096;
-/// How many batches of frames wait for the driver, of all links together; then links are read more slowly.
-pub const FROM_LINKS: usize = 256;
+/// How many neighbours that want to come, or have come, wait for the driver.
+pub const FROM_LINKS: usize = 64;
 /// How many events a group of this node lets each origin send that have no place in its inbox yet; fewer if the inbox is
 /// smaller.
 pub const GROUP_WINDOW_EVENTS: u32 = 4096;

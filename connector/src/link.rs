@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_events::Incarnation;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -55,7 +56,7 @@ pub(crate) async fn accept(endpoint: Endpoint, here: Arc<Here>) {
                 let here = Arc::clone(&here);
                 links.spawn(async move {
                     let peer = connection.peer().clone();
-                    let over = run(connection, &here).await;
+                    let over = run(&connection, &here, || {}).await;
                     tracing::debug!(%peer, why = over.text, "an accepted link has ended");
                 });
             }
@@ -74,13 +75,7 @@ pub(crate) async fn keep(endpoint: Endpoint, address: String, here: Arc<Here>, t
             Ok(connection) => {
                 let peer = connection.peer().clone();
                 let _ = tried.send(Tried::Reached(address.clone(), peer.clone())).await;
-                let why = match welcome(&connection, &here).await {
-                    Ok(link) => {
-                        here.views.dialled(&address, None);
-                        link.run(&here).await
-                    }
-                    Err(text) => Over { text, lasted: false },
-                };
+                let why = run(&connection, &here, || here.views.dialled(&address, None)).await;
                 // If both have dialled, one connection stays; as long as it does this one is not needed.
                 let mut presence = here.views.presence.subscribe();
                 let _ = presence.wait_for(|presence| !presence.neighbours.contains_key(&peer)).await;
@@ -137,12 +132,14 @@ struct Over {
     lasted: bool,
 }
 
-/// Runs a link to its end.
-async fn run(connection: Connection, here: &Here) -> Over {
-    match welcome(&connection, here).await {
-        Ok(link) => link.run(here).await,
-        Err(text) => Over { text, lasted: false },
+/// Has a neighbour let in, and waits for the end of its link.
+async fn run(connection: &Connection, here: &Here, welcomed: impl FnOnce()) -> Over {
+    if let Err(text) = welcome(connection, here).await {
+        return Over { text, lasted: false };
     }
+    welcomed();
+    let closed = connection.closed().await;
+    Over { text: closed.to_string(), lasted: !is_refusal(&closed) }
 }
 
 /// Whether one of the two did not want the other. The neighbour may say so only after this node has let it in, and it will
@@ -157,16 +154,8 @@ fn is_refusal(closed: &Closed) -> bool {
     }
 }
 
-/// A link that is up.
-struct Link {
-    id: crate::topology::LinkId,
-    receiver: Receiver,
-    early: Vec<Received>,
-    connection: Connection,
-}
-
 /// Says hello and hears it, and asks the driver to let the neighbour in.
-async fn welcome(connection: &Connection, here: &Here) -> Result<Link, String> {
+async fn welcome(connection: &Connection, here: &Here) -> Result<(), String> {
     let (mut sender, mut receiver) = connection.lanes();
     let hello = Hello {
         version: edri_protocol::VERSION,
@@ -202,10 +191,9 @@ async fn welcome(connection: &Connection, here: &Here) -> Result<Link, String> {
     let gone = || "the node is ending".to_owned();
     here.to_driver.send(FromLink::Admit(admission)).await.map_err(|_| gone())?;
     match answered.await.map_err(|_| gone())? {
-        Ok(id) => {
-            let up = FromLink::Up { link: id, connection: connection.clone(), sender, incarnation };
-            here.to_driver.send(up).await.map_err(|_| gone())?;
-            Ok(Link { id, receiver, early, connection: connection.clone() })
+        Ok(link) => {
+            let up = FromLink::Up { link, connection: connection.clone(), sender, receiver, early, incarnation };
+            here.to_driver.send(up).await.map_err(|_| gone())
         }
         Err((code, why)) => {
             connection.close(code, &why);
@@ -234,26 +222,5 @@ async fn hear(receiver: &mut Receiver) -> Result<(Hello, Vec<Received>), String>
             early.insert(0, received);
         }
         return Ok((hello, early));
-    }
-}
-
-impl Link {
-    async fn run(mut self, here: &Here) -> Over {
-        let link = self.id;
-        for received in std::mem::take(&mut self.early) {
-            if here.to_driver.send(FromLink::Received { link, received }).await.is_err() {
-                break;
-            }
-        }
-        while let Some(received) = self.receiver.next().await {
-            if here.to_driver.send(FromLink::Received { link, received }).await.is_err() {
-                break;
-            }
-        }
-        let closed = self.connection.closed().await;
-        let text = closed.to_string();
-        // A driver that is gone needs not be told.
-        let _ = here.to_driver.send(FromLink::Down { link, why: text.clone() }).await;
-        Over { text, lasted: !is_refusal(&closed) }
     }
 }

@@ -139,6 +139,8 @@ pub struct Topology {
     stale_paths: bool,
     refused: BTreeMap<(LinkId, Refusal), u64>,
     refused_total: u64,
+    /// Until when a poll finds nothing to do, unless something happens before; zero once something has.
+    rests_until: Duration,
 }
 
 /// Where packets for a node go.
@@ -168,6 +170,7 @@ impl Topology {
             stale_paths: true,
             refused: BTreeMap::new(),
             refused_total: 0,
+            rests_until: Duration::ZERO,
         };
         topology.restate();
         topology
@@ -194,6 +197,7 @@ impl Topology {
             return Err(Refusal::Links);
         }
         self.links.insert(link, Link::new(peer, incarnation, cost.clamp(1, COST_MAX)));
+        self.rests_until = Duration::ZERO;
         self.own.stale = true;
         self.stale_paths = true;
         Ok(())
@@ -202,6 +206,7 @@ impl Topology {
     /// A connection has ended. One that is not known is none of this node's business any more.
     pub fn link_down(&mut self, link: LinkId) {
         if self.links.remove(&link).is_some() {
+            self.rests_until = Duration::ZERO;
             self.own.stale = true;
             self.stale_paths = true;
         }
@@ -210,6 +215,7 @@ impl Topology {
     /// A message came by a link. Call [`poll`](Self::poll) once all that came together has been received.
     pub fn receive(&mut self, link: LinkId, message: Message) {
         let Some(at) = self.links.get_mut(&link) else { return };
+        self.rests_until = Duration::ZERO;
         match message {
             Message::Records(records) => {
                 for bytes in records {
@@ -256,6 +262,9 @@ impl Topology {
     /// never have an earlier time. Paths are computed here, once, when links changed.
     pub fn poll(&mut self, now: Duration) -> Vec<Output> {
         let mut out = Vec::new();
+        if now < self.rests_until {
+            return out;
+        }
         self.claim_name(now, &mut out);
         self.restate_when_due(now);
         let stale = std::mem::take(&mut self.stale_paths);
@@ -268,6 +277,9 @@ impl Topology {
         self.attend_links(now, &mut out);
         for ((link, why), count) in std::mem::take(&mut self.refused) {
             out.push(Output::Refused { link, why, count });
+        }
+        if out.is_empty() {
+            self.rests_until = self.next_deadline().unwrap_or(Duration::MAX);
         }
         out
     }

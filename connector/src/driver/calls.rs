@@ -20,6 +20,9 @@ use super::unpack::Texts;
 use crate::engine::GroupKey;
 use crate::fault;
 
+/// How many writers are kept for what is sent next.
+const WRITERS_MAX: usize = 8;
+
 /// Calls out and in, and what is to be sent about them.
 pub(super) struct Calls {
     bell: Arc<Bell>,
@@ -31,6 +34,8 @@ pub(super) struct Calls {
     of: HashMap<(Incarnation, u64), u64>,
     next: u64,
     batches: Vec<Batch>,
+    /// Of batches that were sent, for the memory that they have.
+    writers: Vec<Writer>,
 }
 
 /// What other threads have for the driver.
@@ -80,14 +85,30 @@ impl Calls {
         let bell = Arc::new(Bell { outcomes: SegQueue::new(), forgone: SegQueue::new(), ready: Arc::clone(ready) });
         router.set_outcomes(Arc::clone(&bell) as Arc<dyn Outcomes>);
         router.set_forgone(Arc::clone(&bell) as Arc<dyn Forgone>);
-        Self { bell, out: HashMap::new(), here: HashMap::new(), of: HashMap::new(), next: 0, batches: Vec::new() }
+        Self {
+            bell,
+            out: HashMap::new(),
+            here: HashMap::new(),
+            of: HashMap::new(),
+            next: 0,
+            batches: Vec::new(),
+            writers: Vec::new(),
+        }
+    }
+
+    /// Whether requests, or responses, wait to be sent while others of their kind are under way. Those of who asks one
+    /// thing after the other never do.
+    pub(super) fn is_filling(&self, requests_wait: bool) -> bool {
+        let outcomes = self.bell.outcomes.len();
+        (requests_wait && !self.out.is_empty()) || (outcomes > 0 && self.here.len() > outcomes)
     }
 
     /// Where something for this life of a node is written.
     fn batch(&mut self, node: Incarnation, group: Option<GroupKey>) -> &mut Batch {
         let found = self.batches.iter().position(|batch| batch.node == node && batch.group == group);
         let at = found.unwrap_or_else(|| {
-            self.batches.push(Batch { node, group, writer: Writer::new(), requests: 0 });
+            let writer = self.writers.pop().unwrap_or_default();
+            self.batches.push(Batch { node, group, writer, requests: 0 });
             self.batches.len() - 1
         });
         &mut self.batches[at]
@@ -316,6 +337,9 @@ impl Driver {
             if !writer.is_empty() {
                 let body = writer.take();
                 self.send_to_node(node, Lane::High, group.into_iter().collect(), &body, requests);
+            }
+            if self.calls.writers.len() < WRITERS_MAX {
+                self.calls.writers.push(writer);
             }
         }
     }

@@ -465,7 +465,7 @@ impl Driver {
         // One that leaves is sent no more if somebody else can take it: it may leave before it can hand its keys over.
         let closing = withdrawn && (others || divided.local.is_some() && divided.division.saying().member);
         if pending == 0 || closing {
-            return if withdrawn { self.emptied(key) } else { Taken::Nothing };
+            return if withdrawn { Taken::Last(Vec::new()) } else { Taken::Nothing };
         }
         if !self.engine.has_room(life, Lane::Normal) {
             return Taken::Blocked;

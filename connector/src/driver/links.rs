@@ -1,16 +1,20 @@
 //! The links, as the driver sees them: who may come, what is sent and what has come.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
+use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
+use super::outbox::Ready;
 use super::{BATCHES_MAX, Driver};
 use crate::limits::LINK_QUEUE_BYTES;
-use crate::quic::{Backlog, CloseCode, Connection, Received, Sender, StreamLane};
+use crate::quic::{Backlog, CloseCode, Connection, Received, Receiver, Sender, StreamLane};
 use crate::topology::{LinkId, Message, Refusal};
 
 /// How long a node that has the name of a newcomer has to say that it lives.
@@ -30,23 +34,31 @@ pub(crate) enum FromLink {
         connection: Connection,
         /// The lanes to it.
         sender: Sender,
+        /// The lanes from it.
+        receiver: Receiver,
+        /// What came over them with its hello.
+        early: Vec<Received>,
         /// The life of the neighbour.
         incarnation: Incarnation,
     },
-    /// Something came.
-    Received {
-        /// By this link.
-        link: LinkId,
-        /// What.
-        received: Received,
-    },
-    /// It is gone.
-    Down {
-        /// That link.
-        link: LinkId,
-        /// Why.
-        why: String,
-    },
+}
+
+/// Puts a link on the list of those over which something has come. The driver reads by itself: a task between it and the
+/// connection would be one more to wake for each packet.
+struct Bell {
+    link: LinkId,
+    ready: Arc<Ready>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.links.push(self.link);
+        self.ready.wake.notify_one();
+    }
 }
 
 /// A neighbour that wants to come.
@@ -66,6 +78,8 @@ pub(super) struct Neighbour {
     pub(super) synced: bool,
     pub(super) since: Duration,
     sender: Sender,
+    receiver: Receiver,
+    waker: Waker,
     backlog: Backlog,
     /// Somebody waits for the backlog to fall.
     waits: bool,
@@ -95,24 +109,39 @@ impl Door {
 }
 
 impl Driver {
+    /// Takes what has come over the links. Whether there may be more.
     pub(super) fn take_from_links(&mut self) -> bool {
-        for _ in 0..BATCHES_MAX {
-            match self.from_links.try_recv() {
-                Ok(from) => self.take_from_link(from),
-                Err(_) => return false,
+        while let Ok(from) = self.from_links.try_recv() {
+            self.take_from_link(from);
+        }
+        let mut batches = 0;
+        while let Some(link) = self.outboxes.ready.links.pop() {
+            loop {
+                if batches == BATCHES_MAX {
+                    self.outboxes.ready.links.push(link);
+                    return true;
+                }
+                let Some(neighbour) = self.links.get_mut(&link) else { break };
+                match neighbour.poll_received() {
+                    Poll::Ready(Some(received)) => self.received(link, received),
+                    Poll::Ready(None) => self.link_down(link),
+                    Poll::Pending => break,
+                }
+                batches += 1;
             }
         }
-        true
+        false
     }
 
     pub(super) fn take_from_link(&mut self, from: FromLink) {
         match from {
-            FromLink::Received { link, received } => self.received(link, received),
             FromLink::Admit(admission) => self.admit(admission),
-            FromLink::Up { link, connection, sender, incarnation } => {
-                self.link_up(link, connection, sender, incarnation)
+            FromLink::Up { link, connection, sender, receiver, early, incarnation } => {
+                self.link_up(link, connection, sender, receiver, incarnation);
+                early.into_iter().for_each(|received| self.received(link, received));
+                // It rings for what comes once it was looked into.
+                self.outboxes.ready.links.push(link);
             }
-            FromLink::Down { link, why } => self.link_down(link, &why),
         }
     }
 
@@ -172,7 +201,14 @@ impl Driver {
         self.door.probes.iter().map(|probe| probe.until).min()
     }
 
-    fn link_up(&mut self, link: LinkId, connection: Connection, sender: Sender, incarnation: Incarnation) {
+    fn link_up(
+        &mut self,
+        link: LinkId,
+        connection: Connection,
+        sender: Sender,
+        receiver: Receiver,
+        incarnation: Incarnation,
+    ) {
         let (peer, now) = (connection.peer().clone(), self.now());
         let backlog = sender.backlog();
         let neighbour = Neighbour {
@@ -182,6 +218,8 @@ impl Driver {
             synced: false,
             since: now,
             sender,
+            receiver,
+            waker: Waker::from(Arc::new(Bell { link, ready: Arc::clone(&self.outboxes.ready) })),
             backlog,
             waits: false,
             tunnels: HashMap::new(),
@@ -194,11 +232,15 @@ impl Driver {
         }
     }
 
-    fn link_down(&mut self, link: LinkId, why: &str) {
+    fn link_down(&mut self, link: LinkId) {
         let Some(neighbour) = self.links.remove(&link) else { return };
+        let why = neighbour.connection.closed_because().map(|closed| closed.to_string()).unwrap_or_default();
         tracing::info!(peer = %neighbour.peer, link = link.0, why, "link is down");
         let now = self.now();
-        self.views.linked(&neighbour.peer, None, Some(why));
+        // Another connection may have taken its place already.
+        if !self.links.values().any(|link| link.peer == neighbour.peer && link.synced) {
+            self.views.linked(&neighbour.peer, None, Some(&why));
+        }
         self.engine.link_down(now, link);
     }
 
@@ -287,10 +329,14 @@ impl Driver {
         neighbour.sender.send_parts(stream, header, body);
     }
 
-    /// Tells the engine what waits at the links, and sees to it that it hears when less does.
-    pub(super) fn look_at_links(&mut self) {
+    /// Tells the engine what waits at the links, and sees to it that it hears when less does. Whether one has room again that
+    /// the engine took to be full.
+    pub(super) fn look_at_links(&mut self) -> bool {
+        let mut eased = false;
         for (link, neighbour) in &mut self.links {
             let queued = neighbour.backlog.bytes();
+            let (before, _) = self.engine.link_queue(*link);
+            eased |= before >= LINK_QUEUE_BYTES && queued < LINK_QUEUE_BYTES;
             self.engine.queued(*link, queued);
             if queued < LINK_QUEUE_BYTES {
                 neighbour.waits = false;
@@ -300,6 +346,7 @@ impl Driver {
                 self.eased.push(Box::pin(async move { backlog.below(LINK_QUEUE_BYTES / 2).await }));
             }
         }
+        eased
     }
 
     /// Gives up streams of tunnels that nothing is sent in.
@@ -319,6 +366,11 @@ impl Driver {
 }
 
 impl Neighbour {
+    /// What has come next. When nothing has, the link rings once something does.
+    fn poll_received(&mut self) -> Poll<Option<Received>> {
+        self.receiver.poll_next_unpin(&mut Context::from_waker(&self.waker))
+    }
+
     /// The stream of a tunnel. Two whose keys are the same share one.
     fn tunnel(&mut self, now: Duration, origin: Incarnation, id: u64) -> StreamLane {
         let key = origin.get() ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -11,15 +11,24 @@ use edri_router::{Delivery, GroupRef, InboxConsumer};
 use tokio::sync::Notify;
 
 use crate::engine::GroupKey;
-use crate::topology::GroupState;
+use crate::topology::{GroupState, LinkId};
 
 /// Who wakes the driver, and what for.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     keys: SegQueue<GroupKey>,
+    /// Links over which something has come.
+    pub(super) links: SegQueue<LinkId>,
     /// Slots of keyed shared managers that have something.
     pub(super) slots: SegQueue<(Arc<str>, usize)>,
     pub(super) wake: Notify,
+}
+
+impl Ready {
+    /// Whether an outbox has rung that was not looked into.
+    pub(super) fn has_rung(&self) -> bool {
+        !self.keys.is_empty()
+    }
 }
 
 /// The backlog for one group of another node.

@@ -36,36 +36,49 @@ impl Packer {
 }
 
 impl Driver {
-    /// Takes out of the outboxes what may be sent now, and sends it.
-    pub(super) fn pack(&mut self) {
+    /// Takes out of the outboxes what may be sent now, and sends it. Whether notifications were among it.
+    pub(super) fn pack(&mut self) -> bool {
         self.outboxes.collect();
         self.collect_slots();
         if self.outboxes.waiting.is_empty() {
-            return;
+            return false;
         }
+        let mut packed = false;
         loop {
             let mut batches: Vec<(GroupKey, Vec<Envelope>)> = Vec::new();
-            let mut left = Vec::new();
-            let mut any = false;
+            let (mut left, mut emptied) = (Vec::new(), Vec::new());
+            let mut more = false;
             for key in std::mem::take(&mut self.outboxes.waiting) {
-                match self.take_batch(key) {
-                    Taken::Nothing => {}
-                    Taken::Blocked => left.push(key),
+                let events = match self.take_batch(key) {
+                    Taken::Nothing => continue,
+                    Taken::Blocked => {
+                        left.push(key);
+                        continue;
+                    }
                     Taken::Some(events) => {
                         left.push(key);
-                        any = true;
-                        if !events.is_empty() {
-                            batches.push((key, events));
-                        }
+                        more = true;
+                        events
                     }
+                    Taken::Last(events) => {
+                        emptied.push(key);
+                        events
+                    }
+                };
+                if !events.is_empty() {
+                    batches.push((key, events));
                 }
             }
             self.outboxes.waiting = left;
-            if !any {
-                return;
-            }
+            packed |= !batches.is_empty();
             for run in merge(batches, |envelope| std::ptr::from_ref(envelope.head()) as usize) {
                 self.send_run(run);
+            }
+            for key in emptied {
+                self.drained(key);
+            }
+            if !more {
+                return packed;
             }
         }
     }
@@ -85,7 +98,7 @@ impl Driver {
         if events == 0 || bytes == 0 {
             // One that is not armed rings for nobody: it is looked into until it is.
             if outbox.depth() == 0 && (outbox.withdrawn.is_some() || outbox.is_armed()) {
-                return self.emptied(key);
+                return Taken::Last(Vec::new());
             }
             if outbox.depth() > 0 {
                 self.engine.starve(now, key);
@@ -110,11 +123,10 @@ impl Driver {
         outbox.give_back();
         let events = self.still_alive(&group, taken);
         group.hold(events.len());
-        let called = !calls.is_empty();
         for delivery in calls {
             self.call(key, life, delivery);
         }
-        if empty && events.is_empty() && !called { self.emptied(key) } else { Taken::Some(events) }
+        if empty { Taken::Last(events) } else { Taken::Some(events) }
     }
 
     /// Those that have not lived too long; the others are dead letters.
@@ -131,11 +143,6 @@ impl Driver {
             }
         }
         events
-    }
-
-    pub(super) fn emptied(&mut self, key: GroupKey) -> Taken {
-        self.drained(key);
-        Taken::Nothing
     }
 
     fn send_run(&mut self, run: Run<Envelope>) {
@@ -243,6 +250,8 @@ pub(super) enum Taken {
     Blocked,
     /// There may be more.
     Some(Vec<Envelope>),
+    /// That was all; it rings once there is more.
+    Last(Vec<Envelope>),
 }
 
 /// What is written of an event beside its payload.

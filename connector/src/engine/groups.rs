@@ -205,6 +205,9 @@ impl<K: Clone> RemoteGroups<K> {
 
     /// Forgets the groups that did not come back in time.
     pub(super) fn expire(&mut self, now: Duration) -> Vec<(GroupKey, VecDeque<Kept<K>>)> {
+        if self.owing.is_empty() {
+            return Vec::new();
+        }
         let groups = &self.groups;
         let owes = |group: &RemoteGroup<K>| group.give_up.is_some() || !group.unacknowledged.is_empty();
         self.owing.retain(|key| groups.get(key).is_some_and(owes));

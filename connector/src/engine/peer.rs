@@ -241,6 +241,11 @@ impl<K> Peer<K> {
         [self.outbound.deadline(), inbound, query].into_iter().flatten().min()
     }
 
+    /// Whether a tick may find something to do.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.outbound.has_again() || self.deadline().is_some_and(|due| due <= now)
+    }
+
     pub(super) fn figures(&self) -> Figures {
         Figures {
             session: self.session,

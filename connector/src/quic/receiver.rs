@@ -48,27 +48,6 @@ impl Receiver {
         Self { connection, sources, lanes: HashSet::new() }
     }
 
-    /// The next frames, whatever lane they came in. `None` when the connection has ended and all that had come before is
-    /// taken; [`closed_because`](Self::closed_because) says why. May be dropped at any time: nothing is lost.
-    pub async fn next(&mut self) -> Option<Received> {
-        loop {
-            match self.sources.next().await? {
-                Event::Opened(stream) => self.sources.push(Source::Lane(Reader::new(stream))),
-                Event::Lane(lane) => {
-                    if !self.lanes.insert(lane) {
-                        self.refuse(&format!("there are two streams of the lane {lane}"));
-                    }
-                }
-                Event::Frames(received) => return Some(received),
-                Event::Finished(lane) if lane.is_none_or(|lane| lane.fixed().is_none()) => {
-                    lane.map(|lane| self.lanes.remove(&lane));
-                }
-                Event::Finished(_) => self.refuse("the stream of a fixed lane has ended"),
-                Event::Rubbish(what) => self.refuse(&what),
-            }
-        }
-    }
-
     /// How the connection ended; `None` while it lives.
     #[must_use]
     pub fn closed_because(&self) -> Option<Closed> {
@@ -79,6 +58,32 @@ impl Receiver {
         self.connection.close(CloseCode::ProtocolError, what);
         // Nothing that such a neighbour says counts any more.
         self.sources.clear();
+    }
+}
+
+/// The frames that come, whatever lane they come in. It ends when the connection has ended and all that had come before is
+/// taken; [`closed_because`](Receiver::closed_because) says why.
+impl Stream for Receiver {
+    type Item = Received;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+        loop {
+            let Some(event) = ready!(self.sources.poll_next_unpin(cx)) else { return Poll::Ready(None) };
+            match event {
+                Event::Opened(stream) => self.sources.push(Source::Lane(Reader::new(stream))),
+                Event::Lane(lane) => {
+                    if !self.lanes.insert(lane) {
+                        self.refuse(&format!("there are two streams of the lane {lane}"));
+                    }
+                }
+                Event::Frames(received) => return Poll::Ready(Some(received)),
+                Event::Finished(lane) if lane.is_none_or(|lane| lane.fixed().is_none()) => {
+                    lane.map(|lane| self.lanes.remove(&lane));
+                }
+                Event::Finished(_) => self.refuse("the stream of a fixed lane has ended"),
+                Event::Rubbish(what) => self.refuse(&what),
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_events::NodeName;
+use futures_util::StreamExt;
 
 use super::*;
 use crate::keys::{Authority, Identity, NODE_VALIDITY, Reloading};

@@ -80,6 +80,7 @@ impl Topology {
     /// Says whether this node has heard what its configured peers want, or knows that they are absent.
     pub fn set_settled(&mut self, settled: bool) {
         self.own.stale |= self.own.settled != settled;
+        self.rests_until = Duration::ZERO;
         self.own.settled = settled;
     }
 
@@ -88,6 +89,7 @@ impl Topology {
         if !std::mem::replace(&mut self.own.leaving, true) {
             self.own.stale = true;
             self.own.may_restate = Duration::ZERO;
+            self.rests_until = Duration::ZERO;
         }
     }
 
@@ -208,6 +210,7 @@ impl Topology {
     }
 
     fn say_record(&mut self, record: Record) {
+        self.rests_until = Duration::ZERO;
         self.own.version = record.version;
         self.news.insert(Place::new(record.node.clone(), record.slot), None);
         let bytes = record.encode();

@@ -9,10 +9,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edri_events::Failure;
 use redb::{Database, ReadableTable, TableDefinition, TableError};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::file::{self, EngineError, StoreError};
@@ -24,6 +25,10 @@ use crate::namespace::{Namespace, Replying};
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How often the writer of a file that failed looks whether it is still wanted.
 const REOPEN_POLL: Duration = Duration::from_millis(50);
+/// Which part of the time that a transaction takes those who are likely to come are waited for, and how long at most.
+const GATHERING_PART: u32 = 4;
+const GATHERING_MAX: Duration = Duration::from_millis(1);
+const GATHERING_STEP: Duration = Duration::from_micros(50);
 /// The most bytes of one transaction; what is over waits for the next.
 const BATCH_BYTES_MAX: usize = 32 << 20;
 
@@ -135,24 +140,57 @@ struct Write {
     reply: Option<(Replying, Result<Vec<u8>, Failure>)>,
 }
 
+/// How long the writer waits for more when it has something. Those whom it has just answered are likely to write again at
+/// once: together they cost one transaction, and a transaction costs about the same for one as for a few dozen.
+#[derive(Debug, Default)]
+struct Gathering {
+    /// How many are likely to come: those who were answered, and those who had come meanwhile.
+    expected: usize,
+    /// How long they are worth waiting for.
+    pause: Duration,
+}
+
+impl Gathering {
+    /// After a transaction that took so long.
+    fn after(answered: usize, waiting: usize, took: Duration) -> Self {
+        Self { expected: answered + waiting, pause: (took / GATHERING_PART).min(GATHERING_MAX) }
+    }
+
+    /// Whether to wait on, with so many there and after so long.
+    fn goes_on(&self, here: usize, waited: Duration) -> bool {
+        here < self.expected && waited < self.pause
+    }
+}
+
 impl Writer {
     fn run(&mut self) {
+        let mut gathering = Gathering::default();
         while let Some(first) = self.work.blocking_recv() {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(work) = next {
-                match work {
-                    Work::Write { namespace, effects, reply } => {
-                        bytes += effects.changes.iter().map(change_bytes).sum::<usize>();
-                        batch.push(Write { namespace, effects, reply });
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            self.take(first, &mut batch, &mut bytes);
+            let began = Instant::now();
+            while batch.len() < WRITES_WAITING_MAX && bytes < BATCH_BYTES_MAX {
+                match self.work.try_recv() {
+                    Ok(work) => self.take(work, &mut batch, &mut bytes),
+                    Err(TryRecvError::Empty) if gathering.goes_on(batch.len(), began.elapsed()) => {
+                        std::thread::sleep(GATHERING_STEP);
                     }
-                    Work::Backup { to, done } => self.back_up(to, done),
+                    Err(_) => break,
                 }
-                let full = batch.len() >= WRITES_WAITING_MAX || bytes >= BATCH_BYTES_MAX;
-                next = if full { None } else { self.work.try_recv().ok() };
             }
+            let (answered, began) = (batch.len(), Instant::now());
             self.write(batch);
+            gathering = Gathering::after(answered, self.work.len(), began.elapsed());
+        }
+    }
+
+    fn take(&self, work: Work, batch: &mut Vec<Write>, bytes: &mut usize) {
+        match work {
+            Work::Write { namespace, effects, reply } => {
+                *bytes += effects.changes.iter().map(change_bytes).sum::<usize>();
+                batch.push(Write { namespace, effects, reply });
+            }
+            Work::Backup { to, done } => self.back_up(to, done),
         }
     }
 
@@ -262,8 +300,8 @@ impl Writer {
                         let because = "its file cannot be written".to_owned();
                         self.fail(vec![Write { namespace, effects, reply }], because);
                     }
-                    Err(mpsc::error::TryRecvError::Empty) => {}
-                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => return,
                 }
             }
         }
@@ -359,4 +397,23 @@ pub(crate) fn commit_for_tests(
 ) -> Result<(), EngineError> {
     let write = |effects| Write { namespace: Arc::clone(namespace), effects, reply: None };
     commit(database, &effects.into_iter().map(write).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_writes_alone_waits_for_nobody_and_others_not_long() {
+        let fresh = Gathering::default();
+        assert!(!fresh.goes_on(1, Duration::ZERO));
+        let alone = Gathering::after(1, 0, Duration::from_millis(2));
+        assert!(!alone.goes_on(1, Duration::ZERO));
+        let many = Gathering::after(30, 34, Duration::from_millis(2));
+        assert!(many.goes_on(63, Duration::from_micros(499)));
+        assert!(!many.goes_on(63, Duration::from_micros(500)));
+        assert!(!many.goes_on(64, Duration::ZERO));
+        let slow = Gathering::after(30, 34, Duration::from_secs(1));
+        assert!(!slow.goes_on(1, GATHERING_MAX));
+    }
 }

@@ -286,10 +286,16 @@ impl<P> Outbound<P> {
         }
     }
 
+    /// Whether [`Outbound::next_again`] has something.
+    #[must_use]
+    pub fn has_again(&self) -> bool {
+        self.reachable && self.doubtful > 0 && self.resend_allowance > 0
+    }
+
     /// The next packet that is to be sent again, if one is and the allowance is not used up: urgent lanes first, each lane
     /// in order.
     pub fn next_again(&mut self, now: Duration) -> Option<Again<'_, P>> {
-        if !self.reachable || self.doubtful == 0 || self.resend_allowance == 0 {
+        if !self.has_again() {
             return None;
         }
         let (lane, index) = self.lanes.iter_mut().find_map(|(lane, state)| {

@@ -131,7 +131,9 @@ fn what_one_has_forgotten_and_another_not_does_not_come_back() {
     net.kill(&name("dead"));
     net.run(Duration::from_secs(4));
     // `a` forgets early, as if its clock ran ahead.
-    net.host("a").topology.options.expiry = Duration::from_secs(1);
+    let topology = &mut net.host("a").topology;
+    topology.options.expiry = Duration::from_secs(1);
+    topology.rests_until = Duration::ZERO;
     net.run(Duration::from_secs(2));
     net.host("a").topology.options.expiry = Duration::from_secs(60);
     assert!(net.host("a").topology.known.get(&name("dead")).is_none());
