@@ -150,8 +150,8 @@ struct Closing {
 
 /// What came of a turn.
 struct Turn {
-    /// Notifications were sent.
-    packed: bool,
+    /// Notifications were sent, or as much was taken from links as is at a time.
+    heavy: bool,
     /// There may be more to do.
     again: bool,
     /// When something is to be looked at again.
@@ -227,9 +227,9 @@ impl Driver {
                 // Others are about to ask or to answer as well: theirs goes along.
                 tokio::task::yield_now().await;
             }
-            let Turn { packed, again, due } = self.turn().await;
+            let Turn { heavy, again, due } = self.turn().await;
             turns = turns.wrapping_add(1);
-            if packed || turns.is_multiple_of(TURNS_MAX) {
+            if heavy || turns.is_multiple_of(TURNS_MAX) {
                 // Others on this runtime have their turn; what they publish meanwhile goes together.
                 tokio::task::yield_now().await;
             } else if !again && self.wait(due).await.is_none() {
@@ -241,15 +241,15 @@ impl Driver {
     /// Takes what has come, and sends what may go.
     async fn turn(&mut self) -> Turn {
         self.look_at_clock();
-        let mut again = self.take_from_links();
-        again |= self.take_interest();
+        let mut heavy = self.take_from_links();
+        let mut again = self.take_interest();
         self.take_outcomes();
         self.take_forgone();
         self.take_tunnels();
         // What has come may make room for what is to go.
         self.settle().await;
         self.divide();
-        let packed = self.pack();
+        heavy |= self.pack();
         self.flush_high();
         self.engine.tick(self.now());
         for descriptor in std::mem::take(&mut self.declared) {
@@ -259,7 +259,7 @@ impl Driver {
         again |= self.look_at_links();
         self.look_at_leaving();
         let due = self.look_at_others();
-        Turn { packed, again, due }
+        Turn { heavy, again, due }
     }
 
     /// Waits until there is something to do, at the latest when it is `due`; `None` once the node has ended.
