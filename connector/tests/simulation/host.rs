@@ -62,6 +62,8 @@ pub(crate) struct Host {
     expiry: Duration,
     /// Nodes that have said that they go.
     pub(crate) left: BTreeSet<NodeName>,
+    /// Groups in whose place others are, and that are to be withdrawn.
+    replaced: Vec<u32>,
     /// How often the engine was told that something was placed.
     pub(crate) placed: u64,
 }
@@ -117,6 +119,7 @@ impl Host {
             unreachable: BTreeMap::new(),
             expiry,
             left: BTreeSet::new(),
+            replaced: Vec::new(),
             placed: 0,
         }
     }
@@ -151,11 +154,16 @@ impl Host {
             engine.withdraw_group(old);
         }
         engine.set_group(self.next_group, self.group_state(name)).expect("few");
-        if !early {
-            engine.withdraw_group(old);
-        }
         self.inboxes.get_mut(&old).expect("it is there").withdrawn = true;
         self.inboxes.insert(self.next_group, Inbox::new(name));
+        if !early && dice.chance(500) {
+            // Both are there for a while, and the old one says something once more.
+            let state = GroupState { answers: true, ..self.group_state(name) };
+            engine.set_group(old, state).expect("few");
+            self.replaced.push(old);
+        } else if !early {
+            engine.withdraw_group(old);
+        }
     }
 
     /// Takes no new work and withdraws its groups.
@@ -247,6 +255,9 @@ impl Host {
         ledger: &mut Ledger,
     ) {
         self.forget_withdrawn(engine);
+        if self.going || healthy || dice.chance(100) {
+            self.replaced.drain(..).for_each(|number| engine.withdraw_group(number));
+        }
         if let Some(keyed) = &mut self.keyed {
             let most = if healthy || self.going { usize::MAX } else { 4 };
             keyed.work(engine_life(engine), most, dice, &mut ledger.keyed, &mut ledger.wrong);

@@ -32,7 +32,16 @@ fn life(number: u64) -> Incarnation {
 impl Pair {
     /// Two nodes that know each other; node 1 has a group.
     fn new(shared: bool) -> Self {
-        let engines = [(0, 1), (1, 2)].map(|(node, number)| Engine::new(name(node), life(number), Options::default()));
+        Self::with(shared, [Duration::from_secs(60); 2])
+    }
+
+    /// The same, with as much patience as each has with the other.
+    fn with(shared: bool, expiry: [Duration; 2]) -> Self {
+        let engines = [0, 1].map(|node| {
+            let mut options = Options::default();
+            options.topology.expiry = expiry[node];
+            Engine::new(name(node), life(node as u64 + 1), options)
+        });
         let mut pair = Self {
             now: Duration::ZERO,
             engines,
@@ -149,4 +158,50 @@ fn what_a_restarted_node_leaves_to_others_comes_back_in_order() {
     pair.restart(true);
     let expected = [(1, true), (2, true), (3, true), (4, true), (5, false)];
     assert_eq!(pair.lost(), expected.map(|(number, sent)| (number, sent, Why::Restarted)));
+}
+
+#[test]
+fn a_tunnel_that_was_out_of_reach_for_long_after_its_end_does_not_begin_again() {
+    let mut pair = Pair::with(false, [Duration::from_secs(600); 2]);
+    pair.is_deaf = true;
+    pair.send(Lane::Up(1), 1);
+    pair.exchange();
+    let (here, there) = (pair.engines[0].incarnation(), pair.now);
+    pair.engines[1].lane_ended(there, here, Lane::Up(1));
+    pair.cut();
+    pair.run(Duration::from_secs(90));
+    pair.connect();
+    // It is sent more than once before its sender hears that it has come.
+    pair.run(Duration::from_secs(3));
+    pair.is_deaf = false;
+    pair.run(Duration::from_secs(6));
+    let came = pair.said[1].iter().filter(|output| matches!(output, Output::Deliver { lane: Lane::Up(_), .. }));
+    assert_eq!(came.count(), 1);
+    assert!(pair.engines[0].is_acknowledged());
+}
+
+#[test]
+fn a_session_that_begins_anew_grants_no_more_than_the_first_one() {
+    // Node 0 gives up node 1, which has all the patience there is.
+    let mut pair = Pair::with(false, [Duration::from_secs(2), Duration::from_secs(600)]);
+    let here = pair.engines[0].incarnation();
+    let mut granted = 0;
+    for round in 0..2 {
+        for number in 0..8 {
+            pair.send(Lane::Normal, number);
+        }
+        pair.run(Duration::from_millis(100));
+        assert_eq!(pair.engines[0].credit(pair.key()).0, 0, "round {round}");
+        for _ in 0..8 {
+            pair.engines[1].placed(pair.now, here, 1, 1, 8);
+        }
+        pair.run(Duration::from_millis(100));
+        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+        pair.cut();
+        pair.run(Duration::from_secs(5));
+        pair.connect();
+        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+    }
+    assert_eq!(granted, 8, "what the group lets be under way");
+    assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session > 1));
 }

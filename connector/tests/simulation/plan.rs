@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) clerks: Option<BTreeSet<usize>>,
     /// Of a thousand moments, how many see a node begin or end to run it.
     pub(crate) clerk_changes: u64,
+    /// Whether what a life's groups grant differs from life to life.
+    pub(crate) uneven: bool,
     /// Nodes that send others nothing of their own accord.
     pub(crate) mute: BTreeSet<usize>,
     /// Whether it is listened to what is said once all is at rest.
@@ -96,6 +98,7 @@ impl Plan {
             clerk_changes,
             mute: (0..nodes).filter(|_| more.chance(100)).collect(),
             listens: more.chance(250),
+            uneven: more.chance(300),
             seed,
             nodes,
             edges,

@@ -147,6 +147,8 @@ pub(crate) struct World {
     watch: Watch,
     /// When everything has come to rest, and how much had been said a while after that.
     resting: Option<(Duration, Option<u64>)>,
+    /// The link by which a packet has come that a node is at.
+    came_by: Option<LinkId>,
     /// The lives that saw the last node leave.
     pub(crate) heirs: BTreeSet<Incarnation>,
     pub(crate) summary: Summary,
@@ -177,6 +179,7 @@ impl World {
             ledger: Ledger::default(),
             watch: Watch::default(),
             resting: None,
+            came_by: None,
             heirs: BTreeSet::new(),
             summary: Summary::default(),
             plan,
@@ -217,7 +220,8 @@ impl World {
         if self.nodes[node].lives > 0 && self.dice.chance(self.plan.fewer) {
             groups.retain(|_| self.dice.chance(500));
         }
-        let window = Window { events: self.plan.window_events, bytes: self.plan.window_bytes };
+        let fewer = if self.plan.uneven { self.dice.below(u64::from(self.plan.window_events)) as u32 } else { 0 };
+        let window = Window { events: self.plan.window_events - fewer, bytes: self.plan.window_bytes };
         let mut host = Host::new(node, self.lives, &groups, window, self.plan.expiry[node]);
         host.announce(&mut engine);
         if let Some(clerks) = &self.plan.clerks {
@@ -547,19 +551,22 @@ impl World {
             }
             Message::Packet(frame) => {
                 self.watch.packet_heard(life.engine.incarnation(), &frame);
+                self.came_by = Some(LinkId(number));
                 if let Err(error) = life.engine.receive(self.now, LinkId(number), frame) {
                     self.ledger.wrong.push(format!("a packet that is none: {error}"));
                 }
             }
         }
         self.settle(node);
+        self.came_by = None;
     }
 
     /// Lets a node do whatever follows from what has happened to it.
     fn settle(&mut self, node: usize) {
         let now = self.now;
         loop {
-            let Some(life) = self.nodes[node].life.as_mut() else { return };
+            // A moment that has no end is told of, too.
+            let Some(life) = self.nodes[node].life.as_mut().filter(|_| self.ledger.wrong.is_empty()) else { return };
             life.host.pump(now, &mut life.engine, &mut self.ledger);
             self.look_at_keys(node);
             let Some(life) = self.nodes[node].life.as_mut() else { return };
@@ -578,8 +585,13 @@ impl World {
                         }
                         links.into_iter().for_each(|link| self.transmit(link, node, Message::Control(message.clone())));
                     }
-                    Output::Packet { link, header, body, .. } => {
+                    Output::Packet { link, origin, header, body, .. } => {
                         self.summary.packets += 1;
+                        if origin != life.engine.incarnation() && self.came_by == Some(link) {
+                            self.ledger
+                                .wrong
+                                .push(format!("n{node} sends a packet of {origin} back where it came from"));
+                        }
                         let (queued, _) = life.engine.link_queue(link);
                         if queued > FORWARD_QUEUE_BYTES_MAX + (64 << 10) {
                             self.ledger.wrong.push(format!("{queued} bytes wait at a link"));
