@@ -205,3 +205,20 @@ fn a_session_that_begins_anew_grants_no_more_than_the_first_one() {
     assert_eq!(granted, 8, "what the group lets be under way");
     assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session > 1));
 }
+
+#[test]
+fn of_two_groups_of_one_name_the_later_one_is_sent_to_whatever_the_other_says() {
+    let mut pair = Pair::new(false);
+    let key = pair.key();
+    let window = Window { events: 8, bytes: 4096 };
+    let group = GroupState { name: "clerk".to_owned(), window, ..GroupState::default() };
+    pair.engines[1].set_group(2, group.clone()).expect("another");
+    pair.run(Duration::from_millis(50));
+    pair.engines[1].set_group(1, GroupState { answers: true, ..group }).expect("the first one");
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.engines[0].number_of(key), Some(2));
+    pair.engines[1].withdraw_group(1);
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.engines[0].number_of(key), Some(2));
+    assert!(!pair.said[0].iter().any(|output| matches!(output, Output::Withdrawn { .. })));
+}
