@@ -578,10 +578,10 @@ impl<K: Clone> Engine<K> {
             }
         }
         // The newest first, each before what an even earlier life left over.
-        for kept in left_over.into_iter().rev() {
-            let nowhere = self.groups.keep_for_next_life(kept);
-            self.outputs.extend(nowhere.map(|kept| lost(kept, why)));
-        }
+        let nowhere = left_over.into_iter().rev().filter_map(|kept| self.groups.keep_for_next_life(kept));
+        let nowhere: Vec<_> = nowhere.collect();
+        // What others may have instead comes back in the order in which it was sent.
+        self.outputs.extend(nowhere.into_iter().rev().map(|kept| lost(kept, why)));
         // Before its groups are gone, whose calls end with it.
         self.outputs.push_back(Output::Ended { node: node.clone(), incarnation, why });
         if why == Why::Restarted {

@@ -386,3 +386,16 @@ fn a_node_more_takes_its_share_and_moves_nothing_else() {
     assert!(moved.iter().all(|slot| of(*slot, 4) == Some(3)), "only to the one that came");
     assert!((8..28).contains(&moved.len()), "about a quarter of {SLOTS}: {}", moved.len());
 }
+
+#[test]
+fn a_life_agrees_to_no_claim_of_a_slot_that_it_knows_another_to_have() {
+    let names: Vec<NodeName> = (0..3).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
+    let mut division = Division::new("orders", &names[0], life(1));
+    division.met(life(2), &names[1]);
+    division.said(life(2), Saying { version: 1, member: true, owned: 6, ..Saying::default() });
+    // This one has not met the other.
+    division.met(life(3), &names[2]);
+    division.said(life(3), Saying { version: 1, member: true, claiming: 3, ..Saying::default() });
+    let note = Tell::Note { to: life(3), version: 1, agreed: 1 };
+    assert!(division.turn().contains(&note), "slot 0 is free, slot 1 is not");
+}

@@ -1,17 +1,18 @@
 //! What stands around an engine in a simulated node: publishers, outboxes, groups with inboxes, requests, tunnels. It does
 //! what the driver does, on integers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use edri_connector::engine::{Engine, GroupKey, Output, Target, Why};
 use edri_connector::merge::merge;
 use edri_connector::topology::{GroupState, Window};
-use edri_events::Incarnation;
+use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
 
 use crate::dice::Dice;
+use crate::keyed::{BUSY, CLERK, Keyed};
 use crate::ledger::{EventNumber, Ledger, Place};
 use crate::tunnels::Tunnels;
 
@@ -25,6 +26,9 @@ pub(crate) const INBOX_MAX: usize = 16;
 pub(crate) const PACKET_EVENTS: usize = 8;
 /// How long a requester waits.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a group of a node that has begun another life is waited for.
+pub(crate) const RETURN_GRACE: Duration = Duration::from_secs(5);
 
 /// The groups that a node may have.
 pub(crate) const GROUPS: [&str; 4] = ["fast", "slow", "stuck", "risk"];
@@ -40,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) inboxes: BTreeMap<u32, Inbox>,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) tunnels: Tunnels,
+    /// Nothing where there is no keyed shared manager.
+    pub(crate) keyed: Option<Keyed>,
     /// Calls of other lives that are answered after a while.
     answers: VecDeque<(Duration, Incarnation, u64)>,
     pub(crate) ended: BTreeMap<&'static str, u32>,
@@ -48,9 +54,18 @@ pub(crate) struct Host {
     next_group: u32,
     /// Takes no new work: the node is about to go.
     pub(crate) going: bool,
-    /// How often a session began anew between two lives that both go on: each time, a group may be sent what it grants once
-    /// more, beside what came before.
-    renewals: usize,
+    /// How often the session with a life that goes on began anew: each time, a group may be sent what it grants once more,
+    /// beside what came before.
+    renewals: BTreeMap<Incarnation, usize>,
+    /// Since when lives cannot be reached, and how long that may last.
+    unreachable: BTreeMap<Incarnation, Duration>,
+    expiry: Duration,
+    /// Nodes that have said that they go.
+    pub(crate) left: BTreeSet<NodeName>,
+    /// Groups in whose place others are, and that are to be withdrawn.
+    replaced: Vec<u32>,
+    /// How often the engine was told that something was placed.
+    pub(crate) placed: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +77,8 @@ struct Outbox {
     /// Sent and neither confirmed nor lost.
     in_flight: usize,
     withdrawn: bool,
+    /// When its node's life ended, until it is back.
+    left: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -82,7 +99,7 @@ pub(crate) struct Call {
 }
 
 impl Host {
-    pub(crate) fn new(node: usize, life: u32, groups: &[&'static str], window: Window) -> Self {
+    pub(crate) fn new(node: usize, life: u32, groups: &[&'static str], window: Window, expiry: Duration) -> Self {
         Self {
             life,
             node,
@@ -92,12 +109,18 @@ impl Host {
             inboxes: (1..).zip(groups.iter().map(|name| Inbox::new(name))).collect(),
             calls: BTreeMap::new(),
             tunnels: Tunnels::default(),
+            keyed: None,
             answers: VecDeque::new(),
             ended: BTreeMap::new(),
             window,
             next_group: groups.len() as u32,
             going: false,
-            renewals: 0,
+            renewals: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            expiry,
+            left: BTreeSet::new(),
+            replaced: Vec::new(),
+            placed: 0,
         }
     }
 
@@ -131,16 +154,24 @@ impl Host {
             engine.withdraw_group(old);
         }
         engine.set_group(self.next_group, self.group_state(name)).expect("few");
-        if !early {
-            engine.withdraw_group(old);
-        }
         self.inboxes.get_mut(&old).expect("it is there").withdrawn = true;
         self.inboxes.insert(self.next_group, Inbox::new(name));
+        if !early && dice.chance(500) {
+            // Both are there for a while, and the old one says something once more.
+            let state = GroupState { answers: true, ..self.group_state(name) };
+            engine.set_group(old, state).expect("few");
+            self.replaced.push(old);
+        } else if !early {
+            engine.withdraw_group(old);
+        }
     }
 
     /// Takes no new work and withdraws its groups.
     pub(crate) fn wind_up(&mut self, engine: &mut SimEngine) {
         self.going = true;
+        if let Some(keyed) = &mut self.keyed {
+            keyed.leave(engine);
+        }
         for (number, inbox) in &mut self.inboxes {
             inbox.withdrawn = true;
             engine.withdraw_group(*number);
@@ -192,9 +223,45 @@ impl Host {
         }
     }
 
+    /// Begins to run the keyed manager, or ends to.
+    pub(crate) fn join_or_leave(&mut self, engine: &mut SimEngine) {
+        let window = self.window;
+        let Some(keyed) = self.keyed.as_mut().filter(|_| !self.going) else { return };
+        if keyed.runs() {
+            keyed.leave(engine);
+        } else {
+            self.next_group += 1;
+            keyed.join(engine, self.next_group, window);
+        }
+    }
+
+    /// Publishes an event with a key, or asks for something with one.
+    pub(crate) fn use_key(&mut self, now: Duration, engine: &mut SimEngine, ledger: &mut Ledger, dice: &mut Dice) {
+        let Some(keyed) = &mut self.keyed else { return };
+        if dice.chance(200) {
+            return keyed.request(now, engine, dice.below(BUSY as u64) as usize);
+        }
+        self.next_event += 1;
+        keyed.publish(EventNumber { origin: self.life, number: self.next_event }, &mut ledger.keyed);
+    }
+
     /// Handles what waits; how quickly depends on the group.
-    pub(crate) fn work(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice, healthy: bool) {
+    pub(crate) fn work(
+        &mut self,
+        now: Duration,
+        engine: &mut SimEngine,
+        dice: &mut Dice,
+        healthy: bool,
+        ledger: &mut Ledger,
+    ) {
         self.forget_withdrawn(engine);
+        if self.going || healthy || dice.chance(100) {
+            self.replaced.drain(..).for_each(|number| engine.withdraw_group(number));
+        }
+        if let Some(keyed) = &mut self.keyed {
+            let most = if healthy || self.going { usize::MAX } else { 4 };
+            keyed.work(engine_life(engine), most, dice, &mut ledger.keyed, &mut ledger.wrong);
+        }
         for (number, inbox) in &mut self.inboxes {
             let pace = match inbox.name {
                 "fast" | "risk" => usize::MAX,
@@ -203,7 +270,7 @@ impl Host {
                 _ => 0,
             };
             inbox.queue.drain(..pace.min(inbox.queue.len()));
-            inbox.place(now, *number, engine);
+            self.placed += inbox.place(now, *number, engine);
         }
         while self.answers.front().is_some_and(|(at, ..)| *at <= now) {
             let Some((_, to, call)) = self.answers.pop_front() else { break };
@@ -228,7 +295,10 @@ impl Host {
     }
 
     /// Sends what waits in the outboxes, as far as credit and room go.
-    pub(crate) fn pump(&mut self, now: Duration, engine: &mut SimEngine) {
+    pub(crate) fn pump(&mut self, now: Duration, engine: &mut SimEngine, ledger: &mut Ledger) {
+        if let Some(keyed) = &mut self.keyed {
+            keyed.pump(now, engine, &mut ledger.keyed);
+        }
         loop {
             let mut waiting = Vec::new();
             for (key, outbox) in &mut self.outboxes {
@@ -243,6 +313,9 @@ impl Host {
                 }
                 let batch = outbox.events.len().min(events as usize).min(PACKET_EVENTS);
                 outbox.in_flight += batch;
+                for event in outbox.events.range(..batch) {
+                    ledger.written(now, EventNumber::unpack(*event), outbox.place);
+                }
                 waiting.push((*key, node, outbox.events.drain(..batch).collect()));
             }
             if waiting.is_empty() {
@@ -277,6 +350,7 @@ impl Host {
         ledger: &mut Ledger,
         dice: &mut Dice,
     ) {
+        let Some(output) = self.take_keyed(engine_life(engine), output, ledger) else { return };
         match output {
             Output::Deliver { from, lane, groups, body, redelivered, .. } => {
                 self.deliver(now, engine, (from, lane, groups, body, redelivered), ledger, dice);
@@ -300,12 +374,18 @@ impl Host {
                     events: VecDeque::new(),
                     in_flight: 0,
                     withdrawn: false,
+                    left: None,
                 });
                 outbox.node = Some(incarnation);
+                outbox.left = None;
                 outbox.reachable = engine.topology().next_hop(incarnation).is_some();
                 outbox.withdrawn = false;
             }
             Output::Reach { node, status } => {
+                match status.reachable {
+                    true => drop(self.unreachable.remove(&node)),
+                    false => drop(self.unreachable.entry(node).or_insert(now)),
+                }
                 for outbox in self.outboxes.values_mut().filter(|outbox| outbox.node == Some(node)) {
                     outbox.reachable = status.reachable;
                 }
@@ -315,37 +395,87 @@ impl Host {
                     outbox.withdrawn = true;
                 }
             }
-            Output::Gone { key, .. } => {
+            Output::Gone { key, why } => {
                 if let Some(outbox) = self.outboxes.remove(&key) {
                     if outbox.in_flight > 0 {
                         ledger.wrong.push(format!("{:?} is gone, but not what was sent there", outbox.place));
+                    }
+                    // A group of a node that has begun another life is waited for.
+                    let waited = outbox.left.map(|left| now - left);
+                    if why == Why::NoGroup && waited.is_some_and(|waited| waited < RETURN_GRACE) {
+                        ledger.wrong.push(format!("{:?} is given up after {waited:?}", outbox.place));
                     }
                     for event in outbox.events {
                         ledger.lost(EventNumber::unpack(event), outbox.place, false);
                     }
                 }
             }
-            Output::Ended { incarnation, why, .. } => {
+            Output::Ended { node, incarnation, why } => {
+                ledger.gave_up(engine_life(engine), incarnation);
+                let since = self.unreachable.remove(&incarnation);
+                if why == Why::Expired && since.is_none_or(|since| now - since < self.expiry) {
+                    ledger.wrong.push(format!("{node} is given up at {now:?}, out of reach since {since:?}"));
+                }
+                if why == Why::Left {
+                    self.left.insert(node);
+                }
                 for outbox in self.outboxes.values_mut().filter(|outbox| outbox.node == Some(incarnation)) {
+                    outbox.left = Some(now).filter(|_| why == Why::Restarted);
                     outbox.node = None;
                     outbox.reachable = false;
                 }
                 self.lose_calls(incarnation);
                 self.tunnels.peer_lost(now, engine, incarnation);
                 self.answers.retain(|(_, to, _)| *to != incarnation);
-                self.renewals += usize::from(why == Why::Expired);
+                *self.renewals.entry(incarnation).or_default() += usize::from(why == Why::Expired);
                 *self.ended.entry(if why == Why::Left { "left" } else { "ended" }).or_default() += 1;
             }
             Output::Forgotten { node } => {
                 self.lose_calls(node);
                 self.tunnels.peer_lost(now, engine, node);
-                self.renewals += 1;
+                ledger.renewed(engine_life(engine), node);
+                *self.renewals.entry(node).or_default() += 1;
             }
             Output::Refused { why, .. } => ledger.wrong.push(format!("refused: {why}")),
             Output::Twin { other } => ledger.wrong.push(format!("a twin {other} where there is none")),
             Output::Met { .. } | Output::Synced { .. } | Output::Alive { .. } | Output::Superseded { .. } => {}
             Output::Control { .. } | Output::Packet { .. } => unreachable!("these are for links"),
         }
+    }
+
+    /// Takes what concerns the keyed manager alone, and looks at what concerns it too.
+    fn take_keyed(&mut self, here: Incarnation, output: Output<Keep>, ledger: &mut Ledger) -> Option<Output<Keep>> {
+        let Some(keyed) = &mut self.keyed else {
+            return Some(output).filter(|output| !matches!(output, Output::Group { state, .. } if state.name == CLERK));
+        };
+        let mine = |groups: &[GroupKey]| groups.first().copied().filter(|key| keyed.has_key(*key));
+        match &output {
+            Output::Confirmed { groups, keep, .. } if mine(groups).is_some() => keyed.settled(groups[0], keep, None),
+            Output::Lost { groups, keep, sent, .. } if mine(groups).is_some() => {
+                keyed.settled(groups[0], keep, Some(*sent));
+            }
+            Output::Group { key, incarnation, state, .. } if state.name == CLERK => keyed.group(*key, *incarnation),
+            Output::Withdrawn { key, .. } if keyed.has_key(*key) => keyed.withdrawn(*key),
+            Output::Gone { key, .. } if keyed.has_key(*key) => keyed.gone(*key, &mut ledger.wrong),
+            Output::Met { node, incarnation } => {
+                keyed.met(node, *incarnation);
+                return Some(output);
+            }
+            Output::Reach { node, status } => {
+                keyed.reach(*node, status.reachable);
+                return Some(output);
+            }
+            Output::Ended { incarnation, .. } => {
+                keyed.ended(here, *incarnation, &mut ledger.keyed);
+                return Some(output);
+            }
+            Output::Forgotten { node } => {
+                keyed.renewed(here, *node, &mut ledger.keyed);
+                return Some(output);
+            }
+            _ => return Some(output),
+        }
+        None
     }
 
     /// Something that was sent has ended for these groups: where they are.
@@ -395,6 +525,25 @@ impl Host {
         ledger: &mut Ledger,
         dice: &mut Dice,
     ) {
+        if let Some(keyed) = &mut self.keyed
+            && matches!(lane, Lane::Normal | Lane::High)
+        {
+            let is_mine = groups.first().is_some_and(|number| keyed.has_group(*number));
+            if lane == Lane::Normal && is_mine {
+                keyed.arrived(&body, redelivered);
+                self.placed += 1;
+                return engine.placed(now, from, groups[0], body.len() as u64 / 8, body.len() as u64);
+            }
+            let here = engine_life(engine);
+            if (is_mine || groups.is_empty())
+                && keyed.heard((here, from, lane), &body, &ledger.keyed, &mut ledger.wrong)
+            {
+                return if is_mine {
+                    self.placed += 1;
+                    engine.placed(now, from, groups[0], 1, body.len() as u64)
+                };
+            }
+        }
         match lane {
             Lane::Normal => {
                 let events: VecDeque<u64> =
@@ -411,11 +560,12 @@ impl Host {
                     inbox.intake.push_back((from, events.clone(), body.len() as u64, redelivered));
                     let waiting: usize =
                         inbox.intake.iter().filter(|(of, ..)| *of == from).map(|(_, e, ..)| e.len()).sum();
-                    let granted = self.window.events as usize * (1 + self.renewals);
+                    let renewals = self.renewals.get(&from).copied().unwrap_or_default();
+                    let granted = self.window.events as usize * (1 + renewals);
                     if waiting > granted + PACKET_EVENTS {
                         ledger.wrong.push(format!("{waiting} events of {from} wait at {}", inbox.name));
                     }
-                    inbox.place(now, number, engine);
+                    self.placed += inbox.place(now, number, engine);
                 }
             }
             Lane::High => {
@@ -423,6 +573,7 @@ impl Host {
                 match body[0] {
                     REQUEST => {
                         for number in groups {
+                            self.placed += 1;
                             engine.placed(now, from, number, 1, body.len() as u64);
                         }
                         ledger.executed(engine_life(engine), from, call);
@@ -475,7 +626,9 @@ impl Inbox {
         Self { name, queue: VecDeque::new(), intake: VecDeque::new(), withdrawn: false }
     }
 
-    fn place(&mut self, now: Duration, number: u32, engine: &mut SimEngine) {
+    /// Returns how often the engine was told.
+    fn place(&mut self, now: Duration, number: u32, engine: &mut SimEngine) -> u64 {
+        let mut times = 0;
         while let Some((from, events, bytes, _)) = self.intake.front_mut() {
             let mut placed = 0;
             while self.queue.len() < INBOX_MAX
@@ -485,12 +638,14 @@ impl Inbox {
                 placed += 1;
             }
             let done = events.is_empty();
+            times += 1;
             engine.placed(now, *from, number, placed, if done { *bytes } else { 0 });
             if !done {
-                return;
+                break;
             }
             self.intake.pop_front();
         }
+        times
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use edri_events::Incarnation;
 
+use crate::keyed::Book;
+
 /// An event: the life that published it, and its number there. Grows with each event of a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EventNumber {
@@ -29,6 +31,10 @@ pub(crate) type Place = (usize, &'static str);
 #[derive(Debug, Default)]
 pub(crate) struct Way {
     published: Duration,
+    /// When it was given to the engine.
+    pub(crate) written: Option<Duration>,
+    /// The lives of the destination that it was sent to.
+    pub(crate) sent_to: Vec<Incarnation>,
     /// The lives of the destination that have it, and whether it was marked as redelivered there.
     pub(crate) arrived: Vec<(Incarnation, bool)>,
     pub(crate) confirmed: u32,
@@ -41,18 +47,40 @@ pub(crate) struct Ledger {
     pub(crate) ways: BTreeMap<(EventNumber, Place), Way>,
     /// The last event of a life that arrived at a group of a life.
     last: BTreeMap<(u32, &'static str, Incarnation), u32>,
+    /// Pairs of lives of which one has given up the other or seen its end.
+    gave_up: BTreeSet<(Incarnation, Incarnation)>,
     /// Nodes that have had more than one life.
     pub(crate) reborn: BTreeSet<usize>,
     /// The requests that a life of a node has executed: whose, and which.
     executed: BTreeSet<(Incarnation, Incarnation, u64)>,
     /// How long an event took at most until it was at a group that takes at once.
     pub(crate) slowest: Duration,
+    pub(crate) keyed: Book,
     pub(crate) wrong: Vec<String>,
 }
 
 impl Ledger {
     pub(crate) fn published(&mut self, now: Duration, event: EventNumber, place: Place) {
         self.ways.insert((event, place), Way { published: now, ..Way::default() });
+    }
+
+    /// An event is given to the engine for a group.
+    pub(crate) fn written(&mut self, now: Duration, event: EventNumber, place: Place) {
+        if let Some(way) = self.ways.get_mut(&(event, place)) {
+            way.written.get_or_insert(now);
+        }
+    }
+
+    /// A life has given up another, or seen its end.
+    pub(crate) fn gave_up(&mut self, here: Incarnation, other: Incarnation) {
+        self.gave_up.insert((here, other));
+    }
+
+    /// A session began anew: only because one of the two had given the other up.
+    pub(crate) fn renewed(&mut self, here: Incarnation, other: Incarnation) {
+        if !self.gave_up.contains(&(here, other)) && !self.gave_up.contains(&(other, here)) {
+            self.wrong.push(format!("{here} and {other} begin anew although neither had given up the other"));
+        }
     }
 
     pub(crate) fn executed(&mut self, by: Incarnation, from: Incarnation, call: u64) {
@@ -120,6 +148,9 @@ impl Ledger {
         if way.confirmed > 0 || way.lost.is_some() {
             self.wrong
                 .push(format!("{event:?} for {place:?} ended twice: confirmed {} lost {:?}", way.confirmed, way.lost));
+        }
+        if sent == way.sent_to.is_empty() {
+            self.wrong.push(format!("{event:?} is said to have been sent to {place:?} or not ({sent}): {way:?}"));
         }
         if !sent && !way.arrived.is_empty() {
             self.wrong.push(format!("{event:?} is said not to have arrived at {place:?}, but did"));

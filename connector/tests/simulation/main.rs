@@ -4,10 +4,13 @@
 mod dice;
 mod host;
 mod hostile;
+mod keyed;
 mod ledger;
+mod pair;
 mod plan;
 mod rest;
 mod tunnels;
+mod watch;
 mod world;
 
 use std::panic::catch_unwind;

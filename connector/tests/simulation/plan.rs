@@ -40,6 +40,16 @@ pub(crate) struct Plan {
     pub(crate) faulty: Duration,
     /// The last node goes for good.
     pub(crate) farewell: Option<Farewell>,
+    /// Nodes that run a keyed shared manager to begin with; nothing if there is no such manager.
+    pub(crate) clerks: Option<BTreeSet<usize>>,
+    /// Of a thousand moments, how many see a node begin or end to run it.
+    pub(crate) clerk_changes: u64,
+    /// Whether what a life's groups grant differs from life to life.
+    pub(crate) uneven: bool,
+    /// Nodes that send others nothing of their own accord.
+    pub(crate) mute: BTreeSet<usize>,
+    /// Whether it is listened to what is said once all is at rest.
+    pub(crate) listens: bool,
 }
 
 /// How a node goes for good.
@@ -78,7 +88,17 @@ impl Plan {
             1 | 2 if nodes > 2 => Some(Farewell::Leaves),
             _ => None,
         };
+        // Thrown by themselves, so that the rest of a plan is what it was before there were these.
+        let mut more = Dice::new(seed ^ 0x6b65_7973);
+        let clerks =
+            more.chance(400).then(|| (0..nodes).filter(|node| !switches.contains(node) && more.chance(700)).collect());
+        let clerk_changes = faults(&mut more, 500, 30);
         Self {
+            clerks,
+            clerk_changes,
+            mute: (0..nodes).filter(|_| more.chance(100)).collect(),
+            listens: more.chance(250),
+            uneven: more.chance(300),
             seed,
             nodes,
             edges,
@@ -108,9 +128,15 @@ impl Plan {
             || self.expiry.iter().any(|expiry| *expiry < self.faulty + Duration::from_secs(8))
     }
 
+    /// Whether everybody hears soon what a node says.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.cuts + self.kills == 0 && !self.reorder && self.delay_ms * (self.nodes as u64) < 300
+    }
+
     /// Whether nothing goes wrong at all.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.cuts + self.kills + self.loss + self.repeat + self.replacements == 0 && self.farewell.is_none()
+        self.cuts + self.kills + self.loss + self.repeat + self.replacements + self.clerk_changes == 0
+            && self.farewell.is_none()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::keyed::Keyed;
 use crate::ledger::Place;
 use crate::plan::Farewell;
 use crate::world::World;
@@ -17,6 +18,7 @@ impl World {
         let mut wanted: Vec<Place> = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
             match &node.life {
+                Some(life) if life.leaving => rest.push(format!("{} is about to go", node.name)),
                 Some(life) => wanted.extend(life.host.groups().map(|group| (number, group))),
                 None if node.gone => {}
                 None => rest.push(format!("{} is down", node.name)),
@@ -34,6 +36,9 @@ impl World {
             if !life.host.calls.is_empty() || life.host.tunnels.open_count() > 0 {
                 let (calls, tunnels) = (&life.host.calls, &life.host.tunnels);
                 rest.push(format!("{} has open calls {calls:?} or tunnels {tunnels:?}", node.name));
+            }
+            if let Some(keyed) = life.host.keyed.as_ref().filter(|keyed| !keyed.is_idle()) {
+                rest.push(format!("{} has events of a keyed manager: {keyed:?}", node.name));
             }
             if !life.engine.topology().is_settled() {
                 rest.push(format!("{} is not settled", node.name));
@@ -64,7 +69,19 @@ impl World {
                 rest.push(format!("{} knows {nodes} nodes of {living}", node.name));
             }
         }
+        rest.extend(self.unowned());
         rest
+    }
+
+    /// The slots of the keyed manager that are not with exactly one node, if some node runs it.
+    fn unowned(&self) -> Option<String> {
+        let keyed = || self.nodes.iter().filter_map(|node| node.life.as_ref()?.host.keyed.as_ref());
+        if !keyed().any(Keyed::runs) {
+            return None;
+        }
+        let (any, twice) =
+            keyed().fold((0, 0), |(any, twice), keyed| (any | keyed.owned(), twice | any & keyed.owned()));
+        (any != u64::MAX || twice != 0).then(|| format!("slots {:x} are with nobody, {twice:x} with several", !any))
     }
 
     /// Looks at the accounts once everything is at rest.
@@ -88,9 +105,17 @@ impl World {
                 return Err(format!("{event:?} for {place:?} is lost although no node died: {way:?}"));
             }
         }
+        self.ledger.keyed.conclude(&living, may_lose)?;
+        let keyed = &self.ledger.keyed;
+        self.summary.keyed = [keyed.handled, keyed.twice, keyed.moves, keyed.discarded];
         self.summary.slowest = self.ledger.slowest;
         for node in &self.nodes {
             let Some(life) = &node.life else { continue };
+            let leaves = self.summary.left_in_time && self.plan.is_prompt();
+            let last = &self.nodes[self.nodes.len() - 1].name;
+            if leaves && self.heirs.contains(&life.engine.incarnation()) && !life.host.left.contains(last) {
+                return Err(format!("{} has not heard that {last} has left", node.name));
+            }
             for (how, count) in &life.host.ended {
                 *self.summary.ended.entry(how).or_default() += count;
             }

@@ -12,9 +12,11 @@ use edri_protocol::session::Timing;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dice::Dice;
-use crate::host::{GROUPS, Host, SimEngine};
+use crate::host::{GROUPS, Host, RETURN_GRACE, SimEngine};
+use crate::keyed::Keyed;
 use crate::ledger::Ledger;
 use crate::plan::{Farewell, Plan};
+use crate::watch::Watch;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -32,7 +34,13 @@ pub(crate) struct Life {
     links: BTreeSet<LinkId>,
     /// When the engine is called next, and the number of that call: those before it mean nothing.
     wake: Option<(Duration, u64)>,
-    leaving: bool,
+    pub(crate) leaving: bool,
+}
+
+impl Life {
+    fn keyed(&self) -> Option<(Incarnation, &Keyed)> {
+        Some((self.engine.incarnation(), self.host.keyed.as_ref()?))
+    }
 }
 
 #[derive(Debug)]
@@ -118,6 +126,8 @@ pub(crate) struct Summary {
     pub(crate) left_in_time: bool,
     /// How long it took after the last fault until everything was at rest.
     pub(crate) rest: Duration,
+    /// Of the keyed manager: events that were handled, more than once, slots that were taken, events that were discarded.
+    pub(crate) keyed: [usize; 4],
     /// A fingerprint of everything that happened.
     pub(crate) trace: u64,
 }
@@ -134,12 +144,23 @@ pub(crate) struct World {
     next_connection: u32,
     lives: u32,
     pub(crate) ledger: Ledger,
+    watch: Watch,
+    /// When everything has come to rest, and how much had been said a while after that.
+    resting: Option<(Duration, Option<u64>)>,
+    /// The link by which a packet has come that a node is at.
+    came_by: Option<LinkId>,
+    /// The lives that saw the last node leave.
+    pub(crate) heirs: BTreeSet<Incarnation>,
     pub(crate) summary: Summary,
 }
 
 const MOMENT: Duration = Duration::from_millis(25);
 /// After the last fault, how long a packet may still take a way that was found during it.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// After how long at rest nothing more is to be said, and how long that is listened to. A question that was decided on before may
+/// wait for five seconds.
+const LISTEN_FROM: Duration = Duration::from_secs(6);
+const LISTEN_UNTIL: Duration = Duration::from_secs(10);
 /// How long a node that leaves waits for others at most.
 const FLUSH_MAX: Duration = Duration::from_secs(20);
 
@@ -156,6 +177,10 @@ impl World {
             next_connection: 0,
             lives: 0,
             ledger: Ledger::default(),
+            watch: Watch::default(),
+            resting: None,
+            came_by: None,
+            heirs: BTreeSet::new(),
             summary: Summary::default(),
             plan,
         };
@@ -188,20 +213,29 @@ impl World {
                 ..topology::Options::default()
             },
             timing: Timing::default(),
-            return_grace: Duration::from_secs(5),
+            return_grace: RETURN_GRACE,
         };
         let mut engine = Engine::new(self.nodes[node].name.clone(), incarnation, options);
         let mut groups = if self.plan.switches.contains(&node) { Vec::new() } else { GROUPS.to_vec() };
         if self.nodes[node].lives > 0 && self.dice.chance(self.plan.fewer) {
             groups.retain(|_| self.dice.chance(500));
         }
-        let window = Window { events: self.plan.window_events, bytes: self.plan.window_bytes };
-        let host = Host::new(node, self.lives, &groups, window);
+        let fewer = if self.plan.uneven { self.dice.below(u64::from(self.plan.window_events)) as u32 } else { 0 };
+        let window = Window { events: self.plan.window_events - fewer, bytes: self.plan.window_bytes };
+        let mut host = Host::new(node, self.lives, &groups, window, self.plan.expiry[node]);
         host.announce(&mut engine);
+        if let Some(clerks) = &self.plan.clerks {
+            host.keyed = Some(Keyed::new(self.now, &self.nodes[node].name, incarnation));
+            if clerks.contains(&node) {
+                host.join_or_leave(&mut engine);
+            }
+        }
         self.nodes[node].lives += 1;
         if self.nodes[node].lives > 1 {
             self.ledger.reborn.insert(node);
         }
+        self.watch.began(self.now, incarnation);
+        host.inboxes.iter().for_each(|(number, inbox)| self.watch.group(incarnation, *number, (node, inbox.name)));
         self.nodes[node].life = Some(Life { engine, host, links: BTreeSet::new(), wake: None, leaving: false });
         self.summary.lives += 1;
         self.summary.changes += 1 + groups.len() as u64;
@@ -252,14 +286,34 @@ impl World {
             look_at = self.now + Duration::from_millis(200);
             let rest = self.unfinished();
             if rest.is_empty() {
-                self.summary.rest = self.now.saturating_sub(self.plan.faulty);
-                return self.conclude();
+                let (since, _) = *self.resting.get_or_insert((self.now, None));
+                self.summary.rest = since.saturating_sub(self.plan.faulty);
+                if !self.plan.listens || self.has_listened(since)? {
+                    return self.conclude();
+                }
+                continue;
             }
+            // A link may have come back meanwhile.
+            self.resting = None;
             if self.now > rest_until {
                 return Err(format!("not at rest {:?} after the last fault: {rest:#?}", self.now - self.plan.faulty));
             }
         }
         Err("nothing is due".to_owned())
+    }
+
+    /// At rest, nodes compare fingerprints and say nothing else. Whether that was listened to for long enough.
+    fn has_listened(&mut self, since: Duration) -> Result<bool, String> {
+        let said = self.watch.said;
+        let before = self.resting.and_then(|(_, before)| before);
+        if self.now < since + LISTEN_FROM {
+            return Ok(false);
+        }
+        self.resting = Some((since, before.or(Some(said))));
+        if before.is_some_and(|before| before != said) {
+            return Err(format!("something is said at {:?}, although all is at rest since {since:?}", self.now));
+        }
+        Ok(self.now >= since + LISTEN_UNTIL)
     }
 
     /// Adds to the fingerprint of what happened (FNV-1a, of whole numbers).
@@ -310,6 +364,9 @@ impl World {
                 let node = self.dice.below(self.nodes.len() as u64) as usize;
                 if let Some(life) = self.nodes[node].life.as_mut() {
                     life.host.replace_group(&mut life.engine, &mut self.dice);
+                    let here = life.engine.incarnation();
+                    let groups = life.host.inboxes.iter();
+                    groups.for_each(|(number, inbox)| self.watch.group(here, *number, (node, inbox.name)));
                     self.summary.replacements += 1;
                     self.summary.changes += 2;
                 }
@@ -327,9 +384,9 @@ impl World {
         self.say_farewell();
         let (faulty, now) = (self.is_faulty(), self.now);
         for node in 0..self.nodes.len() {
-            let is_switch = self.plan.switches.contains(&node);
+            let is_mute = self.plan.switches.contains(&node) || self.plan.mute.contains(&node);
             let Some(life) = self.nodes[node].life.as_mut() else { continue };
-            if faulty && !is_switch && !life.host.going {
+            if faulty && !is_mute && !life.host.going {
                 if self.dice.chance(400) {
                     for _ in 0..self.dice.between(1, 5) {
                         life.host.publish(now, &mut self.ledger);
@@ -342,7 +399,18 @@ impl World {
                     life.host.open_tunnel(now, &mut life.engine, &mut self.dice);
                 }
             }
-            life.host.work(now, &mut life.engine, &mut self.dice, !faulty);
+            if faulty && !is_mute && !life.host.going && self.plan.clerks.is_some() {
+                if self.dice.chance(300) {
+                    for _ in 0..self.dice.between(1, 4) {
+                        life.host.use_key(now, &mut life.engine, &mut self.ledger, &mut self.dice);
+                    }
+                }
+                if self.dice.chance(self.plan.clerk_changes) {
+                    life.host.join_or_leave(&mut life.engine);
+                    self.summary.changes += 1;
+                }
+            }
+            life.host.work(now, &mut life.engine, &mut self.dice, !faulty, &mut self.ledger);
             self.settle(node);
         }
     }
@@ -380,12 +448,15 @@ impl World {
         flushed &= others.clone().all(|(_, life)| has_heard(life));
         let here = self.nodes[node].life.as_ref().expect("looked at above");
         flushed &= here.host.has_flushed(None) && here.host.intake() == 0;
+        flushed &= here.host.keyed.as_ref().is_none_or(|keyed| keyed.is_idle());
         flushed &= lives.clone().all(|(_, life)| life.host.calls.is_empty() && life.host.tunnels.open_count() == 0)
             || self.now > self.plan.faulty + Duration::from_secs(12);
         let late = self.now > self.plan.faulty + FLUSH_MAX;
         if flushed || late {
             self.summary.left_in_time = flushed;
             self.nodes[node].gone = true;
+            let others = self.nodes.iter().filter_map(|other| Some(other.life.as_ref()?.engine.incarnation()));
+            self.heirs = others.collect();
             let life = self.nodes[node].life.as_mut().expect("looked at above");
             life.leaving = true;
             life.engine.set_leaving();
@@ -395,7 +466,11 @@ impl World {
     }
 
     fn end_life(&mut self, node: usize) {
-        self.nodes[node].life = None;
+        if let Some(life) = self.nodes[node].life.take()
+            && let Some(keyed) = &life.host.keyed
+        {
+            self.ledger.keyed.died(life.engine.incarnation(), keyed);
+        }
         for index in 0..self.edges.len() {
             let (a, b) = self.edges[index].ends;
             if a == node || b == node {
@@ -435,6 +510,7 @@ impl World {
         let Some(incarnation) = self.nodes[other].life.as_ref().map(|life| life.engine.incarnation()) else { return };
         let name = self.nodes[other].name.clone();
         let Some(life) = self.nodes[node].life.as_mut() else { return };
+        self.watch.link_up(self.now, number, node, life.engine.incarnation());
         life.links.insert(LinkId(number));
         life.engine.link_up(self.now, LinkId(number), name, incarnation, 1).expect("a link");
         self.settle(node);
@@ -452,6 +528,7 @@ impl World {
         let node = self.node_at(edge, end);
         let Some(life) = self.nodes[node].life.as_mut() else { return };
         if was_up && life.links.remove(&LinkId(number)) {
+            self.watch.link_down(life.engine.incarnation());
             life.engine.link_down(self.now, LinkId(number));
             self.settle(node);
         }
@@ -468,22 +545,31 @@ impl World {
         let node = self.node_at(connection.edge, end);
         let Some(life) = self.nodes[node].life.as_mut() else { return };
         match message {
-            Message::Control(message) => life.engine.receive_control(self.now, LinkId(number), message),
+            Message::Control(message) => {
+                self.watch.control_heard(number, node, life.engine.incarnation(), &message);
+                life.engine.receive_control(self.now, LinkId(number), message);
+            }
             Message::Packet(frame) => {
+                self.watch.packet_heard(life.engine.incarnation(), &frame);
+                self.came_by = Some(LinkId(number));
                 if let Err(error) = life.engine.receive(self.now, LinkId(number), frame) {
                     self.ledger.wrong.push(format!("a packet that is none: {error}"));
                 }
             }
         }
         self.settle(node);
+        self.came_by = None;
     }
 
     /// Lets a node do whatever follows from what has happened to it.
     fn settle(&mut self, node: usize) {
         let now = self.now;
         loop {
+            // A moment that has no end is told of, too.
+            let Some(life) = self.nodes[node].life.as_mut().filter(|_| self.ledger.wrong.is_empty()) else { return };
+            life.host.pump(now, &mut life.engine, &mut self.ledger);
+            self.look_at_keys(node);
             let Some(life) = self.nodes[node].life.as_mut() else { return };
-            life.host.pump(now, &mut life.engine);
             life.engine.tick(now);
             let mut any = false;
             loop {
@@ -493,10 +579,19 @@ impl World {
                 match output {
                     Output::Control { links, message } => {
                         self.summary.controls += links.len() as u64;
+                        let here = life.engine.incarnation();
+                        for link in &links {
+                            self.watch.control(now, (link.0, node), here, &message, &mut self.ledger.wrong);
+                        }
                         links.into_iter().for_each(|link| self.transmit(link, node, Message::Control(message.clone())));
                     }
-                    Output::Packet { link, header, body, .. } => {
+                    Output::Packet { link, origin, header, body, .. } => {
                         self.summary.packets += 1;
+                        if origin != life.engine.incarnation() && self.came_by == Some(link) {
+                            self.ledger
+                                .wrong
+                                .push(format!("n{node} sends a packet of {origin} back where it came from"));
+                        }
                         let (queued, _) = life.engine.link_queue(link);
                         if queued > FORWARD_QUEUE_BYTES_MAX + (64 << 10) {
                             self.ledger.wrong.push(format!("{queued} bytes wait at a link"));
@@ -504,13 +599,24 @@ impl World {
                         life.engine.queued(link, 0);
                         let links = HOPS_MAX - header[if header[0] == 1 { 2 } else { 1 }] + 1;
                         self.summary.hops = self.summary.hops.max(links);
-                        if now > self.plan.faulty + SETTLED_AFTER && usize::from(links) >= self.nodes.len() {
+                        if now > self.plan.faulty + SETTLED_AFTER && usize::from(links) >= self.plan.nodes {
                             self.ledger.wrong.push(format!("a packet crosses link {links} of its way"));
                         }
-                        let frame = [header, body].concat();
-                        self.transmit(link, node, Message::Packet(frame.into()));
+                        let frame = Bytes::from([header, body].concat());
+                        self.watch.placed(life.engine.incarnation(), life.host.placed);
+                        self.watch.packet(now, life.engine.incarnation(), &frame, &mut self.ledger);
+                        self.transmit(link, node, Message::Packet(frame));
                     }
-                    other => life.host.take(now, &mut life.engine, other, &mut self.ledger, &mut self.dice),
+                    other => {
+                        let here = life.engine.incarnation();
+                        match &other {
+                            Output::Met { .. } => self.watch.met(here),
+                            Output::Ended { .. } => self.watch.ended(here),
+                            Output::Forgotten { .. } => self.watch.renewed(here),
+                            _ => {}
+                        }
+                        life.host.take(now, &mut life.engine, other, &mut self.ledger, &mut self.dice);
+                    }
                 }
             }
             if !any {
@@ -524,6 +630,22 @@ impl World {
             self.serial += 1;
             life.wake = Some((at, self.serial));
             self.due.insert((at, self.serial), Happening::Wake { node, wake: self.serial });
+        }
+    }
+
+    /// A slot that a life has taken is with nobody else that it knows and that knows it.
+    fn look_at_keys(&mut self, node: usize) {
+        let Some(life) = self.nodes[node].life.as_mut() else { return };
+        let taken = life.host.keyed.as_mut().map(|keyed| std::mem::take(&mut keyed.taken)).unwrap_or_default();
+        let Some((here, mine)) = self.nodes[node].life.as_ref().and_then(Life::keyed) else { return };
+        self.ledger.keyed.moves += taken.len();
+        for slot in taken {
+            let lives = self.nodes.iter().filter_map(|other| other.life.as_ref()?.keyed());
+            for (there, other) in lives.filter(|(there, _)| *there != here) {
+                if mine.disputes(here, slot, (other, there), &self.ledger.keyed) {
+                    self.ledger.wrong.push(format!("{here} takes slot {slot}, which {there} has"));
+                }
+            }
         }
     }
 

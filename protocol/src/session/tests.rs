@@ -219,3 +219,74 @@ fn lanes_that_have_ended_leave_room_for_others() {
         inbound.end_lane(Duration::ZERO, Lane::Up(tunnel));
     }
 }
+
+#[test]
+fn a_copy_of_what_is_held_takes_no_room() {
+    let mut inbound = Inbound::new(Timing::default());
+    let (at, half) = (Duration::ZERO, super::WINDOW_BYTES / 2);
+    assert_eq!(inbound.receive(at, Lane::Normal, 1, 0, half, 1), Received::Held);
+    assert_eq!(inbound.receive(at, Lane::Normal, 1, 0, half, 1), Received::Duplicate);
+    assert_eq!(inbound.receive(at, Lane::Normal, 2, 0, half, 2), Received::Held);
+}
+
+#[test]
+fn a_late_copy_of_a_lane_that_was_forgotten_is_a_copy() {
+    let mut inbound = Inbound::new(Timing::default());
+    assert_eq!(inbound.receive(Duration::ZERO, Lane::Up(1), 5, 3, 10, ()), Received::Duplicate);
+    assert!(inbound.acknowledge(Duration::ZERO, true).is_empty(), "nothing is remembered of it");
+}
+
+#[test]
+fn a_tunnels_lane_that_has_ended_makes_room_for_the_next() {
+    let mut outbound = Outbound::new(Timing::default());
+    for tunnel in 0..2 * LANES_MAX as u64 {
+        let lane = Lane::Up(tunnel);
+        assert!(outbound.has_room(lane), "{tunnel}");
+        outbound.send(Duration::ZERO, lane, 1, ());
+        let ack = LaneAck { lane, next: 1, held: Vec::new() };
+        // Its end is known before its last packet has arrived, or after.
+        if tunnel % 2 == 0 {
+            outbound.end_lane(lane);
+        }
+        outbound.acknowledged(Duration::ZERO, &[ack], &mut Vec::new()).expect("it was sent");
+        outbound.end_lane(lane);
+    }
+}
+
+#[test]
+fn after_trouble_more_is_sent_again_with_each_answer_and_the_timer_is_what_it_was() {
+    let mut outbound = Outbound::new(Timing::default());
+    let at = Duration::from_secs;
+    for number in 0..64 {
+        outbound.send(at(0), Lane::Normal, 16 << 10, number);
+    }
+    // Nobody answers for a while.
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let now = outbound.deadline().expect("something is not acknowledged");
+        waits.push(now);
+        outbound.tick(now);
+    }
+    let waited = |from: Duration, outbound: &Outbound<i32>| outbound.deadline().expect("still so") - from;
+    assert!(waited(waits[4], &outbound) > at(4));
+    let again = |outbound: &mut Outbound<i32>, now| std::iter::from_fn(|| outbound.next_again(now).map(|_| ())).count();
+    assert_eq!(again(&mut outbound, at(20)), 4, "64 KiB");
+    let ack = |next| [LaneAck { lane: Lane::Normal, next, held: Vec::new() }];
+    outbound.acknowledged(at(20), &ack(4), &mut Vec::new()).expect("they were sent");
+    assert_eq!(again(&mut outbound, at(20)), 8, "twice as much");
+    assert!(waited(at(20), &outbound) < at(1));
+}
+
+#[test]
+fn what_the_receiver_holds_is_not_sent_again() {
+    let mut outbound = Outbound::new(Timing::default());
+    for number in 0..4 {
+        outbound.send(Duration::ZERO, Lane::Normal, 10, number);
+    }
+    let ack = LaneAck { lane: Lane::Normal, next: 0, held: vec![(1, 3)] };
+    outbound.acknowledged(Duration::ZERO, &[ack], &mut Vec::new()).expect("they were sent");
+    outbound.path(true);
+    let again = std::iter::from_fn(|| outbound.next_again(Duration::ZERO).map(|again| again.sequence));
+    assert_eq!(again.collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(outbound.doubtful_for_test(), 0);
+}

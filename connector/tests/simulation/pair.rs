@@ -1,0 +1,224 @@
+//! Two engines and one link, for what is told more clearly by itself than found by a seed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use edri_connector::engine::{Engine, GroupKey, Options, Output, Target, Why};
+use edri_connector::topology::{GroupState, LinkId, Window};
+use edri_events::{Incarnation, NodeName};
+use edri_protocol::packet::Lane;
+
+type Numbers = Vec<u64>;
+
+/// Node 0 sends to node 1; what both say that is not for the link.
+struct Pair {
+    now: Duration,
+    engines: [Engine<Numbers>; 2],
+    said: [Vec<Output<Numbers>>; 2],
+    link: u32,
+    is_up: bool,
+    /// Packets to node 0 are lost.
+    is_deaf: bool,
+}
+
+fn name(node: usize) -> NodeName {
+    NodeName::new(&format!("n{node}")).expect("a name")
+}
+
+fn life(number: u64) -> Incarnation {
+    Incarnation::from_number(number).expect("not zero")
+}
+
+impl Pair {
+    /// Two nodes that know each other; node 1 has a group.
+    fn new(shared: bool) -> Self {
+        Self::with(shared, [Duration::from_secs(60); 2])
+    }
+
+    /// The same, with as much patience as each has with the other.
+    fn with(shared: bool, expiry: [Duration; 2]) -> Self {
+        let engines = [0, 1].map(|node| {
+            let mut options = Options::default();
+            options.topology.expiry = expiry[node];
+            Engine::new(name(node), life(node as u64 + 1), options)
+        });
+        let mut pair = Self {
+            now: Duration::ZERO,
+            engines,
+            said: [Vec::new(), Vec::new()],
+            link: 0,
+            is_up: false,
+            is_deaf: false,
+        };
+        pair.announce(shared);
+        pair.connect();
+        pair
+    }
+
+    fn announce(&mut self, shared: bool) {
+        let window = Window { events: 8, bytes: 4096 };
+        let group = GroupState { name: "clerk".to_owned(), shared, window, ..GroupState::default() };
+        self.engines[1].set_group(1, group).expect("one group");
+        self.engines.iter_mut().for_each(|engine| engine.set_settled(true));
+    }
+
+    fn connect(&mut self) {
+        self.link += 1;
+        self.is_up = true;
+        let lives = [0, 1].map(|node| self.engines[node].incarnation());
+        for node in 0..2 {
+            let other = 1 - node;
+            self.engines[node].link_up(self.now, LinkId(self.link), name(other), lives[other], 1).expect("a link");
+        }
+        self.run(Duration::from_secs(1));
+    }
+
+    fn cut(&mut self) {
+        self.is_up = false;
+        self.engines.iter_mut().for_each(|engine| engine.link_down(self.now, LinkId(self.link)));
+        self.exchange();
+    }
+
+    /// Node 1 begins another life.
+    fn restart(&mut self, shared: bool) {
+        let next = life(self.engines[1].incarnation().get() + 1);
+        self.engines[1] = Engine::new(name(1), next, Options::default());
+        self.announce(shared);
+        self.connect();
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.exchange();
+            self.now += Duration::from_millis(5);
+        }
+    }
+
+    fn exchange(&mut self) {
+        let mut any = true;
+        while std::mem::take(&mut any) {
+            for node in 0..2 {
+                self.engines[node].tick(self.now);
+                while let Some(output) = self.engines[node].next_output() {
+                    any = true;
+                    let (now, other, link) = (self.now, &mut self.engines[1 - node], LinkId(self.link));
+                    match output {
+                        Output::Control { message, .. } if self.is_up => other.receive_control(now, link, message),
+                        Output::Packet { header, body, .. } => {
+                            if self.is_up && !(node == 1 && self.is_deaf) {
+                                other.receive(now, link, [header, body].concat().into()).expect("a packet");
+                            }
+                            self.engines[node].queued(link, 0);
+                        }
+                        Output::Control { .. } => {}
+                        other => self.said[node].push(other),
+                    }
+                }
+            }
+        }
+    }
+
+    fn key(&self) -> GroupKey {
+        let keys = self.said[0].iter().filter_map(|output| match output {
+            Output::Group { key, .. } => Some(*key),
+            _ => None,
+        });
+        keys.last().expect("its group is known")
+    }
+
+    /// Node 0 sends a packet with one number.
+    fn send(&mut self, lane: Lane, number: u64) {
+        let groups = if lane == Lane::Normal { vec![self.key()] } else { Vec::new() };
+        let targets = [Target { node: self.engines[1].incarnation(), groups }];
+        let body = Bytes::copy_from_slice(&number.to_be_bytes());
+        self.engines[0].send(self.now, lane, &targets, &body, 1, &vec![number]);
+    }
+
+    fn lost(&self) -> Vec<(u64, bool, Why)> {
+        let lost = self.said[0].iter().filter_map(|output| match output {
+            Output::Lost { keep, sent, why, .. } => Some((keep[0], *sent, *why)),
+            _ => None,
+        });
+        lost.collect()
+    }
+}
+
+#[test]
+fn what_a_restarted_node_leaves_to_others_comes_back_in_order() {
+    let mut pair = Pair::new(true);
+    pair.is_deaf = true;
+    for number in 1..=4 {
+        pair.send(Lane::Normal, number);
+        pair.exchange();
+    }
+    pair.cut();
+    pair.send(Lane::Normal, 5);
+    pair.is_deaf = false;
+    pair.restart(true);
+    let expected = [(1, true), (2, true), (3, true), (4, true), (5, false)];
+    assert_eq!(pair.lost(), expected.map(|(number, sent)| (number, sent, Why::Restarted)));
+}
+
+#[test]
+fn a_tunnel_that_was_out_of_reach_for_long_after_its_end_does_not_begin_again() {
+    let mut pair = Pair::with(false, [Duration::from_secs(600); 2]);
+    pair.is_deaf = true;
+    pair.send(Lane::Up(1), 1);
+    pair.exchange();
+    let (here, there) = (pair.engines[0].incarnation(), pair.now);
+    pair.engines[1].lane_ended(there, here, Lane::Up(1));
+    pair.cut();
+    pair.run(Duration::from_secs(90));
+    pair.connect();
+    // It is sent more than once before its sender hears that it has come.
+    pair.run(Duration::from_secs(3));
+    pair.is_deaf = false;
+    pair.run(Duration::from_secs(6));
+    let came = pair.said[1].iter().filter(|output| matches!(output, Output::Deliver { lane: Lane::Up(_), .. }));
+    assert_eq!(came.count(), 1);
+    assert!(pair.engines[0].is_acknowledged());
+}
+
+#[test]
+fn a_session_that_begins_anew_grants_no_more_than_the_first_one() {
+    // Node 0 gives up node 1, which has all the patience there is.
+    let mut pair = Pair::with(false, [Duration::from_secs(2), Duration::from_secs(600)]);
+    let here = pair.engines[0].incarnation();
+    let mut granted = 0;
+    for round in 0..2 {
+        for number in 0..8 {
+            pair.send(Lane::Normal, number);
+        }
+        pair.run(Duration::from_millis(100));
+        assert_eq!(pair.engines[0].credit(pair.key()).0, 0, "round {round}");
+        for _ in 0..8 {
+            pair.engines[1].placed(pair.now, here, 1, 1, 8);
+        }
+        pair.run(Duration::from_millis(100));
+        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+        pair.cut();
+        pair.run(Duration::from_secs(5));
+        pair.connect();
+        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+    }
+    assert_eq!(granted, 8, "what the group lets be under way");
+    assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session > 1));
+}
+
+#[test]
+fn of_two_groups_of_one_name_the_later_one_is_sent_to_whatever_the_other_says() {
+    let mut pair = Pair::new(false);
+    let key = pair.key();
+    let window = Window { events: 8, bytes: 4096 };
+    let group = GroupState { name: "clerk".to_owned(), window, ..GroupState::default() };
+    pair.engines[1].set_group(2, group.clone()).expect("another");
+    pair.run(Duration::from_millis(50));
+    pair.engines[1].set_group(1, GroupState { answers: true, ..group }).expect("the first one");
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.engines[0].number_of(key), Some(2));
+    pair.engines[1].withdraw_group(1);
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.engines[0].number_of(key), Some(2));
+    assert!(!pair.said[0].iter().any(|output| matches!(output, Output::Withdrawn { .. })));
+}
