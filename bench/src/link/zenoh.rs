@@ -2,8 +2,8 @@
 //! waits while the link is congested.
 //!
 //! Two settings differ from zenoh's own, because with them it was faster here: [`RUNTIME`], by a third and more, and
-//! [`BATCHES`], by a few percent. Larger receive buffers and streams by priority made no difference, what it calls express
-//! and its transport of low latency made it slower.
+//! [`BATCHES`], by a few percent. Larger receive buffers and one stream for all priorities made no difference, what it
+//! calls express and its transport of low latency made it slower.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
 use zenoh::bytes::ZBytes;
 use zenoh::pubsub::Publisher;
 use zenoh::qos::CongestionControl;
@@ -104,12 +105,12 @@ impl Reference for Sending {
         sink.background().await?;
         let answering = session.declare_queryable(ASK).complete(true).callback(|query| {
             let bytes = query.payload().map_or(0, ZBytes::len) as u64;
-            query.reply(ASK, bytes.to_be_bytes()).wait().expect("the sender runs");
+            query.reply(query.key_expr().clone(), bytes.to_be_bytes()).wait().expect("the sender runs");
         });
         answering.background().await?;
         let telling = session.declare_queryable(HANDLED).complete(true).callback(move |query| {
             let handled = told.load(Ordering::Relaxed);
-            query.reply(HANDLED, handled.to_be_bytes()).wait().expect("the sender runs");
+            query.reply(query.key_expr().clone(), handled.to_be_bytes()).wait().expect("the sender runs");
         });
         telling.background().await?;
         Ok((address, session))
@@ -170,7 +171,16 @@ impl Reference for Sending {
 }
 
 async fn ask(querier: &Querier<'static>, data: ZBytes) -> Result<u64> {
-    let reply = querier.get().payload(data).await?.recv_async().await?;
-    let answer = reply.into_result()?.payload().to_bytes().as_ref().try_into()?;
+    let (answered, answer) = oneshot::channel();
+    let mut answered = Some(answered);
+    // By a callback, which is faster than zenoh's channels. There is one queryable, so there is one reply.
+    let asked = querier.get().payload(data).callback_mut(move |reply| {
+        if let Some(answered) = answered.take() {
+            // Nobody waits any more when it is too late.
+            let _ = answered.send(reply);
+        }
+    });
+    asked.await?;
+    let answer = answer.await?.into_result()?.payload().to_bytes().as_ref().try_into()?;
     Ok(u64::from_be_bytes(answer))
 }
