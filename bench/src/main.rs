@@ -103,13 +103,14 @@ fn main() -> Result<ExitCode> {
         return process::bare::run().map(|()| ExitCode::SUCCESS);
     }
     process::hosted();
+    link::prepare()?;
     if let Some(keys) = link::other::is_wanted() {
         return runtime()?.block_on(async { tokio::spawn(link::other::run(keys)).await })?.map(|()| ExitCode::SUCCESS);
     }
     match Cli::parse().suite {
         Suite::Local(options) => suite("local", &options, local::CASES.iter().chain(idle::CASES)),
         Suite::Process(options) => suite("process", &options, process::CASES.iter()),
-        Suite::Link(options) => suite("link", &options, link::CASES.iter()),
+        Suite::Link(options) => suite("link", &options, link::CASES.iter().chain(link::PEERS)),
         Suite::Store(options) => suite("store", &options, store::CASES.iter()),
         Suite::Scheduler(options) => suite("scheduler", &options, scheduler::CASES.iter()),
         Suite::Http(options) => suite("http", &options, gateway::HTTP.iter()),

@@ -1,32 +1,77 @@
 //! Cases between two processes on loopback: a node that sends and a node that receives, joined by a link.
 //!
 //! The reference is the transport alone: the same work written for `quinn` by hand, with the same options and the same
-//! cipher, between the same two processes. See `docs/BENCHMARKS.md`.
+//! cipher, between the same two processes. With the feature `peers`, zenoh and NATS are references too. See
+//! `docs/BENCHMARKS.md`.
 
+#[cfg(feature = "peers")]
+mod nats;
 mod nodes;
 pub(crate) mod other;
 mod ours;
 mod raw;
+#[cfg(feature = "peers")]
+mod tally;
+#[cfg(feature = "peers")]
+mod zenoh;
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+#[cfg(feature = "peers")]
+use self::nats::Sending as Nats;
 use self::other::Other;
+use self::raw::Sending as Raw;
+#[cfg(feature = "peers")]
+use self::zenoh::Sending as Zenoh;
 use crate::Result;
 use crate::case::{Case, Figures};
 use crate::harness::{Plan, Side, compare};
 
 /// In the order they are run. The budgets are those of the project's plan.
 pub(crate) const CASES: &[Case] = &[
-    Case::new("link.notify64", "events/s", 0.25, |plan| Box::pin(compared(plan, Work::Notify64))),
-    Case::new("link.notify1k", "events/s", 0.8, |plan| Box::pin(compared(plan, Work::Notify1k))),
-    Case::new("link.tunnel", "items/s", 0.8, |plan| Box::pin(compared(plan, Work::Tunnel))),
-    Case::new("link.request64", "requests/s", 1.3, |plan| Box::pin(compared(plan, Work::Ask64))),
-    Case::new("link.request1", "requests/s", 0.6, |plan| Box::pin(compared(plan, Work::Ask1))).one_in_flight(),
+    Case::new("link.notify64", "events/s", 0.25, |plan| Box::pin(compared::<Raw>(plan, Work::Notify64))),
+    Case::new("link.notify1k", "events/s", 0.8, |plan| Box::pin(compared::<Raw>(plan, Work::Notify1k))),
+    Case::new("link.tunnel", "items/s", 0.8, |plan| Box::pin(compared::<Raw>(plan, Work::Tunnel))),
+    Case::new("link.request64", "requests/s", 1.3, |plan| Box::pin(compared::<Raw>(plan, Work::Ask64))),
+    Case::new("link.request1", "requests/s", 0.6, |plan| Box::pin(compared::<Raw>(plan, Work::Ask1))).one_in_flight(),
     Case::informing("link.star64", "packets/s", |plan| Box::pin(nodes::star(plan))),
     Case::informing("link.mesh64", "packets/s", |plan| Box::pin(nodes::mesh(plan))),
 ];
+
+/// The same work beside others who do it over the same security.
+#[cfg(feature = "peers")]
+pub(crate) const PEERS: &[Case] = &[
+    Case::new("link.zenoh.notify64", "events/s", 1.0, |plan| Box::pin(compared::<Zenoh>(plan, Work::Notify64))),
+    Case::new("link.zenoh.notify1k", "events/s", 1.0, |plan| Box::pin(compared::<Zenoh>(plan, Work::Notify1k))),
+    Case::new("link.zenoh.tunnel", "items/s", 1.0, |plan| Box::pin(compared::<Zenoh>(plan, Work::Tunnel))),
+    Case::new("link.zenoh.request64", "requests/s", 1.0, |plan| Box::pin(compared::<Zenoh>(plan, Work::Ask64))),
+    Case::new("link.zenoh.request1", "requests/s", 1.0, |plan| Box::pin(compared::<Zenoh>(plan, Work::Ask1)))
+        .one_in_flight(),
+    Case::new("link.nats.notify64", "events/s", 1.0, |plan| Box::pin(compared::<Nats>(plan, Work::Notify64)))
+        .needs(nats::missing),
+    Case::new("link.nats.notify1k", "events/s", 1.0, |plan| Box::pin(compared::<Nats>(plan, Work::Notify1k)))
+        .needs(nats::missing),
+    Case::new("link.nats.tunnel", "items/s", 1.0, |plan| Box::pin(compared::<Nats>(plan, Work::Tunnel)))
+        .needs(nats::missing),
+    Case::new("link.nats.request64", "requests/s", 1.0, |plan| Box::pin(compared::<Nats>(plan, Work::Ask64)))
+        .needs(nats::missing),
+    Case::new("link.nats.request1", "requests/s", 1.0, |plan| Box::pin(compared::<Nats>(plan, Work::Ask1)))
+        .one_in_flight()
+        .needs(nats::missing),
+];
+#[cfg(not(feature = "peers"))]
+pub(crate) const PEERS: &[Case] = &[];
+
+/// Does what has to be done in a process before anything else.
+pub(crate) fn prepare() -> Result<()> {
+    #[cfg(feature = "peers")]
+    zenoh::prepare()?;
+    Ok(())
+}
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,19 +104,40 @@ impl Work {
     }
 }
 
-async fn compared(plan: Plan, work: Work) -> Result<Figures> {
-    let other = Other::start()?;
+/// What ours is compared with: the side that sends, and how the other process receives.
+trait Reference: Clone + Send + Sync + 'static {
+    const NAME: &'static str;
+    /// What receives until it is dropped.
+    type Receiving: Send;
+
+    /// Receives, with the keys of this folder. Where.
+    fn receive(keys: &Path) -> impl Future<Output = Result<(SocketAddr, Self::Receiving)>> + Send;
+
+    fn start(other: &Other) -> impl Future<Output = Result<Self>> + Send;
+
+    /// Does so many rounds of the work; how long they took.
+    fn run(self, work: Work, rounds: u64) -> impl Future<Output = Duration> + Send;
+
+    /// Ends it; how many messages were lost.
+    fn stop(self) -> impl Future<Output = Result<u64>> + Send;
+}
+
+async fn compared<R: Reference>(plan: Plan, work: Work) -> Result<Figures> {
+    let other = Other::start::<R>()?;
     let ours = ours::Sending::start(&other).await?;
-    let raw = raw::Sending::start(&other).await?;
-    let (sending, bare) = (ours.clone(), raw.clone());
-    let figures = compare(
+    let reference = R::start(&other).await?;
+    let (sending, bare) = (ours.clone(), reference.clone());
+    let mut figures = compare(
         &plan,
         Side::new("edri", move |rounds| sending.clone().run(work, rounds)),
-        vec![Side::new("raw quinn", move |rounds| bare.clone().run(work, rounds))],
+        vec![Side::new(R::NAME, move |rounds| bare.clone().run(work, rounds))],
     )
     .await;
     ours.stop().await?;
-    raw.stop().await;
+    let lost = reference.stop().await?;
+    if lost > 0 {
+        figures.note += &format!(", {} lost {lost} messages, which are not counted", R::NAME);
+    }
     other.stop()?;
     Ok(figures)
 }
@@ -82,25 +148,36 @@ pub(crate) struct Once {
     work: Work,
     /// So many rounds.
     rounds: u64,
-    /// The reference, not ours.
-    #[arg(long)]
-    reference: bool,
+    /// A reference, not ours.
+    #[arg(long, num_args = 0..=1, default_missing_value = Raw::NAME)]
+    reference: Option<String>,
 }
 
 /// Runs one side once; how long it takes.
 pub(crate) async fn once(Once { work, rounds, reference }: Once) -> Result<Duration> {
-    let other = Other::start()?;
-    let took = if reference {
-        let raw = raw::Sending::start(&other).await?;
-        let took = raw.clone().run(work, rounds).await;
-        raw.stop().await;
-        took
-    } else {
-        let ours = ours::Sending::start(&other).await?;
-        let took = ours.clone().run(work, rounds).await;
-        ours.stop().await?;
-        took
-    };
+    match reference.as_deref() {
+        None => {
+            let other = Other::start::<Raw>()?;
+            let ours = ours::Sending::start(&other).await?;
+            let took = ours.clone().run(work, rounds).await;
+            ours.stop().await?;
+            other.stop()?;
+            Ok(took)
+        }
+        Some(Raw::NAME) => once_of::<Raw>(work, rounds).await,
+        #[cfg(feature = "peers")]
+        Some(Zenoh::NAME) => once_of::<Zenoh>(work, rounds).await,
+        #[cfg(feature = "peers")]
+        Some(Nats::NAME) => once_of::<Nats>(work, rounds).await,
+        Some(name) => Err(format!("there is no reference {name:?}").into()),
+    }
+}
+
+async fn once_of<R: Reference>(work: Work, rounds: u64) -> Result<Duration> {
+    let other = Other::start::<R>()?;
+    let reference = R::start(&other).await?;
+    let took = reference.clone().run(work, rounds).await;
+    reference.stop().await?;
     other.stop()?;
     Ok(took)
 }

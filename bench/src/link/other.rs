@@ -9,11 +9,19 @@ use std::time::Duration;
 use edri::NodeName;
 use edri::keys::Authority;
 
-use super::{ours, raw};
+#[cfg(feature = "peers")]
+use super::{Nats, Zenoh};
+use super::{Raw, Reference, ours};
 use crate::Result;
 
 /// Set for a process that is to be one, with the folder of the keys.
 const MARK: &str = "EDRI_BENCH_LINK";
+/// Set for it too, with the name of the reference.
+const REFERENCE: &str = "EDRI_BENCH_LINK_REFERENCE";
+
+/// What the certificate of a reference is for, besides [`ADDRESS`].
+pub(super) const NAME: &str = "bench.invalid";
+const ADDRESS: &str = "127.0.0.1";
 
 /// How long the keys of a run are valid.
 const VALIDITY: Duration = Duration::from_secs(24 * 3600);
@@ -25,7 +33,7 @@ pub(super) struct Other {
     /// Where its node listens.
     pub(super) node: SocketAddr,
     /// Where the reference listens.
-    pub(super) raw: SocketAddr,
+    pub(super) reference: SocketAddr,
 }
 
 /// The folder with the keys of a run, until it is dropped.
@@ -38,9 +46,22 @@ impl Keys {
         for node in [ours::SENDER, ours::RECEIVER] {
             authority.issue(&NodeName::new(node)?, VALIDITY)?.save(keys.0.join(node))?;
         }
-        raw::make_keys(&keys.0)?;
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed([NAME.to_owned(), ADDRESS.to_owned()])?;
+        std::fs::write(certificate(&keys.0), cert.pem())?;
+        std::fs::write(key(&keys.0), signing_key.serialize_pem())?;
         Ok(keys)
     }
+}
+
+/// The file in which a reference finds its certificate.
+pub(super) fn certificate(keys: &Path) -> PathBuf {
+    keys.join("reference.certificate.pem")
+}
+
+/// The file in which a reference finds its key.
+pub(super) fn key(keys: &Path) -> PathBuf {
+    keys.join("reference.key.pem")
 }
 
 impl Drop for Keys {
@@ -51,17 +72,17 @@ impl Drop for Keys {
 }
 
 impl Other {
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start<R: Reference>() -> Result<Self> {
         let keys = Keys::make()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(MARK, &keys.0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env(MARK, &keys.0).env(REFERENCE, R::NAME).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or("its output is a pipe")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let (node, raw) = line.trim().split_once(' ').ok_or("the other process has ended")?;
-        let (node, raw) = (node.parse()?, raw.parse()?);
-        Ok(Self { child, keys, node, raw })
+        let (node, reference) = line.trim().split_once(' ').ok_or("the other process has ended")?;
+        let (node, reference) = (node.parse()?, reference.parse()?);
+        Ok(Self { child, keys, node, reference })
     }
 
     pub(super) fn keys(&self) -> &Path {
@@ -83,11 +104,23 @@ pub(crate) fn is_wanted() -> Option<PathBuf> {
 
 /// Receives until its input ends.
 pub(crate) async fn run(keys: PathBuf) -> Result<()> {
+    match std::env::var(REFERENCE)?.as_str() {
+        Raw::NAME => receive::<Raw>(keys).await,
+        #[cfg(feature = "peers")]
+        Zenoh::NAME => receive::<Zenoh>(keys).await,
+        #[cfg(feature = "peers")]
+        Nats::NAME => receive::<Nats>(keys).await,
+        name => Err(format!("there is no reference {name:?}").into()),
+    }
+}
+
+async fn receive<R: Reference>(keys: PathBuf) -> Result<()> {
     let node = ours::receive(&keys).await?;
-    let raw = raw::receive(&keys)?;
+    let (reference, receiving) = R::receive(&keys).await?;
     let address = node.link_address().ok_or("a node with a connector listens")?;
-    tell(&format!("{address} {raw}"));
+    tell(&format!("{address} {reference}"));
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    drop(receiving);
     ours::stop(&node, |account| account.handled).await
 }
 

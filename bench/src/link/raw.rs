@@ -16,17 +16,14 @@ use quinn::{
     ServerConfig, TokioRuntime, TransportConfig,
 };
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, RootCertStore};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Work;
-use super::other::Other;
+use super::other::{self, Other};
+use super::{Reference, Work};
 use crate::Result;
-
-const NAME: &str = "bench.invalid";
-const CERTIFICATE: &str = "raw.certificate";
-const KEY: &str = "raw.key";
 
 /// How much is written at once.
 const WRITE_BYTES: usize = 64 << 10;
@@ -46,14 +43,7 @@ const ANSWER_BYTES: usize = 8;
 
 // ---- what both sides have in common --------------------------------------------------------------------------------------
 
-pub(super) fn make_keys(folder: &Path) -> Result<()> {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
-    std::fs::write(folder.join(CERTIFICATE), cert.der())?;
-    std::fs::write(folder.join(KEY), signing_key.serialize_der())?;
-    Ok(())
-}
-
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     Arc::new(provider)
@@ -92,12 +82,12 @@ fn endpoint(accepting: Option<ServerConfig>) -> Result<Endpoint> {
 // ---- the side that receives ----------------------------------------------------------------------------------------------
 
 /// Receives for as long as the process lives. Where.
-pub(super) fn receive(folder: &Path) -> Result<SocketAddr> {
-    let certificate = CertificateDer::from(std::fs::read(folder.join(CERTIFICATE))?);
-    let key = PrivatePkcs8KeyDer::from(std::fs::read(folder.join(KEY))?);
+fn receive(keys: &Path) -> Result<SocketAddr> {
+    let certificate = CertificateDer::from_pem_file(other::certificate(keys))?;
+    let key = PrivateKeyDer::from_pem_file(other::key(keys))?;
     let tls =
         rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
-    let tls = tls.with_no_client_auth().with_single_cert(vec![certificate], key.into())?;
+    let tls = tls.with_no_client_auth().with_single_cert(vec![certificate], key)?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport()?);
     let endpoint = endpoint(Some(config))?;
@@ -142,22 +132,28 @@ pub(super) struct Sending {
     connection: Connection,
 }
 
-impl Sending {
-    pub(super) async fn start(other: &Other) -> Result<Self> {
+impl Reference for Sending {
+    const NAME: &'static str = "raw quinn";
+    type Receiving = ();
+
+    async fn receive(keys: &Path) -> Result<(SocketAddr, ())> {
+        Ok((receive(keys)?, ()))
+    }
+
+    async fn start(other: &Other) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(std::fs::read(other.keys().join(CERTIFICATE))?))?;
+        roots.add(CertificateDer::from_pem_file(other::certificate(other.keys()))?)?;
         let tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let tls = tls.with_root_certificates(roots).with_no_client_auth();
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(transport()?);
         let endpoint = endpoint(None)?;
-        let connection = endpoint.connect_with(config, other.raw, NAME)?.await?;
+        let connection = endpoint.connect_with(config, other.reference, other::NAME)?.await?;
         Ok(Self { endpoint, connection })
     }
 
-    /// Does so many rounds of the work.
-    pub(super) async fn run(self, work: Work, rounds: u64) -> Duration {
+    async fn run(self, work: Work, rounds: u64) -> Duration {
         let connection = self.connection;
         let began = Instant::now();
         let outcome = match work {
@@ -177,9 +173,10 @@ impl Sending {
         began.elapsed()
     }
 
-    pub(super) async fn stop(self) {
+    async fn stop(self) -> Result<u64> {
         self.connection.close(0_u32.into(), b"");
         self.endpoint.wait_idle().await;
+        Ok(0)
     }
 }
 
