@@ -586,6 +586,13 @@ impl InboxConsumer {
         self.consumer.stand_down();
     }
 
+    /// Whether it was polled and found nothing, and has taken nothing since: the waker that it was polled with was woken, or
+    /// will be by what comes next.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.consumer.is_waiting()
+    }
+
     /// Says how long a delivery took to handle lately: who is quick gives places back in larger numbers.
     pub fn pace(&mut self, handling: Duration) {
         self.consumer.pace(handling);

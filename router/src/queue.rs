@@ -506,6 +506,11 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
         Poll::Pending
     }
 
+    /// Whether it was polled and found nothing, and has taken nothing since.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.asleep.is_some()
+    }
+
     /// Says how long an item took lately.
     pub(crate) fn pace(&mut self, took: Duration) {
         self.unreleased_max = if took <= QUICK { KEPT_BACK_QUICK_MAX } else { KEPT_BACK_MAX };

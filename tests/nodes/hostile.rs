@@ -12,6 +12,7 @@ use edri_connector::topology::{
 use edri_protocol::items::Writer;
 use edri_protocol::packet::{Destination, GroupCredit, Header, Lane, LaneAck, Signal, SignalKind};
 use edri_protocol::{Grant, Payload, items};
+use futures_util::StreamExt;
 
 use super::{Cluster, Pair, Way, address, publish};
 use crate::support::{Asked, Followed, Noted, Seen, asked, keeps, until, within};

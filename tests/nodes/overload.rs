@@ -92,3 +92,31 @@ async fn a_publisher_waits_for_another_node_as_long_as_it_may_and_is_told_for_wh
     ends_well(&sensor).await;
     ends_well(&centre).await;
 }
+
+/// With room for one, the last that may be sent is sent again and again, now and then just when it is published.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_never_waits_for_room_on_another_node_that_is_there() {
+    const COUNT: u64 = 6000;
+    let seen = Seen::default();
+    let sink = Manager::new("sink").inbox(1).worker(keeps(&seen)).handles::<Followed>();
+    let cluster = Cluster::new();
+    let centre = cluster.listens("centre", |app| app.manager(sink)).await;
+    let connector = cluster.dialling("sensor", address(&centre)).outbox(4);
+    let sensor = started(App::new("sensor").connector(connector).expects("centre")).await;
+    super::knows(&sensor, 1).await;
+    let (bus, runtime) = (sensor.bus().clone(), tokio::runtime::Handle::current());
+    let publishing = tokio::task::spawn_blocking(move || {
+        for number in 0..COUNT {
+            runtime.block_on(within("room", bus.publish(Followed { number }))).expect("published");
+            // From much faster than what is sent is acknowledged to somewhat slower.
+            let until = std::time::Instant::now() + Duration::from_micros(number % 40 * 10);
+            while std::time::Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    publishing.await.expect("no panic");
+    assert_eq!(seen.wait_for(COUNT as usize).await, (0..COUNT).collect::<Vec<_>>());
+    ends_well(&sensor).await;
+    ends_well(&centre).await;
+}

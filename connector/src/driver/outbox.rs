@@ -107,10 +107,10 @@ impl Outbox {
         }
     }
 
-    /// Whether it rings for what comes next. It does once [`Outbox::take`] has found it empty, not when as much was taken
-    /// out of it as there was.
+    /// Whether it rings for what comes next. It does once [`Outbox::take`] has found it empty; not when as much was taken out
+    /// of it as there was, or when something came just as it was looked into a second time.
     pub(super) fn is_armed(&self) -> bool {
-        !self.bell.rung.load(Ordering::Acquire)
+        self.consumer.is_waiting() && !self.bell.rung.load(Ordering::Acquire)
     }
 
     /// Lets publishers have the places of what was taken.

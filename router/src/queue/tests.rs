@@ -77,6 +77,24 @@ fn a_quick_consumer_keeps_more_places_back_than_a_slow_one_and_never_more_than_a
 }
 
 #[test]
+fn a_consumer_waits_once_it_was_polled_in_vain_and_until_it_has_something() {
+    let queue = Queue::new(2);
+    let mut consumer = Consumer::new(&queue);
+    assert!(!consumer.is_waiting());
+    let mut poll =
+        |consumer: &mut Consumer<_, _>| consumer.poll_next(&mut Context::from_waker(std::task::Waker::noop()));
+    fill(&queue, 1).expect("empty");
+    assert_eq!(poll(&mut consumer), Poll::Ready(Some(1)));
+    assert!(!consumer.is_waiting(), "nobody would wake it");
+    assert_eq!(poll(&mut consumer), Poll::Pending);
+    assert!(consumer.is_waiting());
+    fill(&queue, 2).expect("empty");
+    assert!(consumer.is_waiting());
+    assert_eq!(consumer.try_next(), Some(2));
+    assert!(!consumer.is_waiting());
+}
+
+#[test]
 fn closing_refuses_producers_and_leaves_what_is_queued() {
     let queue = Queue::new(1);
     fill(&queue, 7).expect("empty");
