@@ -65,7 +65,7 @@ impl Batch {
     }
 }
 
-/// How many batches are taken from links before others have their turn.
+/// How often links are looked into for what has come before others have their turn.
 const BATCHES_MAX: usize = 64;
 /// How many turns the driver takes before other tasks have theirs.
 const TURNS_MAX: u32 = 64;
@@ -273,7 +273,10 @@ impl Driver {
                 self.look_at_clock();
                 self.take_from_link(from?);
             }
-            change = self.feed.next() => self.interest(change?),
+            change = self.feed.next() => {
+                self.look_at_clock();
+                self.interest(change?);
+            }
             Some(number) = self.intake.placed() => {
                 self.look_at_clock();
                 self.placed(number);

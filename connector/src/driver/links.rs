@@ -114,20 +114,19 @@ impl Driver {
         while let Ok(from) = self.from_links.try_recv() {
             self.take_from_link(from);
         }
-        let mut batches = 0;
+        let mut looks = 0;
         while let Some(link) = self.outboxes.ready.links.pop() {
-            loop {
-                if batches == BATCHES_MAX {
+            while let Some(neighbour) = self.links.get_mut(&link) {
+                if looks == BATCHES_MAX {
                     self.outboxes.ready.links.push(link);
                     return true;
                 }
-                let Some(neighbour) = self.links.get_mut(&link) else { break };
+                looks += 1;
                 match neighbour.poll_received() {
                     Poll::Ready(Some(received)) => self.received(link, received),
                     Poll::Ready(None) => self.link_down(link),
                     Poll::Pending => break,
                 }
-                batches += 1;
             }
         }
         false
