@@ -81,8 +81,7 @@ fn a_consumer_waits_once_it_was_polled_in_vain_and_until_it_has_something() {
     let queue = Queue::new(2);
     let mut consumer = Consumer::new(&queue);
     assert!(!consumer.is_waiting());
-    let mut poll =
-        |consumer: &mut Consumer<_, _>| consumer.poll_next(&mut Context::from_waker(std::task::Waker::noop()));
+    let poll = |consumer: &mut Consumer<_, _>| consumer.poll_next(&mut Context::from_waker(std::task::Waker::noop()));
     fill(&queue, 1).expect("empty");
     assert_eq!(poll(&mut consumer), Poll::Ready(Some(1)));
     assert!(!consumer.is_waiting(), "nobody would wake it");
