@@ -22,9 +22,13 @@
 //! - Who is to have a slot is decided by rendezvous hashing among the lives that run the manager, whether they can be reached or not: one
 //!   that cannot is not given up before its life has ended.
 
+mod returned;
+
 use std::collections::BTreeMap;
 
 use edri_events::{Incarnation, NodeName, key_hash};
+
+pub use self::returned::Returned;
 
 /// Into how many slots the keys fall.
 pub const SLOTS: usize = 64;

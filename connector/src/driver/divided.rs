@@ -3,7 +3,7 @@
 //! All that concerns a manager passes through the driver's one task. So what was sent to a node stands before whatever is said to it
 //! afterwards, and no publisher can still be about to send to a node that has given a key up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,7 +18,7 @@ use edri_router::{
 use super::Driver;
 use super::outbox::Ready;
 use super::pack::Taken;
-use crate::division::{Division, SLOTS, Saying, Slots, Tell, Way, slots};
+use crate::division::{Division, Returned, SLOTS, Saying, Slots, Tell, Way, slots};
 use crate::engine::GroupKey;
 use crate::limits::{DIVISIONS_MAX, OWN_WAITING_MAX};
 
@@ -59,7 +59,7 @@ struct Front {
     group: GroupRef,
     queues: Vec<Queue>,
     /// What was on its way to a node that did not confirm it: it goes before everything that came later.
-    returned: Vec<VecDeque<Delivery>>,
+    returned: Vec<Returned<Delivery>>,
     /// The slots that have something, perhaps.
     pending: Slots,
     /// Where the next turn begins, so that a busy slot holds up no other.
@@ -136,7 +136,7 @@ impl Queue {
 impl Front {
     fn new(name: &Arc<str>, group: GroupRef, ready: &Arc<Ready>) -> Self {
         let queues = (0..SLOTS).map(|slot| Queue::new(name, slot, &group, ready)).collect();
-        let returned = (0..SLOTS).map(|_| VecDeque::new()).collect();
+        let returned = (0..SLOTS).map(|_| Returned::default()).collect();
         // Nothing rings before it was looked into once.
         Self { group, queues, returned, pending: Slots::MAX, turn: 0 }
     }
@@ -148,7 +148,7 @@ impl Front {
         let first = Slots::MAX << self.turn;
         for slot in slots(among & first).chain(slots(among & !first)) {
             while taken.len() < most {
-                if let Some(delivery) = self.returned[slot].pop_front() {
+                if let Some(delivery) = self.returned[slot].take() {
                     self.group.settle(1, Ended::Forwarded);
                     taken.push(delivery);
                 } else if let Some(delivery) = self.queues[slot].take() {
@@ -177,13 +177,14 @@ impl Divided {
         slots(pending).filter(|slot| self.ways[*slot] == way).fold(0, |all, slot| all | 1 << slot)
     }
 
-    fn give_back(&mut self, delivery: Delivery) -> Result<(), Delivery> {
+    /// Gives something back to the front, by `put`.
+    fn give_back(&mut self, delivery: Delivery, put: fn(&mut Returned<Delivery>, Delivery)) -> Result<(), Delivery> {
         let Some(front) = &mut self.front else { return Err(delivery) };
         // Without a key there is no order to keep.
         let slot = slot_of(&delivery.envelope).unwrap_or(0);
         front.group.take_over(1);
         front.group.hold(1);
-        front.returned[slot].push_back(delivery);
+        put(&mut front.returned[slot], delivery);
         front.pending |= 1 << slot;
         Ok(())
     }
@@ -272,13 +273,13 @@ impl Divisions {
         if let ReplyTo::Response(ticket) = delivery.reply {
             return Admitted::NotHere(ticket);
         }
-        divided.give_back(delivery).map_or_else(Admitted::Here, |()| Admitted::SentOn)
+        divided.give_back(delivery, Returned::stray).map_or_else(Admitted::Here, |()| Admitted::SentOn)
     }
 
     /// Takes back what was not confirmed.
     pub(super) fn give_back(&mut self, name: &Arc<str>, delivery: Delivery) {
         // There is a front wherever there is a group behind it.
-        let given = self.all.get_mut(name).map(|divided| divided.give_back(delivery));
+        let given = self.all.get_mut(name).map(|divided| divided.give_back(delivery, Returned::come_back));
         debug_assert!(matches!(given, Some(Ok(()))), "what was sent came from a front");
     }
 }
@@ -391,7 +392,7 @@ impl Driver {
             }
             let detail = "its manager runs on no node any more";
             for slot in slots(front.pending) {
-                while let Some(delivery) = front.returned[slot].pop_front() {
+                while let Some(delivery) = front.returned[slot].take() {
                     self.router.discard(&front.group, delivery, Reason::Undelivered, detail);
                     front.group.release(1);
                 }

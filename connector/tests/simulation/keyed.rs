@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::division::{Division, Saying, Tell, Way, slots};
+use edri_connector::division::{Division, Returned, Saying, Tell, Way, slots};
 use edri_connector::engine::{GroupKey, Target};
 use edri_connector::topology::{GroupState, Window};
 use edri_events::{Incarnation, NodeName};
@@ -38,7 +38,7 @@ pub(crate) struct Keyed {
     /// What was published here and not sent, by slot.
     published: Vec<VecDeque<u64>>,
     /// What was sent and came back: it goes before everything that came later.
-    returned: Vec<VecDeque<u64>>,
+    returned: Vec<Returned<u64>>,
     /// What this node is to handle; a request is nothing but work.
     in_hand: Vec<VecDeque<Option<u64>>>,
     outboxes: BTreeMap<GroupKey, Outbox>,
@@ -101,7 +101,7 @@ impl Keyed {
             is_settled: false,
             knows: BTreeSet::new(),
             published: lines(),
-            returned: lines(),
+            returned: (0..BUSY).map(|_| Returned::default()).collect(),
             in_hand: (0..BUSY).map(|_| VecDeque::new()).collect(),
             outboxes: BTreeMap::new(),
             local: None,
@@ -236,8 +236,8 @@ impl Keyed {
         if self.local.is_some() || self.division.has_member() || !self.outboxes.is_empty() {
             return;
         }
-        for queue in self.returned.iter_mut().chain(&mut self.published) {
-            for event in queue.drain(..) {
+        for (returned, published) in self.returned.iter_mut().zip(&mut self.published) {
+            for event in std::iter::from_fn(|| returned.take()).chain(published.drain(..)) {
                 book.discarded += 1;
                 book.excuse(event);
             }
@@ -249,7 +249,8 @@ impl Keyed {
         let here: Vec<usize> = (0..BUSY).filter(|slot| self.ways[*slot] == Way::Here).collect();
         if self.local.is_some() {
             for slot in &here {
-                let events = self.returned[*slot].drain(..).chain(self.published[*slot].drain(..));
+                let returned = &mut self.returned[*slot];
+                let events = std::iter::from_fn(|| returned.take()).chain(self.published[*slot].drain(..));
                 self.in_hand[*slot].extend(events.map(Some));
             }
         }
@@ -285,7 +286,7 @@ impl Keyed {
                     break;
                 }
                 let most = (events as usize).min(PACKET_EVENTS).min(self.waiting(slot));
-                let next = |_| self.returned[slot].pop_front().or_else(|| self.published[slot].pop_front());
+                let next = |_| self.returned[slot].take().or_else(|| self.published[slot].pop_front());
                 let events: Vec<u64> = (0..most).filter_map(next).collect();
                 let body: Vec<u8> = events.iter().flat_map(|event| event.to_be_bytes()).collect();
                 let targets = [Target { node: life, groups: vec![key] }];
@@ -351,7 +352,7 @@ impl Keyed {
         self.outboxes.get_mut(&key).expect("it is there").in_flight -= events.len();
         let Some(sent) = lost else { return };
         for event in events {
-            self.returned[slot_of(*event)].push_back(if sent { event | MARK } else { *event });
+            self.returned[slot_of(*event)].come_back(if sent { event | MARK } else { *event });
         }
     }
 
@@ -364,7 +365,7 @@ impl Keyed {
             match self.division.holds(slot) {
                 true => self.in_hand[slot].push_back(Some(event)),
                 // Another has the key, and gets it.
-                false => self.returned[slot].push_back(event),
+                false => self.returned[slot].stray(event),
             }
         }
     }
@@ -454,7 +455,7 @@ impl Book {
     /// What a life that dies has in its hands is lost with it.
     pub(crate) fn died(&mut self, life: Incarnation, keyed: &Keyed) {
         self.dead.insert(life);
-        let waiting = keyed.returned.iter().chain(&keyed.published).flatten().copied();
+        let waiting = keyed.returned.iter().flat_map(Returned::iter).chain(keyed.published.iter().flatten()).copied();
         let in_hand = keyed.in_hand.iter().flatten().filter_map(|event| *event);
         waiting.chain(in_hand).for_each(|event| self.excuse(event));
     }
