@@ -27,5 +27,6 @@ mod subscriptions;
 mod supervision;
 mod support;
 mod tunnels;
+mod turns;
 mod typescript;
 mod waiting;

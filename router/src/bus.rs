@@ -106,7 +106,7 @@ impl Rare {
 }
 
 /// What is said of most events.
-static NOTHING: Options = Options { time_limit: None, rare: None };
+pub(crate) static NOTHING: Options = Options { time_limit: None, rare: None };
 
 impl Options {
     /// Nothing beside the payload.

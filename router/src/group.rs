@@ -18,6 +18,7 @@ use crate::queue::{Consumer, Place, Queue, Refused};
 use crate::status::{AtomicState, Ended, ManagerState, Tally, WorkerStatus};
 use crate::table::Target;
 use crate::tap::Tap;
+use crate::turn::Turn;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
 use remote::Remote;
@@ -581,6 +582,12 @@ impl InboxConsumer {
         hand.is_some()
     }
 
+    /// Whether to look for a delivery now would be in vain, most likely: it found none when it looked last, and was not polled since.
+    #[must_use]
+    pub fn is_dry(&self) -> bool {
+        self.consumer.is_dry()
+    }
+
     /// Takes nothing for a while although it was polled: gives places back, and a wake-up that was meant for it to another.
     pub fn stand_down(&mut self) {
         self.consumer.stand_down();
@@ -591,6 +598,11 @@ impl InboxConsumer {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.consumer.is_waiting()
+    }
+
+    /// Lets whoever brings something and would only wait take the turn of the one who consumes.
+    pub fn set_turn(&mut self, turn: Arc<dyn Turn>) {
+        self.consumer.set_turn(turn);
     }
 
     /// Says how long a delivery took to handle lately: who is quick gives places back in larger numbers.

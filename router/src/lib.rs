@@ -46,6 +46,7 @@ mod told;
 mod topology;
 pub mod traced;
 mod tunnel;
+mod turn;
 mod untyped;
 mod uplink;
 mod wait;
@@ -88,6 +89,7 @@ pub use tunnel::{
     Accepted, Grant, Opened, OpenedTunnel, Opener, OtherSide, Receiver, Sender, TunnelError, TunnelOutcome, Tunnels,
     Window,
 };
+pub use turn::Turn;
 pub use untyped::Untyped;
 pub use uplink::Outcomes;
 #[doc(hidden)]

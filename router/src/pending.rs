@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use edri_events::Value;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::RequestError;
@@ -63,7 +63,6 @@ const NEVER: u64 = u64::MAX;
 
 pub(crate) struct Pending {
     shards: [Shard; SHARDS],
-    open: AtomicUsize,
     open_max: usize,
     late: AtomicU64,
     born: Instant,
@@ -78,6 +77,8 @@ pub(crate) struct Pending {
 struct Shard {
     // Held for a push or a pop. The latest freed is used first: it is still in a cache.
     free: Mutex<Free>,
+    /// How many are in use. Written with the lock held.
+    open: AtomicUsize,
     chunks: [OnceLock<Box<[Slot; CHUNK]>>; CHUNKS / SHARDS],
 }
 
@@ -89,38 +90,85 @@ struct Free {
 
 #[derive(Default)]
 struct Slot {
+    /// The generation of its ticket, above, and its [`Stage`]. Written with the lock held, but when it is taken into use: whoever takes
+    /// it from the free list is the only one with a right to it.
+    word: AtomicU64,
+    /// When the requester's time is over, in milliseconds since the table was made.
+    deadline: AtomicU64,
     // Held to look at or move the outcome; requester, worker and sweeper meet here.
     state: Mutex<State>,
 }
 
+/// All of it is empty while the slot is free.
 #[derive(Default)]
 struct State {
-    generation: u32,
+    outcome: Option<Outcome>,
+    /// Under which number [`Outcomes`] is to have the outcome.
+    call: u64,
     /// Somebody wants to know when the requester gives up.
     watched: bool,
-    phase: Phase,
-    deadline: Option<Instant>,
     requester: Option<Waker>,
     worker: Option<Waker>,
 }
 
-#[derive(Default)]
-enum Phase {
-    #[default]
+/// What a slot is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Stage {
     Free,
+    /// A requester waits.
     Waiting,
-    /// The outcome goes to [`Outcomes`] under this number, also when nobody wants it any more.
-    Awaited {
-        call: u64,
-        wanted: bool,
-    },
-    Done(Outcome),
+    /// The outcome is there, and the requester has not taken it yet.
+    Done,
+    /// The outcome goes to [`Outcomes`].
+    Awaited,
+    /// The same, and nobody wants it any more.
+    Forgone,
 }
 
-impl Phase {
-    fn is_wanted(&self) -> bool {
-        matches!(self, Self::Waiting | Self::Awaited { wanted: true, .. })
+impl Stage {
+    fn is_wanted(self) -> bool {
+        matches!(self, Self::Waiting | Self::Awaited)
     }
+
+    fn is_call(self) -> bool {
+        matches!(self, Self::Awaited | Self::Forgone)
+    }
+}
+
+impl Slot {
+    /// The generation of the ticket that it is used for, or will be next, and what for.
+    #[inline]
+    fn stage(&self) -> (u32, Stage) {
+        read(self.word.load(Ordering::Acquire))
+    }
+
+    /// What it is used for as the slot of this ticket.
+    #[inline]
+    fn stage_of(&self, ticket: Ticket) -> Stage {
+        let (generation, stage) = self.stage();
+        if generation == ticket.generation { stage } else { Stage::Free }
+    }
+
+    fn set_stage(&self, generation: u32, stage: Stage) {
+        self.word.store(word(generation, stage), Ordering::Release);
+    }
+}
+
+fn word(generation: u32, stage: Stage) -> u64 {
+    u64::from(generation) << 32 | stage as u64
+}
+
+/// What [`word`] wrote.
+fn read(word: u64) -> (u32, Stage) {
+    let stage = match word as u32 {
+        0 => Stage::Free,
+        1 => Stage::Waiting,
+        2 => Stage::Done,
+        3 => Stage::Awaited,
+        _ => Stage::Forgone,
+    };
+    ((word >> 32) as u32, stage)
 }
 
 thread_local! {
@@ -143,9 +191,9 @@ impl Pending {
         Self {
             shards: std::array::from_fn(|_| Shard {
                 free: Mutex::default(),
+                open: AtomicUsize::new(0),
                 chunks: [const { OnceLock::new() }; CHUNKS / SHARDS],
             }),
-            open: AtomicUsize::new(0),
             // Each shard must be able to hold them all: threads are not spread evenly.
             open_max: open_max.min(CHUNK * CHUNKS / SHARDS),
             late: AtomicU64::new(0),
@@ -159,7 +207,7 @@ impl Pending {
 
     /// How many requests and tunnels wait.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.shards.iter().map(|shard| shard.open.load(Ordering::Relaxed)).sum()
     }
 
     /// How many outcomes came when nobody waited for them any more.
@@ -169,46 +217,53 @@ impl Pending {
 
     /// Opens a slot; `None` when as many are open as may be.
     pub(crate) fn insert(&self, deadline: Option<Instant>) -> Option<Ticket> {
-        let ticket = self.insert_as(Phase::Waiting, deadline)?;
-        if let Some(deadline) = deadline {
-            self.sweep_by(deadline);
+        let (ticket, slot) = self.reserve()?;
+        let due = deadline.map_or(NEVER, |deadline| self.millis_until(deadline));
+        slot.deadline.store(due, Ordering::Relaxed);
+        // Sequentially consistent, as the sweeper's word that it looks for the earliest: it sees this one, or is told below.
+        slot.word.swap(word(ticket.generation, Stage::Waiting), Ordering::SeqCst);
+        if due < self.sweep_at.load(Ordering::SeqCst) {
+            self.sweep_at.fetch_min(due, Ordering::SeqCst);
+            self.sweeper.notify_one();
         }
         Some(ticket)
     }
 
+    /// Takes a slot from the free list.
     #[inline]
-    fn insert_as(&self, phase: Phase, deadline: Option<Instant>) -> Option<Ticket> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+    fn reserve(&self) -> Option<(Ticket, &Slot)> {
         let shard_index = shard_of_thread();
         let shard = &self.shards[shard_index];
         let index = {
             let mut free = shard.free.lock();
+            let open = shard.open.load(Ordering::Relaxed);
+            // As long as each shard has less than its share, so have all together.
+            if open >= self.open_max / SHARDS && self.open() >= self.open_max {
+                return None;
+            }
+            shard.open.store(open + 1, Ordering::Relaxed);
             free.slots.pop().unwrap_or_else(|| {
                 free.used += 1;
                 free.used - 1
             })
         };
-        shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
-        let slot = index * SHARDS as u32 + shard_index as u32;
-        let ticket = Ticket { slot, generation: 0 };
-        let mut state = self.slot(ticket).expect("just made").state.lock();
-        state.phase = phase;
-        state.deadline = deadline;
-        Some(Ticket { generation: state.generation, ..ticket })
+        let chunk =
+            shard.chunks[index as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
+        let slot = &chunk[index as usize % CHUNK];
+        let (generation, _) = slot.stage();
+        Some((Ticket { slot: index * SHARDS as u32 + shard_index as u32, generation }, slot))
     }
 
     /// Gives the requester its outcome. When nobody waits for it any more it is counted as late and given back.
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) -> Result<(), Outcome> {
         let Some(slot) = self.slot(ticket) else { return self.too_late(outcome) };
         let mut state = slot.state.lock();
-        if state.generation != ticket.generation || !matches!(state.phase, Phase::Waiting) {
-            return self.complete_otherwise(ticket, state, outcome);
+        if slot.stage_of(ticket) != Stage::Waiting {
+            return self.complete_otherwise(ticket, slot, state, outcome);
         }
         state.watched = false;
-        state.phase = Phase::Done(outcome);
+        state.outcome = Some(outcome);
+        slot.set_stage(ticket.generation, Stage::Done);
         let requester = state.requester.take();
         drop(state);
         if let Some(requester) = requester {
@@ -220,13 +275,14 @@ impl Pending {
     fn complete_otherwise(
         &self,
         ticket: Ticket,
-        mut state: parking_lot::MutexGuard<'_, State>,
+        slot: &Slot,
+        state: MutexGuard<'_, State>,
         outcome: Outcome,
     ) -> Result<(), Outcome> {
-        match (state.generation == ticket.generation, &state.phase, self.outcomes.get()) {
-            (true, &Phase::Awaited { call, .. }, Some(outcomes)) => {
-                state.phase = Phase::Free;
-                self.free(ticket, state);
+        match self.outcomes.get() {
+            Some(outcomes) if slot.stage_of(ticket).is_call() => {
+                let call = state.call;
+                self.free(ticket, slot, state);
                 outcomes.outcome(call, outcome);
                 Ok(())
             }
@@ -251,7 +307,7 @@ impl Pending {
     pub(crate) fn watch(&self, ticket: Ticket) -> bool {
         let Some(slot) = self.slot(ticket) else { return false };
         let mut state = slot.state.lock();
-        let waits = state.generation == ticket.generation && matches!(state.phase, Phase::Waiting);
+        let waits = slot.stage_of(ticket) == Stage::Waiting;
         state.watched |= waits;
         waits
     }
@@ -270,17 +326,21 @@ impl Pending {
 
     /// Opens a slot whose outcome goes to [`Outcomes`]; `None` when as many are open as may be.
     pub(crate) fn await_call(&self, call: u64) -> Option<Ticket> {
-        self.insert_as(Phase::Awaited { call, wanted: true }, None)
+        let (ticket, slot) = self.reserve()?;
+        slot.deadline.store(NEVER, Ordering::Relaxed);
+        let mut state = slot.state.lock();
+        state.call = call;
+        slot.set_stage(ticket.generation, Stage::Awaited);
+        Some(ticket)
     }
 
     /// Nobody wants the outcome of this call any more; it is told all the same. Whether there is such a call.
     pub(crate) fn forgo_call(&self, number: u64) -> bool {
-        for (_, slot) in self.slots() {
-            let mut state = slot.state.lock();
-            if let Phase::Awaited { call, wanted } = &mut state.phase
-                && *call == number
-            {
-                *wanted = false;
+        for (_, slot) in self.slots().filter(|(_, slot)| slot.stage().1.is_call()) {
+            let state = slot.state.lock();
+            let (generation, stage) = slot.stage();
+            if stage.is_call() && state.call == number {
+                slot.set_stage(generation, Stage::Forgone);
                 wake_worker(state);
                 return true;
             }
@@ -291,12 +351,11 @@ impl Pending {
     /// As [`Pending::forgo_call`], by the call's ticket.
     pub(crate) fn forgo(&self, ticket: Ticket) -> bool {
         let Some(slot) = self.slot(ticket) else { return false };
-        let mut state = slot.state.lock();
-        let same = state.generation == ticket.generation;
-        match &mut state.phase {
-            Phase::Awaited { wanted, .. } if same => *wanted = false,
-            _ => return false,
+        let state = slot.state.lock();
+        if !slot.stage_of(ticket).is_call() {
+            return false;
         }
+        slot.set_stage(ticket.generation, Stage::Forgone);
         wake_worker(state);
         true
     }
@@ -305,39 +364,49 @@ impl Pending {
     pub(crate) fn drop_call(&self, ticket: Ticket) {
         let Some(slot) = self.slot(ticket) else { return };
         let state = slot.state.lock();
-        if state.generation == ticket.generation && matches!(state.phase, Phase::Awaited { .. }) {
+        if slot.stage_of(ticket).is_call() {
             let cancelled = edri_events::Failure::new("cancelled", "the caller waits no more");
             // It is awaited, so it is taken.
-            let _ = self.complete_otherwise(ticket, state, Err(RequestError::Elsewhere(cancelled)));
+            let _ = self.complete_otherwise(ticket, slot, state, Err(RequestError::Elsewhere(cancelled)));
         }
     }
 
     /// Whether somebody still waits for this outcome.
+    #[inline]
     pub(crate) fn is_wanted(&self, ticket: Ticket) -> bool {
-        let Some(slot) = self.slot(ticket) else { return false };
-        let state = slot.state.lock();
-        state.generation == ticket.generation && state.phase.is_wanted()
+        self.slot(ticket).is_some_and(|slot| slot.stage_of(ticket).is_wanted())
     }
 
     /// Ready once nobody waits for this outcome any more.
     pub(crate) fn poll_unwanted(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
         let Some(slot) = self.slot(ticket) else { return Poll::Ready(()) };
         let mut state = slot.state.lock();
-        if state.generation != ticket.generation || !state.phase.is_wanted() {
+        if !slot.stage_of(ticket).is_wanted() {
             return Poll::Ready(());
         }
         register(&mut state.worker, cx);
         Poll::Pending
     }
 
+    /// The outcome if it is there, once. The slot is free afterwards.
+    pub(crate) fn take_outcome(&self, ticket: Ticket) -> Option<Outcome> {
+        let slot = self.slot(ticket).expect("the requester's own slot");
+        if slot.stage_of(ticket) != Stage::Done {
+            return None;
+        }
+        let mut state = slot.state.lock();
+        let outcome = state.outcome.take();
+        self.free(ticket, slot, state);
+        outcome
+    }
+
     /// Ready with the outcome, once. The slot is free afterwards.
     pub(crate) fn poll_outcome(&self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<Outcome> {
         let slot = self.slot(ticket).expect("the requester's own slot");
         let mut state = slot.state.lock();
-        debug_assert_eq!(state.generation, ticket.generation, "an outcome is taken once");
-        if matches!(state.phase, Phase::Done(_)) {
-            let Phase::Done(outcome) = std::mem::take(&mut state.phase) else { unreachable!("looked at above") };
-            self.free(ticket, state);
+        debug_assert_eq!(slot.stage().0, ticket.generation, "an outcome is taken once");
+        if let Some(outcome) = state.outcome.take() {
+            self.free(ticket, slot, state);
             return Poll::Ready(outcome);
         }
         register(&mut state.requester, cx);
@@ -348,11 +417,12 @@ impl Pending {
     pub(crate) fn cancel(&self, ticket: Ticket) {
         let Some(slot) = self.slot(ticket) else { return };
         let mut state = slot.state.lock();
-        if state.generation == ticket.generation {
-            state.phase = Phase::Free;
-            let watched = std::mem::take(&mut state.watched);
-            self.free(ticket, state);
+        if slot.stage_of(ticket) != Stage::Free {
+            let (watched, outcome) = (std::mem::take(&mut state.watched), state.outcome.take());
+            self.free(ticket, slot, state);
             self.tell_forgone(ticket, watched);
+            // What it has in it may do anything when it is dropped, so not with the lock.
+            drop(outcome);
         }
     }
 
@@ -360,21 +430,23 @@ impl Pending {
     pub(crate) fn end(&self, error: impl Fn() -> RequestError) {
         for (number, slot) in self.slots() {
             let state = slot.state.lock();
-            let ticket = Ticket { slot: number, generation: state.generation };
-            match state.phase {
-                Phase::Waiting => self.end_waiting(ticket, state, error()),
-                Phase::Awaited { .. } => {
+            let (generation, stage) = slot.stage();
+            let ticket = Ticket { slot: number, generation };
+            match stage {
+                Stage::Waiting => self.end_waiting(ticket, slot, state, error()),
+                Stage::Awaited | Stage::Forgone => {
                     // It is awaited, so it is taken.
-                    let _ = self.complete_otherwise(ticket, state, Err(error()));
+                    let _ = self.complete_otherwise(ticket, slot, state, Err(error()));
                 }
-                Phase::Free | Phase::Done(_) => {}
+                Stage::Free | Stage::Done => {}
             }
         }
     }
 
     /// Gives the requester this error, which came from nobody it asked.
-    fn end_waiting(&self, ticket: Ticket, mut state: parking_lot::MutexGuard<'_, State>, error: RequestError) {
-        state.phase = Phase::Done(Err(error));
+    fn end_waiting(&self, ticket: Ticket, slot: &Slot, mut state: MutexGuard<'_, State>, error: RequestError) {
+        state.outcome = Some(Err(error));
+        slot.set_stage(ticket.generation, Stage::Done);
         let wakers = [state.requester.take(), state.worker.take()];
         let watched = std::mem::take(&mut state.watched);
         drop(state);
@@ -391,14 +463,14 @@ impl Pending {
     }
 
     /// Frees the slot: whoever still holds its ticket meets another generation from now on.
-    fn free(&self, ticket: Ticket, mut state: parking_lot::MutexGuard<'_, State>) {
-        state.generation = state.generation.wrapping_add(1);
-        state.deadline = None;
+    fn free(&self, ticket: Ticket, slot: &Slot, mut state: MutexGuard<'_, State>) {
+        slot.set_stage(ticket.generation.wrapping_add(1), Stage::Free);
         state.requester = None;
         wake_worker(state);
-        let (index, shard) = (ticket.slot / SHARDS as u32, ticket.slot as usize % SHARDS);
-        self.shards[shard].free.lock().slots.push(index);
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        let (index, shard) = (ticket.slot / SHARDS as u32, &self.shards[ticket.slot as usize % SHARDS]);
+        let mut free = shard.free.lock();
+        free.slots.push(index);
+        shard.open.store(shard.open.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     /// The slot of a ticket; `None` for a number that was never one.
@@ -409,13 +481,9 @@ impl Pending {
         Some(&chunk[index % CHUNK])
     }
 
-    /// Makes sure that the sweeper wakes by `deadline`.
-    fn sweep_by(&self, deadline: Instant) {
-        let due = millis(deadline.saturating_duration_since(self.born));
-        if due < self.sweep_at.load(Ordering::Relaxed) {
-            self.sweep_at.fetch_min(due, Ordering::SeqCst);
-            self.sweeper.notify_one();
-        }
+    /// How long after the table was made that is, in whole milliseconds, rounded up.
+    fn millis_until(&self, instant: Instant) -> u64 {
+        millis(instant.saturating_duration_since(self.born))
     }
 
     /// Ends the requests whose deadline has passed, for ever. Runs as one task of the node.
@@ -431,27 +499,38 @@ impl Pending {
             if tokio::time::timeout_at(due.into(), earlier).await.is_err() {
                 self.sweep_at.store(NEVER, Ordering::SeqCst);
                 if let Some(next) = self.sweep(Instant::now()) {
-                    self.sweep_at.fetch_min(millis(next.saturating_duration_since(self.born)), Ordering::SeqCst);
+                    self.sweep_at.fetch_min(next, Ordering::SeqCst);
                 }
             }
         }
     }
 
-    /// Ends the requests whose deadline has passed and returns the earliest of the others.
-    fn sweep(&self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Ends the requests whose deadline has passed and returns the earliest of the others, in milliseconds since `born`.
+    fn sweep(&self, now: Instant) -> Option<u64> {
+        let over = u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(NEVER - 1);
+        let mut next: Option<u64> = None;
         for (number, slot) in self.slots() {
+            // Sequentially consistent, as what makes it wait.
+            let seen = slot.word.load(Ordering::SeqCst);
+            let (generation, stage) = read(seen);
+            let due = slot.deadline.load(Ordering::Relaxed);
+            if stage != Stage::Waiting || due == NEVER {
+                continue;
+            }
+            if due > over {
+                next = Some(next.map_or(due, |next| next.min(due)));
+                continue;
+            }
             let state = slot.state.lock();
-            let Some(deadline) = state.deadline else { continue };
-            if !matches!(state.phase, Phase::Waiting) {
-                continue;
+            // Who waits here since it was looked at is told of by who made it so.
+            if slot.word.load(Ordering::Relaxed) == seen {
+                self.end_waiting(
+                    Ticket { slot: number, generation },
+                    slot,
+                    state,
+                    RequestError::TimedOut(Box::default()),
+                );
             }
-            if deadline > now {
-                next = Some(next.map_or(deadline, |next| next.min(deadline)));
-                continue;
-            }
-            let ticket = Ticket { slot: number, generation: state.generation };
-            self.end_waiting(ticket, state, RequestError::TimedOut(Box::default()));
         }
         next
     }
@@ -464,7 +543,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Wakes whoever works for the slot's requester, without the lock.
-fn wake_worker(mut state: parking_lot::MutexGuard<'_, State>) {
+fn wake_worker(mut state: MutexGuard<'_, State>) {
     let worker = state.worker.take();
     drop(state);
     if let Some(worker) = worker {
@@ -489,6 +568,13 @@ pub(crate) struct Waiting<P: Deref<Target: AsRef<Pending>> + Unpin> {
 impl<P: Deref<Target: AsRef<Pending>> + Unpin> Waiting<P> {
     pub(crate) fn new(pending: P, ticket: Ticket) -> Self {
         Self { pending, ticket: Some(ticket) }
+    }
+
+    /// The outcome if it is there already; it is not to be polled afterwards.
+    pub(crate) fn take(&mut self) -> Option<Outcome> {
+        let outcome = (*self.pending).as_ref().take_outcome(self.ticket?)?;
+        self.ticket = None;
+        Some(outcome)
     }
 }
 
@@ -560,7 +646,7 @@ mod tests {
         let due = pending.insert(Some(now)).expect("room");
         let later = now + Duration::from_secs(5);
         let waits = pending.insert(Some(later)).expect("room");
-        assert_eq!(pending.sweep(now), Some(later));
+        assert_eq!(pending.sweep(now + Duration::from_millis(1)), Some(pending.millis_until(later)));
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
         assert!(matches!(pending.poll_outcome(due, &mut cx), Poll::Ready(Err(RequestError::TimedOut(_)))));
@@ -606,7 +692,7 @@ mod tests {
 
         let swept = open(Some(now));
         let ticket = number(&swept);
-        pending.sweep(now);
+        pending.sweep(now + Duration::from_millis(1));
         assert_eq!(take(), [ticket]);
         drop(swept);
 

@@ -28,13 +28,15 @@ use crossbeam_utils::CachePadded;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::turn::Turn;
+
 /// The most places a consumer keeps back before it returns them together.
 const KEPT_BACK_MAX: u64 = 32;
 /// The same of one that is quick. A producer that waits then finds room for so many at once: it neither waits again after
 /// every few items, nor takes turns with the consumer on one thread where the two could work side by side.
 const KEPT_BACK_QUICK_MAX: u64 = 256;
 /// A consumer is quick when an item takes it so long at most: the places it keeps back then come 5 ms late at most.
-const QUICK: Duration = Duration::from_micros(20);
+pub(crate) const QUICK: Duration = Duration::from_micros(20);
 /// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
 const KEPT_BACK: usize = 4;
 
@@ -70,11 +72,19 @@ struct Sleepers {
     list: Mutex<Sleeping>,
 }
 
-/// Each has the number it was given when it was added, so they stand in the order of their numbers.
+/// They stand in the order of their numbers.
 #[derive(Default)]
 struct Sleeping {
     last: u64,
-    wakers: Vec<(u64, Waker)>,
+    sleepers: Vec<Sleeper>,
+}
+
+struct Sleeper {
+    /// Given to it when it was added.
+    number: u64,
+    waker: Waker,
+    /// Where others may take its turn.
+    turn: Option<Arc<dyn Turn>>,
 }
 
 /// Producers that found no room, in the order they came.
@@ -206,6 +216,21 @@ impl<T> Queue<T> {
         }
     }
 
+    /// As [`Queue::wake_consumer`], but takes the turn of the one that would be woken, if that may be; whether it was so.
+    #[inline]
+    fn serve_consumer(&self) -> bool {
+        fence(Ordering::SeqCst);
+        if self.sleepers.count.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let Some(Sleeper { waker, turn, .. }) = self.sleepers.pop() else { return false };
+        if turn.is_some_and(|turn| turn.take()) {
+            return true;
+        }
+        waker.wake();
+        false
+    }
+
     fn release(&self, places: u64) {
         if places == 0 {
             return;
@@ -288,34 +313,35 @@ impl<T> Queue<T> {
 
 impl Sleepers {
     fn wake_one(&self) {
-        let woken = {
-            let mut list = self.list.lock();
-            let woken = list.wakers.pop();
-            self.count.store(list.wakers.len(), Ordering::Relaxed);
-            woken
-        };
-        if let Some((_, waker)) = woken {
-            waker.wake();
+        if let Some(sleeper) = self.pop() {
+            sleeper.waker.wake();
         }
+    }
+
+    fn pop(&self) -> Option<Sleeper> {
+        let mut list = self.list.lock();
+        let popped = list.sleepers.pop();
+        self.count.store(list.sleepers.len(), Ordering::Relaxed);
+        popped
     }
 
     fn wake_all(&self) {
         let woken = {
             let mut list = self.list.lock();
             self.count.store(0, Ordering::Relaxed);
-            std::mem::take(&mut list.wakers)
+            std::mem::take(&mut list.sleepers)
         };
-        for (_, waker) in woken {
-            waker.wake();
+        for sleeper in woken {
+            sleeper.waker.wake();
         }
     }
 
     /// Adds a sleeper, or has the one of this number woken by another waker. Returns its number.
-    fn enlist(&self, number: Option<u64>, waker: &Waker) -> u64 {
-        let mut waker = waker.clone();
+    fn enlist(&self, number: Option<u64>, waker: &Waker, turn: Option<&Arc<dyn Turn>>) -> u64 {
+        let (mut waker, turn) = (waker.clone(), turn.cloned());
         let mut list = self.list.lock();
         if let Some((number, at)) = number.and_then(|number| Some((number, list.find(number)?))) {
-            std::mem::swap(&mut list.wakers[at].1, &mut waker);
+            std::mem::swap(&mut list.sleepers[at].waker, &mut waker);
             // What a waker does when it is dropped is the runtime's affair, so not with the lock.
             drop(list);
             drop(waker);
@@ -323,8 +349,8 @@ impl Sleepers {
         }
         list.last += 1;
         let number = list.last;
-        list.wakers.push((number, waker));
-        self.count.store(list.wakers.len(), Ordering::Relaxed);
+        list.sleepers.push(Sleeper { number, waker, turn });
+        self.count.store(list.sleepers.len(), Ordering::Relaxed);
         number
     }
 
@@ -334,8 +360,8 @@ impl Sleepers {
             return;
         }
         let mut list = self.list.lock();
-        let left = list.find(number).map(|at| list.wakers.remove(at));
-        self.count.store(list.wakers.len(), Ordering::Relaxed);
+        let left = list.find(number).map(|at| list.sleepers.remove(at));
+        self.count.store(list.sleepers.len(), Ordering::Relaxed);
         drop(list);
         drop(left);
     }
@@ -343,7 +369,7 @@ impl Sleepers {
 
 impl Sleeping {
     fn find(&self, number: u64) -> Option<usize> {
-        self.wakers.binary_search_by_key(&number, |(number, _)| *number).ok()
+        self.sleepers.binary_search_by_key(&number, |sleeper| sleeper.number).ok()
     }
 }
 
@@ -359,6 +385,17 @@ impl<T> Place<'_, T> {
         self.queue.push(item);
         self.queue.wake_consumer();
         std::mem::forget(self);
+    }
+
+    /// As [`Place::fill`], for one who would only wait for what comes of it: takes the turn of the consumer that would be woken,
+    /// if that may be; whether it was so.
+    #[inline]
+    pub(crate) fn fill_and_serve(self, item: T) -> bool {
+        let queue = self.queue;
+        queue.push(item);
+        // Filled, whatever becomes of it.
+        std::mem::forget(self);
+        queue.serve_consumer()
     }
 }
 
@@ -441,6 +478,9 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
     queue: Q,
     /// Its number among the sleepers, once it found nothing and until it finds something.
     asleep: Option<u64>,
+    /// Nothing was there when it looked last, and it was not polled since.
+    dry: bool,
+    turn: Option<Arc<dyn Turn>>,
     unreleased: u64,
     unreleased_max: u64,
 }
@@ -448,7 +488,12 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
 impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     pub(crate) fn new(queue: Q) -> Self {
         queue.count_consumers(1);
-        Self { queue, asleep: None, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
+        Self { queue, asleep: None, dry: false, turn: None, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
+    }
+
+    /// Lets others take its turn when it sleeps.
+    pub(crate) fn set_turn(&mut self, turn: Arc<dyn Turn>) {
+        self.turn = Some(turn);
     }
 
     /// Takes the next item if there is one.
@@ -463,10 +508,16 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     #[inline]
     pub(crate) fn try_next_into(&mut self, hand: &mut Option<T>) -> bool {
         *hand = self.queue.items.pop();
-        if hand.is_some() {
+        self.dry = hand.is_none();
+        if !self.dry {
             self.took_one();
         }
-        hand.is_some()
+        !self.dry
+    }
+
+    /// Whether to look before it is polled would be in vain, most likely.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.dry
     }
 
     #[inline]
@@ -489,16 +540,17 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
 
     /// Takes the next item into `hand`, waiting for it; false, and `hand` empty, once the queue is closed and empty. Cancel safe.
     pub(crate) fn poll_next_into(&mut self, cx: &mut Context<'_>, hand: &mut Option<T>) -> Poll<bool> {
-        if self.try_next_into(hand) {
+        if !self.dry && self.try_next_into(hand) {
             return Poll::Ready(true);
         }
         self.give_back();
-        self.asleep = Some(self.queue.sleepers.enlist(self.asleep, cx.waker()));
+        self.asleep = Some(self.queue.sleepers.enlist(self.asleep, cx.waker(), self.turn.as_ref()));
         // Orders the enlisting before the second look; a producer does the reverse.
         fence(Ordering::SeqCst);
         if self.try_next_into(hand) {
             return Poll::Ready(true);
         }
+        self.dry = false;
         if self.queue.is_finished() {
             self.wake_up();
             return Poll::Ready(false);

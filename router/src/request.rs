@@ -1,5 +1,6 @@
 //! Requests: one worker answers, or one of each manager that can.
 
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +12,7 @@ use edri_events::{
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
 
-use crate::bus::{Bus, Options, deadline};
+use crate::bus::{Bus, NOTHING, Options, deadline};
 use crate::circle::Waits;
 use crate::core::{Core, Phase, is_known};
 use crate::delivery::{Delivery, ReplyTo};
@@ -54,8 +55,8 @@ impl Bus {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the request: queued, it never runs; a running handler sees it in its context.
-    pub async fn request<E: Request>(&self, event: E) -> Result<E::Output, RequestError> {
-        self.request_with(event, &Options::default()).await
+    pub fn request<E: Request>(&self, event: E) -> impl Future<Output = Result<E::Output, RequestError>> + Send {
+        self.request_with(event, &NOTHING)
     }
 
     /// As [`Bus::request`], with something to say beside the payload.
@@ -63,9 +64,24 @@ impl Bus {
     /// # Errors
     ///
     /// As [`Bus::request`].
-    pub async fn request_with<E: Request>(&self, event: E, options: &Options) -> Result<E::Output, RequestError> {
-        let began = Instant::now();
-        Ok(self.ask(self.request_envelope(event, options, began)?, began, To::Any).await?.take()?)
+    // A block and no `async fn`, here and in `ask`: its arguments would be moved once more, which is seen in the time of a request.
+    #[expect(clippy::manual_async_fn)]
+    pub fn request_with<E: Request>(
+        &self,
+        event: E,
+        options: &Options,
+    ) -> impl Future<Output = Result<E::Output, RequestError>> + Send {
+        async move {
+            give_others_their_turn().await;
+            let began = Instant::now();
+            let envelope = self.request_envelope(event, options, began)?;
+            let traced = traced::request(&envelope);
+            let outcome = match self.ask_at_once(envelope, To::Any) {
+                Sent::Over(outcome) => outcome,
+                open => self.outcome_of(open, began, To::Any).await,
+            };
+            Ok(seen(outcome, &traced)?.take()?)
+        }
     }
 
     /// Sends a request to the manager of this name: to that of this node if there is one, otherwise of the nearest. Written
@@ -76,7 +92,7 @@ impl Bus {
     /// As [`Bus::request`]; [`RequestError::NoHandler`] also when that manager is not there or does not answer this event.
     pub async fn request_to<E: Request>(&self, manager: &str, event: E) -> Result<E::Output, RequestError> {
         let began = Instant::now();
-        let envelope = self.request_envelope(event, &Options::default(), began)?;
+        let envelope = self.request_envelope(event, &NOTHING, began)?;
         Ok(self.ask(envelope, began, To::named(manager)).await?.take()?)
     }
 
@@ -87,7 +103,7 @@ impl Bus {
     /// As [`Bus::request`]; [`RequestError::NoHandler`] also when there is no such node or nobody answers this event there.
     pub async fn request_at<E: Request>(&self, node: &str, event: E) -> Result<E::Output, RequestError> {
         let began = Instant::now();
-        let envelope = self.request_envelope(event, &Options::default(), began)?;
+        let envelope = self.request_envelope(event, &NOTHING, began)?;
         Ok(self.ask(envelope, began, To::Node(node, None)).await?.take()?)
     }
 
@@ -99,7 +115,7 @@ impl Bus {
     ///
     /// [`RequestError::NoHandler`] when nobody answers this event; otherwise each answer has its own.
     pub async fn request_all<E: Request>(&self, event: E) -> Result<Answers<E::Output>, RequestError> {
-        let envelope = self.request_envelope(event, &Options::default(), Instant::now())?;
+        let envelope = self.request_envelope(event, &NOTHING, Instant::now())?;
         let answers = self.ask_all(envelope).await?;
         Ok(Answers { open: answers, here: self.node(), take: |value| value.take().map_err(RequestError::from) })
     }
@@ -118,99 +134,106 @@ impl Bus {
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
     pub(crate) async fn ask(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
+        give_others_their_turn().await;
         let traced = traced::request(&envelope);
         let outcome = self.ask_one(envelope, began, to).await;
-        if let Err(error) = &outcome {
-            traced.failed(error.code());
-        }
-        outcome
+        seen(outcome, &traced)
     }
 
     async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        let deadline = envelope.head().deadline;
-        if envelope.head().descriptor.is_idempotent() {
-            return self.ask_again_if_lost(envelope, deadline, began, to).await;
+        match self.ask_at_once(envelope, to) {
+            Sent::Over(outcome) => outcome,
+            open => self.outcome_of(open, began, to).await,
         }
-        let (waiting, group) = match self.try_place(envelope, to, deadline, 0, ReplyTo::Response)? {
+    }
+
+    /// Asks one worker, as far as that goes without waiting.
+    fn ask_at_once(&self, envelope: Envelope, to: To<'_>) -> Sent<'_> {
+        if envelope.head().descriptor.is_idempotent() {
+            return Sent::Idempotent(envelope);
+        }
+        let deadline = envelope.head().deadline;
+        match self.try_place(&*self.core, envelope, to, deadline, 0, ReplyTo::Response) {
+            Ok(Tried::Answered(outcome)) => Sent::Over(outcome),
+            Ok(tried) => Sent::Open(tried),
+            Err(error) => Sent::Over(Err(error)),
+        }
+    }
+
+    /// Waits for what was sent to end.
+    async fn outcome_of(&self, sent: Sent<'_>, began: Instant, to: To<'_>) -> Outcome {
+        match sent {
+            Sent::Over(outcome) => outcome,
+            Sent::Open(tried) => self.finish(tried, began, to).await,
+            Sent::Idempotent(envelope) => self.ask_again_if_lost(envelope, began, to).await,
+        }
+    }
+
+    /// Asks one worker, and another when the node of the first is lost.
+    async fn ask_again_if_lost(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
+        let (deadline, mut attempts, mut lost) = (envelope.head().deadline, 0, None);
+        loop {
+            let tried = self.try_place(&*self.core, envelope.clone(), to, deadline, attempts, ReplyTo::Response)?;
+            attempts += 1;
+            match (self.finish(tried, began, to).await, lost) {
+                // Nobody else can do it again, so how it was lost is what there is to say.
+                (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
+                // The node that had it is gone; it may be done again, elsewhere if there is somebody.
+                (Err(error @ RequestError::PeerLost(_)), _) if attempts < IDEMPOTENT_ATTEMPTS_MAX => lost = Some(error),
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+
+    /// Waits for the outcome of what was placed, or is to be.
+    async fn finish(&self, tried: Tried<&Core>, began: Instant, to: To<'_>) -> Outcome {
+        let (waiting, group) = match tried {
+            Tried::Answered(outcome) => return outcome,
             Tried::Placed(waiting, group) => (waiting, group),
             Tried::Waits(waiting, delivery) => match self.place_slowly(waiting, delivery, to).await? {
                 Sought::Here(waiting, group) => (waiting, group),
                 Sought::Above(outcome) => return outcome.await,
             },
         };
-        self.outcome(waiting, began, &group).await
-    }
-
-    /// Asks one worker, and another when the node of the first is lost.
-    async fn ask_again_if_lost(
-        &self,
-        envelope: Envelope,
-        deadline: Option<Instant>,
-        began: Instant,
-        to: To<'_>,
-    ) -> Outcome {
-        let (mut attempts, mut lost) = (0, None);
-        loop {
-            let placed = match self.try_place(envelope.clone(), to, deadline, attempts, ReplyTo::Response)? {
-                Tried::Placed(waiting, group) => Sought::Here(waiting, group),
-                Tried::Waits(waiting, delivery) => match (self.place_slowly(waiting, delivery, to).await, lost) {
-                    // Nobody else can do it again, so how it was lost is what there is to say.
-                    (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
-                    (placed, _) => placed?,
-                },
-            };
-            let outcome = match placed {
-                Sought::Here(waiting, group) => self.outcome(waiting, began, &group).await,
-                Sought::Above(outcome) => return outcome.await,
-            };
-            attempts += 1;
-            match outcome {
-                // The node that had it is gone; it may be done again, elsewhere if there is somebody.
-                Err(error @ RequestError::PeerLost(_)) if attempts < IDEMPOTENT_ATTEMPTS_MAX => lost = Some(error),
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Waits for the outcome of what `group` has.
-    async fn outcome(&self, waiting: Waiting<Arc<Core>>, began: Instant, group: &GroupRef) -> Outcome {
         let Some(worker) = &self.worker else {
             let outcome = waiting.await;
-            return outcome.map_err(|error| explain(error, began.elapsed(), group, Vec::new));
+            return outcome.map_err(|error| explain(error, began.elapsed(), &group, Vec::new));
         };
-        let waits = Waits::register(&self.core, Some(worker), std::iter::once(&**group));
+        let waits = Waits::register(&self.core, Some(worker), std::iter::once(&*group));
         let outcome = waiting.await;
-        outcome.map_err(|error| explain(error, began.elapsed(), group, || waits.cycle()))
+        outcome.map_err(|error| explain(error, began.elapsed(), &group, || waits.cycle()))
     }
 
-    /// Opens a slot for the outcome and gives the event to one group, waiting for room until `deadline`.
+    /// Opens a slot for the outcome of a tunnel, which may last for ever, and gives the event to one group, waiting for room.
     pub(crate) async fn place(
         &self,
         envelope: Envelope,
         to: To<'_>,
-        deadline: Option<Instant>,
         reply: impl FnOnce(Ticket) -> ReplyTo,
-    ) -> Result<Sought, RequestError> {
-        match self.try_place(envelope, to, deadline, 0, reply)? {
+    ) -> Result<Sought<Arc<Core>>, RequestError> {
+        match self.try_place(Arc::clone(&self.core), envelope, to, None, 0, reply)? {
+            Tried::Answered(outcome) => Ok(Sought::Above(Box::pin(std::future::ready(outcome)))),
             Tried::Placed(waiting, group) => Ok(Sought::Here(waiting, group)),
             Tried::Waits(waiting, delivery) => self.place_slowly(waiting, delivery, to).await,
         }
     }
 
-    /// As [`Bus::place`], as far as that goes without waiting. Nodes that had the event were lost so many times.
+    /// Opens a slot for an outcome that is wanted until `deadline`, and gives the event to one group, as far as that goes without
+    /// waiting. Nodes that had the event were `lost` so many times.
     #[inline(always)]
-    fn try_place(
+    fn try_place<C: Deref<Target = Core> + Unpin>(
         &self,
+        core: C,
         envelope: Envelope,
         to: To<'_>,
         deadline: Option<Instant>,
         lost: u32,
         reply: impl FnOnce(Ticket) -> ReplyTo,
-    ) -> Result<Tried, RequestError> {
-        let Some(ticket) = self.core.pending.insert(deadline) else {
+    ) -> Result<Tried<C>, RequestError> {
+        let Some(ticket) = core.pending.insert(deadline) else {
             return Err(RequestError::Overloaded(Box::default()));
         };
-        let waiting = Waiting::new(Arc::clone(&self.core), ticket);
+        let mut waiting = Waiting::new(core, ticket);
         let (reply, redelivered) = (reply(ticket), lost > 0);
         {
             let snapshot = self.core.snapshot();
@@ -221,25 +244,33 @@ impl Bus {
                 && to.takes(route, &self.core.address.node)
                 && let Some(place) = route.target.try_claim(&envelope)
             {
-                place.fill(Delivery { redelivered, ..Delivery::new(envelope, route.handler, reply) });
+                let delivery = Delivery { redelivered, ..Delivery::new(envelope, route.handler, reply) };
+                if place.fill_and_serve(delivery)
+                    && let Some(outcome) = waiting.take()
+                {
+                    return Ok(Tried::Answered(outcome));
+                }
                 return Ok(Tried::Placed(waiting, Arc::clone(&route.target)));
             }
         }
         let delivery = Delivery { redelivered, ..Delivery::new(envelope, 0, reply) };
         Ok(match self.offer_one(delivery, to) {
-            Placed::Taken(group) => Tried::Placed(waiting, group),
+            Placed::Taken(group) => match waiting.take() {
+                Some(outcome) => Tried::Answered(outcome),
+                None => Tried::Placed(waiting, group),
+            },
             Placed::No(delivery) => Tried::Waits(waiting, delivery),
         })
     }
 
     /// Waits until the event has a place, or leaves it to the uplink where there is one. Rare; boxed, it does not weigh on every
     /// requester's future.
-    fn place_slowly<'a>(
+    fn place_slowly<'a, C: Deref<Target = Core> + Send + Unpin + 'a>(
         &'a self,
-        waiting: Waiting<Arc<Core>>,
+        waiting: Waiting<C>,
         delivery: Delivery,
         to: To<'a>,
-    ) -> BoxFuture<'a, Result<Sought, RequestError>> {
+    ) -> BoxFuture<'a, Result<Sought<C>, RequestError>> {
         Box::pin(async move {
             match self.core.uplink() {
                 None => Ok(Sought::Here(waiting, self.wait_for_place(delivery, to).await?)),
@@ -249,12 +280,12 @@ impl Bus {
     }
 
     /// Leaves a request or the opening of a tunnel to the uplink.
-    async fn ask_above(
+    async fn ask_above<C: Deref<Target = Core> + Unpin>(
         &self,
         uplink: &Arc<dyn Uplink>,
         delivery: Delivery,
         to: To<'_>,
-    ) -> Result<Sought, RequestError> {
+    ) -> Result<Sought<C>, RequestError> {
         Ok(Sought::Above(match delivery.reply {
             ReplyTo::Tunnel(_, Some(offer)) => uplink.open(delivery.envelope, *offer, to.to_text().as_deref()).await?,
             _ => uplink.request(delivery.envelope, to.to_text().as_deref()),
@@ -283,6 +314,10 @@ impl Bus {
             best = others.into_iter().min_by_key(cost).unwrap_or(best);
         }
         delivery.handler = best.handler;
+        if let Some(place) = best.target.try_claim(&delivery.envelope) {
+            place.fill_and_serve(delivery);
+            return Placed::Taken(Arc::clone(&best.target));
+        }
         let mut displaced = Vec::new();
         let placed = match best.target.offer(delivery, &mut displaced) {
             Offered::Taken => Placed::Taken(Arc::clone(&best.target)),
@@ -443,10 +478,10 @@ impl Bus {
 }
 
 /// Where an outcome is to come from.
-pub(crate) enum Sought {
+pub(crate) enum Sought<C: Deref<Target = Core> + Unpin> {
     /// A worker of this group.
-    Here(Waiting<Arc<Core>>, GroupRef),
-    /// The node of a process worker.
+    Here(Waiting<C>, GroupRef),
+    /// The node of a process worker; or it is there.
     Above(OutcomeAbove),
 }
 
@@ -455,10 +490,35 @@ enum Placed {
     No(Delivery),
 }
 
+/// What came of asking at once.
+enum Sent<'a> {
+    Over(Outcome),
+    Open(Tried<&'a Core>),
+    /// Nothing: it may have to be asked again.
+    Idempotent(Envelope),
+}
+
+/// Who is answered at once would never let go of the thread, so a request counts as one of tokio's own operations does.
+async fn give_others_their_turn() {
+    tokio::task::coop::consume_budget().await;
+}
+
+/// The outcome, which its span has been told.
+fn seen(outcome: Outcome, traced: &Traced) -> Outcome {
+    if let Err(error) = &outcome {
+        traced.failed(error.code());
+    }
+    outcome
+}
+
 /// What came of placing a request at once.
-enum Tried {
-    Placed(Waiting<Arc<Core>>, GroupRef),
-    Waits(Waiting<Arc<Core>>, Delivery),
+enum Tried<C: Deref<Target = Core> + Unpin> {
+    /// The worker has had its turn, and has answered.
+    Answered(Outcome),
+    /// It is in an inbox.
+    Placed(Waiting<C>, GroupRef),
+    /// There is none that has room.
+    Waits(Waiting<C>, Delivery),
 }
 
 /// What speaks against a group, the weightiest first: that it cannot be reached, has no room, is far, has much to do.

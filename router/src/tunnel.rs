@@ -19,6 +19,7 @@ use edri_events::{Body, CodecError, DescriptorRef, Encoding, Envelope, Event, Fa
 use crate::RequestError;
 use crate::border::{Left, Passage};
 use crate::bus::{Bus, Options};
+use crate::core::Core;
 use crate::delivery::{Offer, ReplyTo};
 use crate::request::{Sought, To};
 use crate::traced::{self, Traced};
@@ -77,7 +78,7 @@ pub struct Opened<U, D, R> {
 /// What comes of a tunnel in the end.
 pub struct TunnelOutcome<R> {
     bus: Bus,
-    waiting: Option<Sought>,
+    waiting: Option<Sought<Arc<Core>>>,
     ended: Option<Result<Value, TunnelError>>,
     traced: Traced,
     take: fn(Value) -> Result<R, CodecError>,
@@ -398,7 +399,7 @@ impl Bus {
         let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
         let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
         let traced = traced::tunnel(&envelope);
-        let placed = self.place(envelope, to, None, |ticket| ReplyTo::Tunnel(ticket, Some(Box::new(offer)))).await;
+        let placed = self.place(envelope, to, |ticket| ReplyTo::Tunnel(ticket, Some(Box::new(offer)))).await;
         let waiting = placed.inspect_err(|error| traced.failed(error.code()))?;
         let outcome =
             TunnelOutcome { bus: self.clone(), waiting: Some(waiting), ended: None, traced, take, passage: None };

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::instance::Instance;
 use crate::process::{self, Introduced, ProcessPlan};
 use crate::thread::Watched;
-use crate::{Context, Factory, HandlerError, Outcome, Policy, shared, thread};
+use crate::{Context, Factory, HandlerError, Outcome, Policy, shared, thread, turn};
 
 /// How often an idempotent request is given to a worker when workers are lost over it.
 const IDEMPOTENT_ATTEMPTS_MAX: u32 = 3;
@@ -100,7 +100,10 @@ impl Host {
     pub fn spawn(work: Work, seat: Seat, ready: oneshot::Sender<()>) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
         let runtime = seat.router.runtime().clone();
         match work {
-            Work::Task(factory) => Box::pin(joined(runtime.spawn(run(seat, factory, ready, None)))),
+            Work::Task(factory) => {
+                let life = |turn| run(seat, factory, ready, Reach::Turn(turn));
+                Box::pin(joined(runtime.spawn(turn::Task::new(runtime.id(), life))))
+            }
             Work::Thread(factory) => Box::pin(thread::spawn(seat, factory, ready)),
             Work::Process(plan, introduced) => {
                 Box::pin(joined(runtime.spawn(process::run(seat, plan, introduced, ready))))
@@ -135,6 +138,16 @@ impl std::fmt::Debug for Work {
             Self::Process(..) => "Process",
         })
     }
+}
+
+/// How an instance is reached from outside.
+pub(crate) enum Reach {
+    /// Not at all: its inbox is all it has.
+    Alone,
+    /// By those who take the turn of its task.
+    Turn(Arc<turn::Shared>),
+    /// By the one who watches its thread.
+    Watched(Watched),
 }
 
 /// Ready once the signal is set, or nobody can set it any more.
@@ -172,12 +185,7 @@ impl Future for Signalled {
 }
 
 /// The whole life of an instance.
-pub(crate) async fn run(
-    mut seat: Seat,
-    factory: Factory,
-    ready: oneshot::Sender<()>,
-    watched: Option<Watched>,
-) -> Exit {
+pub(crate) async fn run(mut seat: Seat, factory: Factory, ready: oneshot::Sender<()>, reach: Reach) -> Exit {
     let mut cx = Context::new(&seat.router, &seat.group, &seat.manager, &seat.status);
     let mut kill = pin!(Signalled::new(&seat.signals.kill));
     let starting = async {
@@ -213,7 +221,7 @@ pub(crate) async fn run(
         }
         () = set(seat.signals.open.clone()) => {}
     }
-    let mut desk = Desk::new(seat, cx, watched);
+    let mut desk = Desk::new(seat, cx, reach);
     let mut instance = instance;
     let ended = match shared::serve(&mut desk, &mut instance, kill.as_mut()).await {
         Some(exit) => desk.leave_rest(exit),
@@ -260,6 +268,7 @@ pub struct Desk {
     pub(crate) consumer: InboxConsumer,
     /// What the last instance had when it was lost; it comes before anything new.
     resume: VecDeque<Delivery>,
+    turn: Option<Arc<turn::Shared>>,
     watched: Option<Watched>,
     /// What was taken, and is being handled once it was begun.
     pub(crate) hand: Option<Delivery>,
@@ -296,11 +305,19 @@ pub(crate) enum Next {
 }
 
 impl Desk {
-    fn new(mut seat: Seat, cx: Context, watched: Option<Watched>) -> Self {
-        let consumer = seat.group.consume(seat.inbox);
+    fn new(mut seat: Seat, cx: Context, reach: Reach) -> Self {
+        let mut consumer = seat.group.consume(seat.inbox);
         let resume = std::mem::take(&mut seat.resume).into();
         let timer = Timer::default();
-        Self { seat, cx, consumer, resume, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+        let (turn, watched) = match reach {
+            Reach::Alone => (None, None),
+            Reach::Turn(turn) => (Some(turn), None),
+            Reach::Watched(watched) => (None, Some(watched)),
+        };
+        if let Some(turn) = &turn {
+            consumer.set_turn(Arc::clone(turn) as Arc<dyn edri_router::Turn>);
+        }
+        Self { seat, cx, consumer, resume, turn, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
     }
 
     /// Lets the next instance have what this one was to resume and has not begun.
@@ -323,7 +340,7 @@ impl Desk {
     #[inline]
     pub(crate) fn take(&mut self) -> bool {
         if self.resume.is_empty() {
-            return self.consumer.try_next_into(&mut self.hand);
+            return !self.consumer.is_dry() && self.consumer.try_next_into(&mut self.hand);
         }
         self.hand = self.resume.pop_front();
         true
@@ -415,6 +432,9 @@ impl Desk {
         };
         if let Some(handling) = self.timer.stop(&self.seat.status) {
             self.consumer.pace(handling);
+            if let Some(turn) = &self.turn {
+                turn.pace(handling);
+            }
         }
         succeed(&self.seat, delivery, value);
         let handler = delivery.handler;

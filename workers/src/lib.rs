@@ -12,6 +12,7 @@ mod policy;
 mod process;
 mod shared;
 mod thread;
+mod turn;
 mod worker;
 
 pub use context::Context;

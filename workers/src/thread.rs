@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::Factory;
-use crate::host::{Exit, Seat, may_try_again, run, set, shadow, time_limit_text};
+use crate::host::{Exit, Reach, Seat, may_try_again, run, set, shadow, time_limit_text};
 
 /// How long after its limit, or after the order to end, a thread is given up. A handler that awaits is ended by its own
 /// host before; only one that blocks comes this far.
@@ -91,7 +91,7 @@ pub(crate) async fn spawn(seat: Seat, factory: Factory, ready: oneshot::Sender<(
     let status = Arc::clone(&seat.status);
     let body = move || {
         let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(run(seat, factory, ready, Some(hand))),
+            Ok(runtime) => runtime.block_on(run(seat, factory, ready, Reach::Watched(hand))),
             Err(error) => Exit::StartFailed(format!("its thread has no runtime: {error}"), Vec::new()),
         };
         // Nobody listens any more when the thread was given up.

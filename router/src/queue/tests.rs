@@ -181,7 +181,7 @@ proptest! {
         for (step, who) in steps {
             match step {
                 0 | 1 => {
-                    let number = sleepers.enlist(numbers[who], &Waker::from(Arc::clone(&counts[who])));
+                    let number = sleepers.enlist(numbers[who], &Waker::from(Arc::clone(&counts[who])), None);
                     if !model.contains(&who) {
                         prop_assert_ne!(Some(number), numbers[who]);
                         model.push(who);
@@ -273,5 +273,48 @@ async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_
         assert_eq!(count.load(Ordering::Relaxed), total);
         assert_eq!(sum.load(Ordering::Relaxed), total * (total - 1) / 2);
         assert_eq!(queue.accepted(), total);
+    }
+}
+
+/// Takes everything there is when its turn is taken, if that may be.
+struct Taker {
+    may: bool,
+    taken: AtomicU64,
+}
+
+impl Turn for Taker {
+    fn take(&self) -> bool {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.may
+    }
+}
+
+#[test]
+fn who_would_only_wait_takes_the_turn_of_a_sleeper_and_wakes_it_where_that_may_not_be() {
+    for may in [true, false] {
+        let queue = Queue::new(4);
+        let (mut consumer, count) = (Consumer::new(&queue), Arc::new(Count::default()));
+        let turn = Arc::new(Taker { may, taken: AtomicU64::new(0) });
+        consumer.set_turn(Arc::clone(&turn) as Arc<dyn Turn>);
+        let fill = |item| queue.try_claim().expect("room").fill_and_serve(item);
+        let seen = || (turn.taken.load(Ordering::Relaxed), count.0.load(Ordering::Relaxed));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+
+        assert!(!fill(1), "nobody sleeps");
+        assert_eq!(seen(), (0, 0));
+        assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(1)));
+        assert!(consumer.poll_next(&mut cx).is_pending());
+        assert_eq!(fill(2), may);
+        assert_eq!(seen(), (1, u64::from(!may)));
+        assert!(!fill(3), "the one who slept was woken, or has had its turn");
+        assert_eq!(seen(), (1, u64::from(!may)));
+        assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(2)));
+        assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(3)));
+
+        // Who only fills wakes, as ever.
+        assert!(consumer.poll_next(&mut cx).is_pending());
+        queue.try_claim().expect("room").fill(4);
+        assert_eq!(seen(), (1, u64::from(!may) + 1));
     }
 }

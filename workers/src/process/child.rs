@@ -34,7 +34,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use crate::host::{Exit, run};
+use crate::host::{Exit, Reach, run};
 use crate::{Factory, Policy, Retry, Seat, Signals};
 
 pub use self::entry::{NODE_VARIABLE, WORKER_VARIABLE, complain, marked_for};
@@ -363,7 +363,7 @@ impl Connection {
                 .on_thread_park(move || parked.upgrade().iter().for_each(|line| line.write_quiet()))
                 .build();
             let exit = match runtime {
-                Ok(runtime) => runtime.block_on(run(seat, hosted.factory, ready, None)),
+                Ok(runtime) => runtime.block_on(run(seat, hosted.factory, ready, Reach::Alone)),
                 Err(error) => Exit::StartFailed(format!("its thread has no runtime: {error}"), Vec::new()),
             };
             // Without these the worker would be told to end.

@@ -1,0 +1,297 @@
+//! Turns: a worker that is quick is run where its requester is, and nobody can tell but by the time it takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use edri::prelude::*;
+use edri::{RequestError, Worker};
+use futures_util::future::join_all;
+use tokio::runtime;
+use tokio::task::Id;
+
+use crate::support::{Gate, LIMIT, at_rest, ends_well, started, until, within};
+
+/// Asks in which task of the runtime it is handled.
+#[event(request, name = "turns.where", response = Answer)]
+struct Where {
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+enum What {
+    Nothing,
+    Block,
+    Wait,
+    Yield,
+    Panic,
+}
+
+/// In which task, and in which one at the end, as texts; and in which runtime.
+type Answer = (String, String, String);
+
+fn here() -> String {
+    tokio::task::try_id().as_ref().map(Id::to_string).unwrap_or_default()
+}
+
+struct Somewhere(Gate);
+
+impl Worker for Somewhere {}
+
+impl Handle<Where> for Somewhere {
+    async fn handle(&mut self, ask: &Where, _: &mut Context) -> Result<Answer, Failure> {
+        let before = here();
+        match ask.what {
+            What::Nothing => {}
+            What::Block => std::thread::sleep(Duration::from_millis(1)),
+            What::Wait => self.0.pass().await,
+            What::Yield => tokio::task::yield_now().await,
+            What::Panic => panic!("as it was asked to"),
+        }
+        Ok((before, here(), runtime::Handle::current().id().to_string()))
+    }
+}
+
+async fn node() -> (Node, Gate) {
+    let gate = Gate::closed();
+    let workers = gate.clone();
+    let manager = Manager::new("somewhere").worker(move || Somewhere(workers.clone())).handles::<Where>();
+    (started(App::new("test").manager(manager)).await, gate)
+}
+
+async fn ask(bus: &Bus, what: What) -> Result<Answer, RequestError> {
+    bus.request(Where { what }).await
+}
+
+/// Asks until it is handled in the task that asks. Workers are known to be quick only after some of their events.
+async fn until_served(bus: &Bus) {
+    let limit = Instant::now() + LIMIT;
+    while ask(bus, What::Nothing).await.expect("answered").0 != here() {
+        assert!(Instant::now() < limit, "never handled where it was asked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quick_worker_is_run_where_its_requester_is_and_a_slow_one_in_its_own_task() {
+    let (node, _) = node().await;
+    let bus = node.bus().clone();
+    let asking = tokio::spawn(async move {
+        until_served(&bus).await;
+        // Whether it is quick is seen on few of its events.
+        let mut slow = 0;
+        for _ in 0..500 {
+            slow += u32::from(ask(&bus, What::Block).await.expect("answered").0 != here());
+        }
+        assert!(slow > 100, "{slow} of 500 in its own task");
+        assert_ne!(ask(&bus, What::Block).await.expect("answered").0, here());
+    });
+    within("the answers", asking).await.expect("no panic");
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_goes_on_in_its_own_task_and_others_are_served_meanwhile() {
+    let (node, gate) = node().await;
+    let bus = node.bus().clone();
+    let asking = tokio::spawn(async move {
+        loop {
+            until_served(&bus).await;
+            let (before, after, _) = ask(&bus, What::Wait).await.expect("answered");
+            assert_ne!(after, here());
+            // A worker may just have been slow for once.
+            if before == here() {
+                return;
+            }
+        }
+    });
+    let bus = node.bus().clone();
+    let letting_through = async {
+        for waits in 1.. {
+            gate.arrived(waits).await;
+            // It is one instance, and has something in hand.
+            let behind = ask(&bus, What::Nothing);
+            gate.let_through(1);
+            behind.await.expect("answered");
+        }
+    };
+    tokio::select! {
+        ended = within("the answer", asking) => ended.expect("no panic"),
+        () = letting_through => {}
+    }
+    ends_well(&node).await;
+}
+
+#[test]
+fn a_handler_is_of_its_node_s_runtime_wherever_the_requester_is() {
+    let make = || runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let (own, other) = (make(), make());
+    let (node, _) = own.block_on(node());
+    let bus = node.bus().clone();
+    own.block_on(async { within("to be served", own.spawn(async move { until_served(&bus).await })).await })
+        .expect("no panic");
+    let bus = node.bus().clone();
+    let asking = async move {
+        for _ in 0..100 {
+            let (task, _, runtime) = ask(&bus, What::Nothing).await.expect("answered");
+            assert_ne!(task, here());
+            assert_ne!(runtime, runtime::Handle::current().id().to_string());
+        }
+    };
+    other.block_on(async { within("the answers", other.spawn(asking)).await }).expect("no panic");
+    // Nor is there any runtime here.
+    let bus = node.bus().clone();
+    let (_, _, runtime) = ask_from_no_runtime(&bus);
+    assert_eq!(runtime, own.handle().id().to_string());
+    own.block_on(ends_well(&node));
+}
+
+/// Asks from a thread that belongs to no runtime.
+fn ask_from_no_runtime(bus: &Bus) -> Answer {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut asking = std::pin::pin!(ask(bus, What::Nothing));
+    loop {
+        match asking.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(answer) => return answer.expect("answered"),
+            std::task::Poll::Pending => std::thread::park_timeout(LIMIT),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_asks_without_end_lets_others_have_their_turn() {
+    let (node, _) = node().await;
+    let (bus, done) = (node.bus().clone(), Arc::new(AtomicBool::new(false)));
+    let heard = Arc::clone(&done);
+    let asking = tokio::spawn(async move {
+        let limit = Instant::now() + LIMIT;
+        // Of the same thread: the others get on only when this one lets them.
+        while !heard.load(Ordering::Relaxed) {
+            ask(&bus, What::Nothing).await.expect("answered");
+            assert!(Instant::now() < limit, "nobody else had a turn");
+        }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    done.store(true, Ordering::Relaxed);
+    asking.await.expect("no panic");
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_panics_where_its_requester_is_is_lost_and_comes_again() {
+    let (node, _) = node().await;
+    let bus = node.bus().clone();
+    let asking = tokio::spawn(async move {
+        for _ in 0..3 {
+            until_served(&bus).await;
+            let error = ask(&bus, What::Panic).await.expect_err("a panic");
+            assert_eq!(error.code(), "worker_lost");
+            ask(&bus, What::Nothing).await.expect("another worker");
+        }
+    });
+    within("the answers", asking).await.expect("no panic");
+    ends_well(&node).await;
+}
+
+/// Asked of a chain of workers, each of which asks the next.
+#[event(request, name = "turns.chain", response = Vec<String>)]
+struct Chain {
+    left: u32,
+}
+
+struct Link;
+
+impl Worker for Link {}
+
+impl Handle<Chain> for Link {
+    async fn handle(&mut self, chain: &Chain, cx: &mut Context) -> Result<Vec<String>, Failure> {
+        let own = here();
+        let mut tasks = match chain.left {
+            0 => Vec::new(),
+            left => {
+                let name = format!("link{}", left - 1);
+                let next = cx.bus().request_to(&name, Chain { left: left - 1 }).await;
+                next.map_err(|error| Failure::new("next", error.to_string()))?
+            }
+        };
+        tasks.push(own);
+        Ok(tasks)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_ask_workers_are_run_in_one_turn_to_a_depth_only() {
+    const LENGTH: u32 = 10;
+    let app = (0..LENGTH).fold(App::new("test"), |app, number| {
+        app.manager(Manager::new(&format!("link{number}")).worker(|| Link).handles::<Chain>())
+    });
+    let node = started(app).await;
+    let bus = node.bus().clone();
+    let asking = tokio::spawn(async move {
+        let limit = Instant::now() + LIMIT;
+        loop {
+            // Each is quick for itself, and was timed as such; the whole chain may not be.
+            for number in (0..LENGTH).cycle().take(100 * LENGTH as usize) {
+                let tasks = bus.request_to(&format!("link{number}"), Chain { left: 0 }).await.expect("answered");
+                assert_eq!(tasks.len(), 1);
+            }
+            let last = format!("link{}", LENGTH - 1);
+            let tasks = bus.request_to(&last, Chain { left: LENGTH - 1 }).await.expect("answered");
+            assert_eq!(tasks.len(), LENGTH as usize);
+            let mine = tasks.iter().filter(|task| **task == here()).count();
+            assert!(mine <= 4, "{mine} deep");
+            if mine == 4 {
+                return;
+            }
+            assert!(Instant::now() < limit, "never as deep as may be");
+        }
+    });
+    within("the chain", asking).await.expect("no panic");
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_request_of_many_at_once_ends_whoever_runs_the_worker() {
+    const REQUESTERS: u64 = 16;
+    const EACH: u64 = 3000;
+    let (node, _) = node().await;
+    let lost = Arc::new(AtomicU64::new(0));
+    let requesters = (0..REQUESTERS).map(|who| {
+        let (bus, lost) = (node.bus().clone(), Arc::clone(&lost));
+        tokio::spawn(async move {
+            for round in 0..EACH {
+                let what = match (who, round % 1000) {
+                    (0, 777) => What::Panic,
+                    (_, 100..110) => What::Yield,
+                    _ => What::Nothing,
+                };
+                match ask(&bus, what).await {
+                    Ok(_) => {}
+                    Err(error) if error.code() == "worker_lost" => {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                if round % 64 == who {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    });
+    for ended in within("all of them", join_all(requesters)).await {
+        ended.expect("no panic");
+    }
+    // Those that panicked, and no others.
+    assert_eq!(lost.load(Ordering::Relaxed), EACH / 1000);
+    let account = at_rest(node.bus()).await;
+    assert_eq!(account.deliveries, REQUESTERS * EACH);
+    until("all slots to be free", || node.bus().topology().pending == 0).await;
+    ends_well(&node).await;
+}
