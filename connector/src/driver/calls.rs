@@ -17,7 +17,7 @@ use super::Driver;
 use super::outbox::Ready;
 use super::pack::{BODY_BYTES, append, explain, with_head};
 use super::unpack::Texts;
-use crate::engine::GroupKey;
+use crate::engine::{GroupKey, Source};
 use crate::fault;
 
 /// How many writers are kept for what is sent next.
@@ -210,7 +210,8 @@ impl Driver {
 
     // ---- in --------------------------------------------------------------------------------------------------------
 
-    pub(super) fn deliver_calls(&mut self, from: Incarnation, groups: &[u32], body: &Bytes, age: Duration) {
+    pub(super) fn deliver_calls(&mut self, source: Source, groups: &[u32], body: &Bytes, age: Duration) {
+        let from = source.node;
         let now = Instant::now();
         let mut texts = Texts::default();
         let (mut placed, mut waiting) = (0, false);
@@ -229,7 +230,7 @@ impl Driver {
                             self.answer(from, call, Err(RequestError::NoHandler(envelope.name().clone())));
                         }
                         (Some(envelope), Some(&group)) => {
-                            match self.request(from, call, group, envelope, event.tried) {
+                            match self.request(source, call, group, envelope, event.tried) {
                                 true => placed += 1,
                                 false => waiting = true,
                             }
@@ -254,7 +255,7 @@ impl Driver {
         let now = self.now();
         if let Some(&group) = groups.first() {
             let bytes = if waiting { 0 } else { body.len() as u64 };
-            self.engine.placed(now, from, group, placed, bytes);
+            self.engine.placed(now, source, group, placed, bytes);
             if waiting {
                 self.intake.weigh_last(group, body.len() as u64);
             }
@@ -262,7 +263,8 @@ impl Driver {
     }
 
     /// Gives a request to a group of this node; false if it waits for room.
-    fn request(&mut self, from: Incarnation, call: u64, group: u32, envelope: Envelope, tried: u32) -> bool {
+    fn request(&mut self, source: Source, call: u64, group: u32, envelope: Envelope, tried: u32) -> bool {
+        let from = source.node;
         self.calls.next += 1;
         let number = self.calls.next;
         let Some(ticket) = self.router.await_call(number) else {
@@ -273,7 +275,7 @@ impl Driver {
         self.calls.of.insert((from, call), number);
         let mut delivery = Delivery::arriving(envelope, ReplyTo::Response(ticket));
         delivery.attempts = tried;
-        self.arrive(group, delivery, from)
+        self.arrive(group, delivery, source)
     }
 
     /// A delivery for a group that is not there.

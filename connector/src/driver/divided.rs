@@ -19,7 +19,7 @@ use super::Driver;
 use super::outbox::Ready;
 use super::pack::Taken;
 use crate::division::{Division, Returned, SLOTS, Saying, Slots, Tell, Way, slots};
-use crate::engine::GroupKey;
+use crate::engine::{GroupKey, Source};
 use crate::limits::{DIVISIONS_MAX, OWN_WAITING_MAX};
 
 const _: () = assert!(SLOTS == KEY_SLOTS, "a front has an inbox for each slot");
@@ -432,7 +432,7 @@ impl Driver {
 
     /// Gives what is for this node to its group, as far as that has room for it.
     fn feed(&mut self, name: &Arc<str>) {
-        let here = self.engine.incarnation();
+        let here = Source { node: self.engine.incarnation(), session: 0 };
         for turn in 0..=TURNS {
             let Some(divided) = self.divisions.all.get_mut(name) else { return };
             let (Some(number), pending) = (divided.local, divided.pending(Way::Here)) else { return };

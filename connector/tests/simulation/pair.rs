@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::engine::{Engine, GroupKey, Options, Output, Target, Why};
+use edri_connector::engine::{Engine, GroupKey, Options, Output, Source, Target, Why};
 use edri_connector::topology::{GroupState, LinkId, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
@@ -135,6 +135,46 @@ impl Pair {
         self.engines[0].send(self.now, lane, &targets, &body, 1, &vec![number]);
     }
 
+    /// The group of node 1 places so many events of what it was sent in the session of the last of them that came.
+    fn place(&mut self, events: u64) {
+        let source = self.source();
+        self.place_of(source, events);
+    }
+
+    fn place_of(&mut self, source: Source, events: u64) {
+        for _ in 0..events {
+            self.engines[1].placed(self.now, source, 1, 1, 8);
+        }
+        self.run(Duration::from_millis(100));
+    }
+
+    /// Where the last packet that came to node 1 is from.
+    fn source(&self) -> Source {
+        let sources = self.said[1].iter().filter_map(|output| match output {
+            Output::Deliver { from, .. } => Some(*from),
+            _ => None,
+        });
+        sources.last().expect("something came")
+    }
+
+    /// How many events may be sent to the group.
+    fn credit(&self) -> u64 {
+        self.engines[0].credit(self.key()).0
+    }
+
+    /// So many events go to the group and arrive.
+    fn send_events(&mut self, events: u64) {
+        (0..events).for_each(|number| self.send(Lane::Normal, number));
+        self.run(Duration::from_millis(100));
+    }
+
+    /// There is no link for as long as the less patient of the two bears it.
+    fn part(&mut self) {
+        self.cut();
+        self.run(Duration::from_secs(5));
+        self.connect();
+    }
+
     fn lost(&self) -> Vec<(u64, bool, Why)> {
         let lost = self.said[0].iter().filter_map(|output| match output {
             Output::Lost { keep, sent, why, .. } => Some((keep[0], *sent, *why)),
@@ -180,30 +220,58 @@ fn a_tunnel_that_was_out_of_reach_for_long_after_its_end_does_not_begin_again() 
     assert!(pair.engines[0].is_acknowledged());
 }
 
+/// Node 0 gives up node 1 and not the other way round, or the other way round.
+const ONE_GIVES_UP: [[Duration; 2]; 2] =
+    [[Duration::from_secs(2), Duration::from_secs(600)], [Duration::from_secs(600), Duration::from_secs(2)]];
+
 #[test]
-fn a_session_that_begins_anew_grants_no_more_than_the_first_one() {
-    // Node 0 gives up node 1, which has all the patience there is.
-    let mut pair = Pair::with(false, [Duration::from_secs(2), Duration::from_secs(600)]);
-    let here = pair.engines[0].incarnation();
-    let mut granted = 0;
-    for round in 0..2 {
-        for number in 0..8 {
-            pair.send(Lane::Normal, number);
+fn a_session_that_begins_anew_grants_what_the_first_one_did_whoever_has_given_up() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        for round in 0..3 {
+            assert_eq!(pair.credit(), 8, "{expiry:?}, round {round}: what the group lets be under way");
+            pair.send_events(8);
+            assert_eq!(pair.credit(), 0, "{expiry:?}, round {round}");
+            pair.place(8);
+            assert_eq!(pair.credit(), 8, "{expiry:?}, round {round}: all has its place");
+            pair.send_events(5);
+            pair.place(5);
+            pair.part();
         }
-        pair.run(Duration::from_millis(100));
-        assert_eq!(pair.engines[0].credit(pair.key()).0, 0, "round {round}");
-        for _ in 0..8 {
-            pair.engines[1].placed(pair.now, here, 1, 1, 8);
-        }
-        pair.run(Duration::from_millis(100));
-        granted = granted.max(pair.engines[0].credit(pair.key()).0);
-        pair.cut();
-        pair.run(Duration::from_secs(5));
-        pair.connect();
-        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+        assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session == 4));
     }
-    assert_eq!(granted, 8, "what the group lets be under way");
-    assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session > 1));
+}
+
+#[test]
+fn what_came_before_a_session_began_anew_grants_nothing_more_in_it() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        pair.send_events(8);
+        let first = pair.source();
+        pair.part();
+        pair.send_events(1);
+        assert_eq!(pair.credit(), 7, "{expiry:?}");
+        // Those of the first session are still waiting for room: it is not the new session's credit that they have used.
+        pair.place_of(first, 8);
+        assert_eq!(pair.credit(), 7, "{expiry:?}: one of what may be under way is");
+        pair.place(1);
+        assert_eq!(pair.credit(), 8, "{expiry:?}");
+    }
+}
+
+#[test]
+fn a_window_that_has_changed_is_what_the_next_session_begins_with() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        let window = Window { events: 3, bytes: 4096 };
+        let group = GroupState { name: "clerk".to_owned(), window, ..GroupState::default() };
+        pair.engines[1].set_group(1, group).expect("the same group");
+        pair.part();
+        assert_eq!(pair.credit(), 3, "{expiry:?}");
+        pair.send_events(3);
+        pair.place(3);
+        assert_eq!(pair.credit(), 3, "{expiry:?}");
+    }
 }
 
 #[test]
