@@ -112,7 +112,7 @@ pub struct Division {
     life: Incarnation,
     ranks: Ranks,
     saying: Saying,
-    /// Which saying a slot has been claimed, or is being released, since.
+    /// Which saying a slot has been claimed, or is being released, since: what was noted before is about an earlier claim or release.
     since: [u64; SLOTS],
     others: BTreeMap<Incarnation, Other>,
     settled: bool,
