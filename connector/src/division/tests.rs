@@ -480,3 +480,42 @@ fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
     division.turn();
     assert_eq!(division.saying().owned, Slots::MAX);
 }
+
+#[test]
+fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is_to_have_it_instead() {
+    let names: Vec<NodeName> = (0..3).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
+    let mut division = Division::new("orders", &names[0], life(1));
+    division.met(life(2), &names[1]);
+    division.met(life(3), &names[2]);
+    division.settle();
+    division.set_member(true);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+
+    let mut other = Saying { version: 1, member: true, ..Saying::default() };
+    division.reach(life(3), false);
+    division.said(life(2), other);
+    division.turn();
+    assert_eq!(division.saying().releasing, 0, "one that may be at work has not agreed");
+    division.reach(life(3), true);
+    division.turn();
+    let moving = division.saying().releasing;
+    assert_ne!(moving, 0);
+    let (from, to) = (division.saying().owned, (0..SLOTS).filter(|slot| moving & 1 << slot != 0));
+    assert!(to.into_iter().all(|slot| division.way(slot) == Way::Nowhere));
+    division.reach(life(3), false);
+    division.turn();
+    assert_eq!((division.saying().owned, from | moving), (Slots::MAX, Slots::MAX), "it goes on with them");
+    division.reach(life(3), true);
+    division.turn();
+    assert_eq!(division.saying().releasing, moving);
+
+    (other.version, other.member) = (2, false);
+    division.said(life(2), other);
+    division.set_member(false);
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX, "for its own publishers, until somebody comes");
+}

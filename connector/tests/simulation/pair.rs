@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_connector::engine::{Engine, GroupKey, Options, Output, Source, Target, Why};
-use edri_connector::topology::{GroupState, LinkId, Window};
+use edri_connector::topology::{Content, GroupState, LinkId, LinkState, Message, NODE_SLOT, NodeState, Record, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
 
@@ -104,9 +104,11 @@ impl Pair {
                     any = true;
                     let (now, other, link) = (self.now, &mut self.engines[1 - node], LinkId(self.link));
                     match output {
-                        Output::Control { message, .. } if self.is_up => other.receive_control(now, link, message),
-                        Output::Packet { header, body, .. } => {
-                            if self.is_up && !(node == 1 && self.is_deaf) {
+                        Output::Control { links, message } if self.is_up && links.contains(&link) => {
+                            other.receive_control(now, link, message);
+                        }
+                        Output::Packet { link: over, header, body, .. } => {
+                            if self.is_up && over == link && !(node == 1 && self.is_deaf) {
                                 other.receive(now, link, [header, body].concat().into()).expect("a packet");
                             }
                             self.engines[node].queued(link, 0);
@@ -289,4 +291,34 @@ fn of_two_groups_of_one_name_the_later_one_is_sent_to_whatever_the_other_says() 
     pair.run(Duration::from_millis(50));
     assert_eq!(pair.engines[0].number_of(key), Some(2));
     assert!(!pair.said[0].iter().any(|output| matches!(output, Output::Withdrawn { .. })));
+}
+
+#[test]
+fn a_life_that_was_hidden_by_what_is_left_of_an_earlier_one_gets_nothing_twice() {
+    let mut pair = Pair::new(false);
+    pair.is_deaf = true;
+    pair.send(Lane::Normal, 1);
+    pair.exchange();
+    // A neighbour still has that one, in an epoch that it had claimed, and a link to it; then the living one claims its name.
+    let (neighbour, left) = ((name(2), life(7)), (name(1), life(9)));
+    pair.engines[0].link_up(pair.now, LinkId(50), name(2), life(7), 1).expect("a link");
+    let says = |(node, incarnation), epoch, to: &[(NodeName, Incarnation)]| {
+        let links =
+            to.iter().map(|(node, life)| LinkState { node: node.clone(), incarnation: *life, cost: 1 }).collect();
+        let content = Content::Node(NodeState { links, ..NodeState::default() });
+        Record { node, epoch, incarnation, slot: NODE_SLOT, version: 9, content }.encode()
+    };
+    let ways = vec![says(neighbour.clone(), 1, &[(name(0), life(1)), left.clone()]), says(left, 2, &[neighbour])];
+    pair.engines[0].receive_control(pair.now, LinkId(50), Message::Records(ways));
+    pair.is_deaf = false;
+    pair.run(Duration::from_secs(1));
+    let ended = |output: &&Output<Numbers>| matches!(output, Output::Ended { why: Why::Restarted, .. });
+    assert_eq!(pair.said[0].iter().filter(ended).count(), 2, "it was hidden for a moment by the other");
+    assert_eq!(pair.lost(), [(1, true, Why::Forgotten)], "it may have it, and would not know it again");
+    pair.send_events(1);
+    let came = pair.said[1].iter().filter_map(|output| match output {
+        Output::Deliver { lane: Lane::Normal, body, .. } => Some(body[7]),
+        _ => None,
+    });
+    assert_eq!(came.collect::<Vec<_>>(), [1, 0], "once, and what comes later");
 }
