@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 use edri_events::{Encoding, Envelope, EventName, Failure, Incarnation, Kind};
-use edri_protocol::items::{self, Item, Reader, Writer};
+use edri_protocol::items::{self, EventHead, Item, Reader, Writer};
 use edri_protocol::packet::Lane;
 use edri_router::{
     Delivery, Ended, Forgone, GroupRef, Outcome, Outcomes, Reason, ReplyTo, RequestError, Router, Ticket,
@@ -137,8 +137,10 @@ impl Driver {
         }
         let number = ticket.to_number();
         let batch = self.calls.batch(life, Some(key));
-        let written =
-            with_head(&envelope, now, |head| batch.writer.request(number, &head, |out| append(&envelope, out)));
+        let written = with_head(&envelope, now, |head| {
+            let head = EventHead { redelivered: delivery.redelivered, ..head };
+            batch.writer.request(number, &head, |out| append(&envelope, out))
+        });
         if let Err(unwritten) = written {
             self.router.discard(&outbox.group, delivery, Reason::InvalidPayload, &explain(&unwritten));
             return;
@@ -230,7 +232,7 @@ impl Driver {
                             self.answer(from, call, Err(RequestError::NoHandler(envelope.name().clone())));
                         }
                         (Some(envelope), Some(&group)) => {
-                            match self.request(source, call, group, envelope, event.tried) {
+                            match self.request(source, (call, group), envelope, (event.tried, event.redelivered)) {
                                 true => placed += 1,
                                 false => waiting = true,
                             }
@@ -263,7 +265,13 @@ impl Driver {
     }
 
     /// Gives a request to a group of this node; false if it waits for room.
-    fn request(&mut self, source: Source, call: u64, group: u32, envelope: Envelope, tried: u32) -> bool {
+    fn request(
+        &mut self,
+        source: Source,
+        (call, group): (u64, u32),
+        envelope: Envelope,
+        (tried, redelivered): (u32, bool),
+    ) -> bool {
         let from = source.node;
         self.calls.next += 1;
         let number = self.calls.next;
@@ -274,7 +282,7 @@ impl Driver {
         self.calls.here.insert(number, CallIn { from, call, ticket });
         self.calls.of.insert((from, call), number);
         let mut delivery = Delivery::arriving(envelope, ReplyTo::Response(ticket));
-        delivery.attempts = tried;
+        (delivery.attempts, delivery.redelivered) = (tried, redelivered);
         self.arrive(group, delivery, source)
     }
 

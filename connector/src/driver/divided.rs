@@ -486,20 +486,7 @@ impl Driver {
         for delivery in calls {
             self.call(key, life, delivery);
         }
-        if !taken.iter().any(|delivery| delivery.redelivered) {
-            let events = self.still_alive(&group, taken);
-            group.hold(events.len());
-            return Taken::Some(events);
-        }
-        // One by one, so that only those are marked that may have been handled, and none overtakes another.
-        for delivery in taken {
-            let marked = delivery.redelivered;
-            for envelope in self.still_alive(&group, vec![delivery]) {
-                group.hold(1);
-                self.send_again(key, envelope, marked);
-            }
-        }
-        Taken::Some(Vec::new())
+        Taken::Some(self.sendable(key, &group, taken))
     }
 
     /// Those that the node of a group knows as this one does; nobody else may have the others, so they are dead letters.
