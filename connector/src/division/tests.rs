@@ -519,3 +519,51 @@ fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is
     division.turn();
     assert_eq!(division.saying().owned, Slots::MAX, "for its own publishers, until somebody comes");
 }
+
+/// One that runs the manager, is settled, and has met this other life.
+fn with_another() -> Division {
+    let names: Vec<NodeName> = (0..2).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
+    let mut division = Division::new("orders", &names[0], life(1));
+    division.met(life(2), &names[1]);
+    division.settle();
+    division.set_member(true);
+    division
+}
+
+#[test]
+fn of_two_that_claim_a_slot_only_the_one_with_the_higher_rank_is_agreed_to() {
+    let mut division = with_another();
+    let told = division.turn();
+    assert!(matches!(told[..], [Tell::Saying { .. }]), "what was never said is not noted: {told:?}");
+    assert_eq!(division.saying().claiming, Slots::MAX);
+    division.said(life(2), Saying { version: 1, member: true, claiming: Slots::MAX, ..Saying::default() });
+    let [_, Tell::Note { agreed, .. }] = division.turn()[..] else {
+        panic!("what it claims now, and what the other may")
+    };
+    assert!(agreed != 0 && agreed != Slots::MAX, "each outranks the other in some");
+    assert_eq!(division.saying().claiming, !agreed);
+}
+
+#[test]
+fn a_slot_is_drained_once_both_lanes_have_ended() {
+    for events_last in [true, false] {
+        let mut division = with_another();
+        division.turn();
+        division.noted(life(2), division.saying().version, Slots::MAX);
+        division.turn();
+        division.said(life(2), Saying { version: 1, member: true, ..Saying::default() });
+        division.turn();
+        let (releasing, version) = (division.saying().releasing, division.saying().version);
+        assert_ne!(releasing, 0);
+        let note = |division: &mut Division, of_events: bool, version| match of_events {
+            true => division.noted(life(2), version, 0),
+            false => division.noted_among_requests(life(2), version),
+        };
+        note(&mut division, !events_last, version);
+        assert_eq!(division.draining(), 0, "what comes in the other lane may be under way");
+        note(&mut division, events_last, version + 1);
+        assert_eq!(division.draining(), 0, "that was never said");
+        note(&mut division, events_last, version);
+        assert_eq!(division.draining(), releasing);
+    }
+}
