@@ -112,7 +112,7 @@ pub struct Division {
     life: Incarnation,
     ranks: Ranks,
     saying: Saying,
-    /// Which saying a slot has been claimed, or is being released, since.
+    /// Which saying a slot has been claimed, or is being released, since: what was noted before is about an earlier claim or release.
     since: [u64; SLOTS],
     others: BTreeMap<Incarnation, Other>,
     settled: bool,
@@ -182,9 +182,9 @@ impl Division {
         self.others.remove(&life);
     }
 
-    /// Another life says this of itself.
+    /// Another life says this of itself. What it says comes in the order in which it was said.
     pub fn said(&mut self, from: Incarnation, saying: Saying) {
-        if let Some(other) = self.others.get_mut(&from).filter(|other| other.saying.version <= saying.version) {
+        if let Some(other) = self.others.get_mut(&from) {
             other.saying = saying;
         }
     }
@@ -205,12 +205,10 @@ impl Division {
 
     /// Nothing of this slot, which is among [`Division::draining`], is in anybody's hands here.
     pub fn drained(&mut self, slot: usize) {
-        let slot = 1 << slot;
-        if self.draining() & slot != 0 {
-            self.saying.releasing &= !slot;
-            self.saying.version += 1;
-            self.others.values_mut().for_each(|other| other.is_new = true);
-        }
+        debug_assert!(self.draining() & 1 << slot != 0, "it may still come");
+        self.saying.releasing &= !(1 << slot);
+        self.saying.version += 1;
+        self.others.values_mut().for_each(|other| other.is_new = true);
     }
 
     // ---- what follows ---------------------------------------------------------------------------------------------
@@ -230,7 +228,8 @@ impl Division {
                 tell.push(Tell::Saying { to: life, saying: self.saying });
             }
             let told = (other.saying.version, agreed);
-            if told.0 > 0 && std::mem::replace(&mut other.told, told) != told {
+            // Of one that has said nothing there is nothing to tell.
+            if std::mem::replace(&mut other.told, told) != told {
                 tell.push(Tell::Note { to: life, version: told.0, agreed });
             }
         }

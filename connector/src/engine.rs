@@ -65,6 +65,15 @@ pub struct Target {
     pub groups: Vec<GroupKey>,
 }
 
+/// Where a packet came from: the credit of a session counts nothing that came in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// The life of the node.
+    pub node: Incarnation,
+    /// The number of the session with it.
+    pub session: u32,
+}
+
 /// What one packet is kept with until it is acknowledged.
 #[derive(Debug, Clone)]
 struct Kept<K> {
@@ -365,10 +374,11 @@ impl<K: Clone> Engine<K> {
     // ---- receiving -------------------------------------------------------------------------------------------------
 
     /// Says that a group of this node has placed so many events, and so many bytes of packets, that `from` had sent it.
-    pub fn placed(&mut self, now: Duration, from: Incarnation, group: u32, events: u64, bytes: u64) {
+    pub fn placed(&mut self, now: Duration, from: Source, group: u32, events: u64, bytes: u64) {
         let Some(&window) = self.windows.get(&group) else { return };
         let delay = self.options.timing.ack_delay;
-        if let Some(peer) = self.peers.get_mut(&from) {
+        // What is left of an earlier session was never counted in this one: it would be granted beyond the window for ever.
+        if let Some(peer) = self.peers.get_mut(&from.node).filter(|peer| peer.session() == from.session) {
             peer.placed(now, group, events, bytes, window, delay);
         }
     }
@@ -403,9 +413,10 @@ impl<K: Clone> Engine<K> {
         let taken = Taken { groups: destination.groups, body, age_ms: header.age_ms, redelivered: header.redelivered };
         let bytes = taken.body.len();
         let received = inbound.receive(now, header.lane, destination.sequence, destination.base, bytes, taken);
+        let from = Source { node: header.origin, session: destination.session };
         while let Some((lane, Taken { groups, body, age_ms, redelivered })) = inbound.take() {
             self.outputs.push_back(Output::Deliver {
-                from: header.origin,
+                from,
                 lane,
                 groups,
                 body,

@@ -103,7 +103,8 @@ impl RouterActor {
             if let Some(name) = front {
                 group.hide();
                 fronts.insert(Arc::clone(name));
-                self.behind.entry(Arc::clone(name)).or_default().insert(group.id(), selections.clone());
+                let node = group.node().unwrap_or(&self.core.address.node).clone();
+                self.behind.entry(Arc::clone(name)).or_default().insert(group.id(), (node, selections.clone()));
                 if group.node().is_some() {
                     continue;
                 }
@@ -131,7 +132,9 @@ impl RouterActor {
         let Some(front) = self.core.front(name) else { return };
         self.table.withdraw(front.id());
         let mut wanted: Vec<Selection> = Vec::new();
-        for selection in self.behind.get(name).into_iter().flat_map(BTreeMap::values).flatten() {
+        self.core.set_behind(&front, self.behind.get(name));
+        let behind = self.behind.get(name).into_iter().flat_map(BTreeMap::values);
+        for selection in behind.flat_map(|(_, selections)| selections) {
             let known = |other: &Selection| other.pattern == selection.pattern && other.key == selection.key;
             if !wanted.iter().any(known) {
                 // Which handler it is for is seen where it is handled, and so is a predicate.

@@ -74,7 +74,7 @@ pub(crate) struct Core {
     uplink: OnceLock<Arc<dyn Uplink>>,
     /// There are to be other nodes.
     pub(crate) divides_keys: AtomicBool,
-    // Held to find or make one, when a keyed shared manager joins or leaves.
+    // Held when a keyed shared manager joins or leaves, and to look who gets a request to one.
     pub(crate) fronts: Mutex<Fronts>,
     /// Knows other nodes, where there is a connector.
     beyond: OnceLock<Arc<dyn Beyond>>,

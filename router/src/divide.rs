@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
-use edri_events::{Envelope, key_hash};
+use edri_events::{Envelope, EventId, EventName, NodeName, Pattern, key_hash};
 
 use crate::core::Core;
+use crate::delivery::Delivery;
 use crate::group::{Group, GroupRef};
 use crate::limits::{KEY_SLOTS, SLOT_CAPACITY};
 use crate::subscribe::Selection;
@@ -92,6 +93,19 @@ impl Drop for Hold {
 #[derive(Debug, Default)]
 pub(crate) struct Fronts {
     all: HashMap<Arc<str>, GroupRef>,
+    /// Who stands behind each, by the front's id.
+    members: HashMap<u64, Vec<Member>>,
+    /// The nodes that ever did. A request in a front that is for one of them names it by its place here, counted from 1, as the handler.
+    nodes: Vec<NodeName>,
+    /// Requests in fronts of which it is wanted to be known who gets them, and who has.
+    followed: HashMap<(EventId, u64), Option<NodeName>>,
+}
+
+/// A node that runs a keyed shared manager, and what that answers there.
+#[derive(Debug)]
+struct Member {
+    node: NodeName,
+    selects: Vec<Pattern>,
 }
 
 impl Fronts {
@@ -104,10 +118,38 @@ impl Fronts {
         self.all.insert(Arc::clone(name), Arc::clone(&front));
         Some((front, true))
     }
+
+    fn set_members(&mut self, front: u64, members: Vec<Member>) {
+        for member in &members {
+            if !self.nodes.contains(&member.node) {
+                self.nodes.push(member.node.clone());
+            }
+        }
+        self.members.insert(front, members);
+    }
 }
 
-/// What those want that stand behind a front, by their ids.
-pub(crate) type Behind = BTreeMap<u64, Vec<Selection>>;
+/// What those want that stand behind a front, and their nodes, by their ids.
+pub(crate) type Behind = BTreeMap<u64, (NodeName, Vec<Selection>)>;
+
+/// Says who gets a request that is given to a front.
+pub(crate) struct Following {
+    core: Arc<Core>,
+    request: (EventId, u64),
+}
+
+impl Following {
+    /// The node that has got it, if it was given to one.
+    pub(crate) fn node(&self) -> Option<NodeName> {
+        self.core.fronts.lock().followed.get(&self.request).cloned().flatten()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.core.fronts.lock().followed.remove(&self.request);
+    }
+}
 
 impl Core {
     pub(crate) fn divide_keys(&self) {
@@ -125,6 +167,37 @@ impl Core {
         }
         Some(front)
     }
+
+    /// Says who stands behind a front.
+    pub(crate) fn set_behind(&self, front: &GroupRef, behind: Option<&Behind>) {
+        let members = behind.into_iter().flat_map(BTreeMap::values).map(|(node, selections)| Member {
+            node: node.clone(),
+            selects: selections.iter().map(|selection| selection.pattern.clone()).collect(),
+        });
+        self.fronts.lock().set_members(front.id(), members.collect());
+    }
+
+    /// Whether this node is one of those behind a front, and answers events of this name there.
+    pub(crate) fn stands_behind(&self, front: &GroupRef, node: &str, event: &EventName) -> bool {
+        let fronts = self.fronts.lock();
+        let mut members = fronts.members.get(&front.id()).into_iter().flatten();
+        members.any(|member| {
+            *member.node == *node && member.selects.iter().any(|select| select.as_str() == event.as_str())
+        })
+    }
+
+    /// What stands for a node in a delivery to a front.
+    pub(crate) fn number_of(&self, node: &str) -> u32 {
+        let place = self.fronts.lock().nodes.iter().position(|known| **known == *node);
+        place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+    }
+
+    /// Takes note of who gets this request, which is about to be given to a front.
+    pub(crate) fn follow_request(self: &Arc<Self>, event: EventId, front: u64) -> Following {
+        let request = (event, front);
+        self.fronts.lock().followed.insert(request, None);
+        Following { core: Arc::clone(self), request }
+    }
 }
 
 impl Router {
@@ -137,5 +210,19 @@ impl Router {
     #[must_use]
     pub fn front(&self, name: &Arc<str>) -> Option<GroupRef> {
         self.core.front(name)
+    }
+
+    /// The node that a delivery in a front is for, if its requester has named one: nobody else is to have it.
+    #[must_use]
+    pub fn directed(&self, delivery: &Delivery) -> Option<NodeName> {
+        let place = usize::try_from(delivery.handler).ok()?.checked_sub(1)?;
+        self.core.fronts.lock().nodes.get(place).cloned()
+    }
+
+    /// Says that a request that was in this front goes to this node, in case its requester wants to know.
+    pub fn goes_to(&self, front: &GroupRef, request: &Envelope, node: &NodeName) {
+        if let Some(gets_it) = self.core.fronts.lock().followed.get_mut(&(request.id(), front.id())) {
+            *gets_it = Some(node.clone());
+        }
     }
 }

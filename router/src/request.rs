@@ -89,7 +89,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when that manager is not there or does not answer this event.
+    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when that manager is not there or does not answer this event, or is
+    /// a keyed shared one, named with its node, and another node has the event's key.
     pub async fn request_to<E: Request>(&self, manager: &str, event: E) -> Result<E::Output, RequestError> {
         let began = Instant::now();
         let envelope = self.request_envelope(event, &NOTHING, began)?;
@@ -100,7 +101,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when there is no such node or nobody answers this event there.
+    /// As [`Bus::request`]; [`RequestError::NoHandler`] also when there is no such node or nobody answers this event there, or
+    /// only a keyed shared manager does and another node has the event's key.
     pub async fn request_at<E: Request>(&self, node: &str, event: E) -> Result<E::Output, RequestError> {
         let began = Instant::now();
         let envelope = self.request_envelope(event, &NOTHING, began)?;
@@ -241,10 +243,11 @@ impl Bus {
             let entry = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor));
             // Most requests have one who answers, and has room: the delivery is made where it is to be.
             if let Some(route) = entry.and_then(|entry| entry.only())
-                && to.takes(route, &self.core.address.node)
+                && to.takes(route, &self.core, &envelope)
                 && let Some(place) = route.target.try_claim(&envelope)
             {
-                let delivery = Delivery { redelivered, ..Delivery::new(envelope, route.handler, reply) };
+                let handler = to.handler(route, &self.core);
+                let delivery = Delivery { redelivered, ..Delivery::new(envelope, handler, reply) };
                 if place.fill_and_serve(delivery)
                     && let Some(outcome) = waiting.take()
                 {
@@ -299,11 +302,10 @@ impl Bus {
         let Some(entry) = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor)) else {
             return Placed::No(delivery);
         };
-        let here = &self.core.address.node;
         let mut only = None;
         let mut others = Vec::new();
         entry.for_all(&delivery.envelope, |route| {
-            if to.takes(route, here) {
+            if to.takes(route, &self.core, &delivery.envelope) {
                 others.extend(only.replace(route));
             }
         });
@@ -313,7 +315,7 @@ impl Bus {
             let cost = |route: &&Route<GroupRef>| cost(&route.target, &delivery.envelope);
             best = others.into_iter().min_by_key(cost).unwrap_or(best);
         }
-        delivery.handler = best.handler;
+        delivery.handler = to.handler(best, &self.core);
         if let Some(place) = best.target.try_claim(&delivery.envelope) {
             place.fill_and_serve(delivery);
             return Placed::Taken(Arc::clone(&best.target));
@@ -428,8 +430,8 @@ impl Bus {
         let mut found = Vec::new();
         if let Some(entry) = self.core.snapshot().entry(&envelope.head().descriptor) {
             entry.for_all(envelope, |route| {
-                if to.takes(route, &self.core.address.node) {
-                    found.push((Arc::clone(&route.target), route.handler));
+                if to.takes(route, &self.core, envelope) {
+                    found.push((Arc::clone(&route.target), to.handler(route, &self.core)));
                 }
             });
         }
@@ -462,9 +464,14 @@ impl Bus {
             return Err(RequestError::NoHandler(descriptor.name().clone()));
         }
         let ask_one = |(group, _): (GroupRef, u32)| {
-            let (bus, envelope, group) = (self.clone(), envelope.clone(), group.name().clone());
+            let following = group.is_front().then(|| self.core.follow_request(envelope.id(), group.id()));
+            let (bus, envelope, mut group) = (self.clone(), envelope.clone(), group.name().clone());
             let answer: OpenAnswer = Box::pin(async move {
                 let outcome = bus.ask_one(envelope, Instant::now(), To::Group(&group)).await;
+                let node = following.and_then(|following| following.node());
+                if let Some(node) = node.filter(|node| *node != bus.core.address.node) {
+                    group = GroupName::Remote { node, group: Box::new(group) };
+                }
                 (group, outcome)
             });
             answer
@@ -545,7 +552,7 @@ impl<'a> To<'a> {
         }
     }
 
-    fn takes(&self, route: &Route<GroupRef>, here: &NodeName) -> bool {
+    fn takes(&self, route: &Route<GroupRef>, core: &Core, envelope: &Envelope) -> bool {
         let name = route.target.name();
         let Some(manager) = name.manager_anywhere() else { return false };
         route.exact
@@ -554,10 +561,22 @@ impl<'a> To<'a> {
                 Self::Any => true,
                 Self::Manager(wanted) => *manager == **wanted,
                 Self::Node(node, wanted) => {
-                    *name.node().unwrap_or(here) == **node && wanted.is_none_or(|wanted| *manager == *wanted)
+                    wanted.is_none_or(|wanted| *manager == *wanted)
+                        && match route.target.is_front() {
+                            true => core.stands_behind(&route.target, node, envelope.name()),
+                            false => *name.node().unwrap_or(&core.address.node) == **node,
+                        }
                 }
                 Self::Group(group) => name == *group,
             }
+    }
+
+    /// Which handler it is for; in a front, which node.
+    fn handler(&self, route: &Route<GroupRef>, core: &Core) -> u32 {
+        match self {
+            Self::Node(node, _) if route.target.is_front() => core.number_of(node),
+            _ => route.handler,
+        }
     }
 }
 
@@ -617,7 +636,7 @@ enum Asked {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Answer<T> {
-    /// The node of who answered; of a keyed shared manager the node that asked, since it is one manager for all nodes.
+    /// The node of who answered.
     pub node: NodeName,
     /// Who answered.
     pub manager: ManagerName,

@@ -59,7 +59,7 @@ impl Floor {
     fn manager(&self, node: &'static str) -> edri::Definition {
         let clerk = Clerk { floor: self.clone(), node };
         let manager = Manager::new("clerk").workers(3, move || clerk.clone()).keyed().shared().inbox(32);
-        manager.handles::<Noted>().handles::<AskWhere>().into()
+        manager.handles::<Noted>().handles::<AskWhere>().handles::<AskAnybody>().into()
     }
 
     fn len(&self) -> usize {
@@ -94,6 +94,10 @@ struct AskWhere {
     key: String,
 }
 
+/// Who answers; of no key.
+#[event(request, name = "keyed.anybody", response = String)]
+struct AskAnybody {}
+
 #[derive(Clone)]
 struct Clerk {
     floor: Floor,
@@ -117,6 +121,12 @@ impl Handle<AskWhere> for Clerk {
     async fn handle(&mut self, event: &AskWhere, _: &mut Context) -> Result<String, Failure> {
         let _at_work = self.floor.enter(self.node, &event.key);
         tokio::time::sleep(Duration::from_micros(300)).await;
+        Ok(self.node.to_owned())
+    }
+}
+
+impl Handle<AskAnybody> for Clerk {
+    async fn handle(&mut self, _: &AskAnybody, _: &mut Context) -> Result<String, Failure> {
         Ok(self.node.to_owned())
     }
 }
@@ -306,9 +316,67 @@ async fn a_request_is_answered_where_the_events_of_its_key_are_handled() {
         let asked =
             within("an answer", bus(number + 2).request_to("clerk", AskWhere { key })).await.expect("an answer");
         assert_eq!((handled.node, first.result.expect("an answer").as_str()), (asked.as_str(), handled.node));
+        assert_eq!(first.node.as_str(), handled.node, "who answered, whoever asked");
     }
-    let by_node = sensor.bus().request_to("north/clerk", AskWhere { key: "a key".to_owned() });
-    assert_eq!(within("an answer", by_node).await.expect_err("by its name alone").code(), "no_handler");
+    floor.check();
+    for node in [&sensor, &south, &north] {
+        ends_well(node).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_names_a_node_is_answered_there_if_it_has_the_key_and_by_nobody_otherwise() {
+    let (cluster, floor) = (Cluster::new(), Floor::default());
+    let north = cluster.listens("north", |app| app.manager(floor.manager("north"))).await;
+    let south = cluster.dials("south", address(&north), &["north"], |app| app.manager(floor.manager("south"))).await;
+    let sensor = cluster.dials("sensor", address(&north), &["north", "south"], |app| app).await;
+    within("somebody", sensor.bus().wait_for::<AskWhere>()).await.expect("somebody");
+    let asks = async |node: &Node, key: &str| {
+        let asked = node.bus().request(AskWhere { key: key.to_owned() });
+        within("an answer", asked).await.expect("an answer")
+    };
+    let keys: Vec<String> = (0..16).map(|number| format!("key {number}")).collect();
+    // Each stays where it is once they are divided.
+    let mut places = BTreeMap::new();
+    loop {
+        let mut now = BTreeMap::new();
+        for key in &keys {
+            now.insert(key.clone(), asks(&sensor, key).await);
+        }
+        let both = now.values().collect::<BTreeSet<_>>().len() == 2;
+        if std::mem::replace(&mut places, now.clone()) == now && both {
+            break;
+        }
+    }
+    for (key, place) in &places {
+        for bus in [&north, &south, &sensor].map(|node| node.bus()) {
+            for node in ["north", "south"] {
+                let by_manager =
+                    within("an answer", bus.request_to(&format!("{node}/clerk"), AskWhere { key: key.clone() })).await;
+                let by_node = within("an answer", bus.request_at(node, AskWhere { key: key.clone() })).await;
+                for answer in [by_manager, by_node] {
+                    match answer {
+                        Ok(answer) => assert_eq!((answer.as_str(), node), (place.as_str(), place.as_str())),
+                        Err(error) => {
+                            assert!(error.code() == "no_handler" && node != place, "{error} at {node}, of {place}")
+                        }
+                    }
+                }
+            }
+            let nowhere = within("an answer", bus.request_to("sensor/clerk", AskWhere { key: key.clone() })).await;
+            assert_eq!(nowhere.expect_err("it does not run there").code(), "no_handler");
+        }
+    }
+    // Without a key it goes wherever it is sent.
+    for _ in 0..20 {
+        for bus in [&north, &south, &sensor].map(|node| node.bus()) {
+            for node in ["north", "south"] {
+                let clerk = format!("{node}/clerk");
+                let answer = within("an answer", bus.request_to(&clerk, AskAnybody {})).await;
+                assert_eq!(answer.expect("an answer"), node);
+            }
+        }
+    }
     floor.check();
     for node in [&sensor, &south, &north] {
         ends_well(node).await;

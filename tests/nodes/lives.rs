@@ -15,22 +15,28 @@ use crate::support::{
 
 /// A manager that writes down the numbers it is given, and whether they may have been handled before.
 fn witness(seen: &Seen<(u64, bool)>) -> edri::Definition {
+    witnesses(seen, false)
+}
+
+/// The same; `shared` if it is one group on all nodes that run it.
+fn witnesses(seen: &Seen<(u64, bool)>, shared: bool) -> edri::Definition {
     let seen = seen.clone();
     let worker = does(move |event: &Noted, cx| {
         seen.add((event.number, cx.is_redelivered()));
         async { Ok(()) }.boxed()
     });
-    Manager::new("keep").worker(worker).handles::<Noted>().into()
+    let manager = Manager::new("keep").worker(worker).handles::<Noted>();
+    if shared { manager.shared().into() } else { manager.into() }
 }
 
-/// A manager that answers requests which may be tried again, once the gate lets it.
+/// A manager that answers requests which may be tried again, once the gate lets it; with one more if they are.
 fn answers(gate: &Gate, answer: u64) -> edri::Definition {
     let gate = gate.clone();
-    let worker = does(move |_: &AskedAgain, _| {
-        let gate = gate.clone();
+    let worker = does(move |_: &AskedAgain, cx| {
+        let (gate, again) = (gate.clone(), u64::from(cx.is_redelivered()));
         async move {
             gate.pass().await;
-            Ok(answer)
+            Ok(answer + again)
         }
         .boxed()
     });
@@ -73,6 +79,37 @@ async fn what_a_node_that_died_had_not_confirmed_comes_to_its_next_life_marked()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_another_node_of_a_shared_manager_when_one_dies_is_marked_there() {
+    let cluster = Cluster::new();
+    let (before, after) = (Seen::default(), Seen::default());
+    let north = cluster.listens("north", |app| app.manager(witnesses(&before, true))).await;
+    let south = cluster.listens("south", |app| app).await;
+    let proxy = Proxy::start(address(&north), Weather::default(), 24).await.expect("a proxy");
+    let connector = cluster.dialling("sensor", proxy.address()).connect(&address(&south).to_string());
+    let connector = connector.expiry(Duration::from_secs(1));
+    let sensor = started(App::new("sensor").connector(connector).expects("north").expects("south")).await;
+    super::knows(&sensor, 1).await;
+    publish(&sensor, 0..10).await;
+    before.wait_for(10).await;
+    until("all to be confirmed", || sensor.bus().account().forwarded == 10).await;
+
+    // These are sent, and nobody says that they have come; then those who wait for a way.
+    proxy.cut();
+    publish(&sensor, 10..20).await;
+    reaches(&sensor, "north", false).await;
+    publish(&sensor, 20..30).await;
+    south.add(witnesses(&after, true)).await.expect("added");
+    drop(north);
+    let mut came = after.wait_for(20).await;
+    came.sort_unstable();
+    let expected: Vec<_> = (10..30).map(|number| (number, number < 20)).collect();
+    assert_eq!(came, expected, "those that the dead node may have handled are marked, and no others");
+    assert_eq!(letters(sensor.bus()), []);
+    ends_well(&sensor).await;
+    ends_well(&south).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_may_be_tried_again_is_answered_by_another_node_when_the_first_dies() {
     let cluster = Cluster::new();
     let (never, open) = (Gate::closed(), Gate::closed());
@@ -89,7 +126,7 @@ async fn a_request_that_may_be_tried_again_is_answered_by_another_node_when_the_
     south.add(answers(&open, 2)).await.expect("added");
     super::knows(&sensor, 2).await;
     drop(north);
-    assert_eq!(within("an answer", asking).await.expect("no panic").expect("answered by the other"), 2);
+    assert_eq!(within("an answer", asking).await.expect("no panic").expect("answered by the other"), 3);
     let account = at_rest(sensor.bus()).await;
     assert_eq!((account.deliveries, account.failed, account.forwarded), (2, 1, 1));
     ends_well(&sensor).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 use edri_events::{Encoding, Envelope, EventName, Failure, Incarnation, Kind};
-use edri_protocol::items::{self, Item, Reader, Writer};
+use edri_protocol::items::{self, EventHead, Item, Reader, Writer};
 use edri_protocol::packet::Lane;
 use edri_router::{
     Delivery, Ended, Forgone, GroupRef, Outcome, Outcomes, Reason, ReplyTo, RequestError, Router, Ticket,
@@ -17,7 +17,7 @@ use super::Driver;
 use super::outbox::Ready;
 use super::pack::{BODY_BYTES, append, explain, with_head};
 use super::unpack::Texts;
-use crate::engine::GroupKey;
+use crate::engine::{GroupKey, Source};
 use crate::fault;
 
 /// How many writers are kept for what is sent next.
@@ -137,8 +137,10 @@ impl Driver {
         }
         let number = ticket.to_number();
         let batch = self.calls.batch(life, Some(key));
-        let written =
-            with_head(&envelope, now, |head| batch.writer.request(number, &head, |out| append(&envelope, out)));
+        let written = with_head(&envelope, now, |head| {
+            let head = EventHead { redelivered: delivery.redelivered, ..head };
+            batch.writer.request(number, &head, |out| append(&envelope, out))
+        });
         if let Err(unwritten) = written {
             self.router.discard(&outbox.group, delivery, Reason::InvalidPayload, &explain(&unwritten));
             return;
@@ -210,7 +212,8 @@ impl Driver {
 
     // ---- in --------------------------------------------------------------------------------------------------------
 
-    pub(super) fn deliver_calls(&mut self, from: Incarnation, groups: &[u32], body: &Bytes, age: Duration) {
+    pub(super) fn deliver_calls(&mut self, source: Source, groups: &[u32], body: &Bytes, age: Duration) {
+        let from = source.node;
         let now = Instant::now();
         let mut texts = Texts::default();
         let (mut placed, mut waiting) = (0, false);
@@ -229,7 +232,7 @@ impl Driver {
                             self.answer(from, call, Err(RequestError::NoHandler(envelope.name().clone())));
                         }
                         (Some(envelope), Some(&group)) => {
-                            match self.request(from, call, group, envelope, event.tried) {
+                            match self.request(source, (call, group), envelope, (event.tried, event.redelivered)) {
                                 true => placed += 1,
                                 false => waiting = true,
                             }
@@ -254,7 +257,7 @@ impl Driver {
         let now = self.now();
         if let Some(&group) = groups.first() {
             let bytes = if waiting { 0 } else { body.len() as u64 };
-            self.engine.placed(now, from, group, placed, bytes);
+            self.engine.placed(now, source, group, placed, bytes);
             if waiting {
                 self.intake.weigh_last(group, body.len() as u64);
             }
@@ -262,7 +265,14 @@ impl Driver {
     }
 
     /// Gives a request to a group of this node; false if it waits for room.
-    fn request(&mut self, from: Incarnation, call: u64, group: u32, envelope: Envelope, tried: u32) -> bool {
+    fn request(
+        &mut self,
+        source: Source,
+        (call, group): (u64, u32),
+        envelope: Envelope,
+        (tried, redelivered): (u32, bool),
+    ) -> bool {
+        let from = source.node;
         self.calls.next += 1;
         let number = self.calls.next;
         let Some(ticket) = self.router.await_call(number) else {
@@ -272,8 +282,8 @@ impl Driver {
         self.calls.here.insert(number, CallIn { from, call, ticket });
         self.calls.of.insert((from, call), number);
         let mut delivery = Delivery::arriving(envelope, ReplyTo::Response(ticket));
-        delivery.attempts = tried;
-        self.arrive(group, delivery, from)
+        (delivery.attempts, delivery.redelivered) = (tried, redelivered);
+        self.arrive(group, delivery, source)
     }
 
     /// A delivery for a group that is not there.

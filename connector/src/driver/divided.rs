@@ -19,7 +19,7 @@ use super::Driver;
 use super::outbox::Ready;
 use super::pack::Taken;
 use crate::division::{Division, Returned, SLOTS, Saying, Slots, Tell, Way, slots};
-use crate::engine::GroupKey;
+use crate::engine::{GroupKey, Source};
 use crate::limits::{DIVISIONS_MAX, OWN_WAITING_MAX};
 
 const _: () = assert!(SLOTS == KEY_SLOTS, "a front has an inbox for each slot");
@@ -141,27 +141,41 @@ impl Front {
         Self { group, queues, returned, pending: Slots::MAX, turn: 0 }
     }
 
-    /// Takes what waits of these slots, oldest first in each, and accounts for it as gone from here.
-    fn take(&mut self, among: Slots, most: usize) -> Vec<Delivery> {
-        let mut taken = Vec::new();
+    /// Takes what waits of these slots, oldest first in each, and accounts for it as gone from here; apart what is for another
+    /// node than the one that has its slot.
+    fn take(
+        &mut self,
+        among: Slots,
+        most: usize,
+        is_for: impl Fn(&Delivery) -> bool,
+    ) -> (Vec<Delivery>, Vec<Delivery>) {
+        let (mut taken, mut astray) = (Vec::new(), Vec::new());
         self.turn = (self.turn + 1) % SLOTS;
         let first = Slots::MAX << self.turn;
         for slot in slots(among & first).chain(slots(among & !first)) {
-            while taken.len() < most {
-                if let Some(delivery) = self.returned[slot].take() {
-                    self.group.settle(1, Ended::Forwarded);
-                    taken.push(delivery);
-                } else if let Some(delivery) = self.queues[slot].take() {
-                    self.group.count(Ended::Forwarded);
-                    taken.push(delivery);
-                } else {
-                    self.pending &= !(1 << slot);
-                    break;
+            while taken.len() + astray.len() < most {
+                let (delivery, held) = match self.returned[slot].take() {
+                    Some(delivery) => (delivery, true),
+                    None => match self.queues[slot].take() {
+                        Some(delivery) => (delivery, false),
+                        None => {
+                            self.pending &= !(1 << slot);
+                            break;
+                        }
+                    },
+                };
+                let ours = is_for(&delivery);
+                let ended =
+                    if ours || slot_of(&delivery.envelope).is_none() { Ended::Forwarded } else { Ended::Failed };
+                match held {
+                    true => self.group.settle(1, ended),
+                    false => self.group.count(ended),
                 }
+                if ours { taken.push(delivery) } else { astray.push(delivery) }
             }
             self.queues[slot].consumer.give_back();
         }
-        taken
+        (taken, astray)
     }
 
     /// Whether nothing waits of a slot.
@@ -179,9 +193,18 @@ impl Divided {
 
     /// Gives something back to the front, by `put`.
     fn give_back(&mut self, delivery: Delivery, put: fn(&mut Returned<Delivery>, Delivery)) -> Result<(), Delivery> {
-        let Some(front) = &mut self.front else { return Err(delivery) };
         // Without a key there is no order to keep.
         let slot = slot_of(&delivery.envelope).unwrap_or(0);
+        self.give_back_to(slot, delivery, put)
+    }
+
+    fn give_back_to(
+        &mut self,
+        slot: usize,
+        delivery: Delivery,
+        put: fn(&mut Returned<Delivery>, Delivery),
+    ) -> Result<(), Delivery> {
+        let Some(front) = &mut self.front else { return Err(delivery) };
         front.group.take_over(1);
         front.group.hold(1);
         put(&mut front.returned[slot], delivery);
@@ -432,7 +455,7 @@ impl Driver {
 
     /// Gives what is for this node to its group, as far as that has room for it.
     fn feed(&mut self, name: &Arc<str>) {
-        let here = self.engine.incarnation();
+        let here = Source { node: self.engine.incarnation(), session: 0 };
         for turn in 0..=TURNS {
             let Some(divided) = self.divisions.all.get_mut(name) else { return };
             let (Some(number), pending) = (divided.local, divided.pending(Way::Here)) else { return };
@@ -445,12 +468,41 @@ impl Driver {
             if turn == TURNS {
                 return self.outboxes.ready.wake.notify_one();
             }
-            for delivery in front.take(pending, most) {
+            let router = &self.router;
+            let is_for = |delivery: &Delivery| router.directed(delivery).is_none_or(|node| node == *router.node());
+            let (taken, astray) = front.take(pending, most, is_for);
+            let front = GroupRef::clone(&front.group);
+            self.redirect(name, astray);
+            for delivery in taken {
+                if !matches!(delivery.reply, ReplyTo::None) {
+                    self.router.goes_to(&front, &delivery.envelope, self.router.node());
+                }
                 if !self.arrive(number, delivery, here)
                     && let Some(divided) = self.divisions.all.get_mut(name)
                 {
                     divided.own_waiting += 1;
                 }
+            }
+        }
+    }
+
+    /// Sees to requests that are for another node than the one that has their slot. Without a key they may go to any that it has; for one
+    /// with a key nobody is there.
+    fn redirect(&mut self, name: &Arc<str>, astray: Vec<Delivery>) {
+        for delivery in astray {
+            let Some((divided, node)) = self.divisions.all.get_mut(name).zip(self.router.directed(&delivery)) else {
+                continue;
+            };
+            let life = self.lives.iter().find(|(_, life)| life.node == node).map(|(life, _)| Way::There(*life));
+            let way = if node == *self.router.node() { Some(Way::Here) } else { life };
+            let any = slot_of(&delivery.envelope).is_none();
+            let delivery = match (0..SLOTS).find(|slot| any && Some(divided.ways[*slot]) == way) {
+                Some(slot) => divided.give_back_to(slot, delivery, Returned::stray),
+                None => Err(delivery),
+            };
+            match delivery {
+                Ok(()) => self.outboxes.ready.wake.notify_one(),
+                Err(delivery) => self.nobody(delivery),
             }
         }
     }
@@ -478,28 +530,20 @@ impl Driver {
         }
         let Some(front) = &mut divided.front else { return Taken::Nothing };
         let most = self.packer.most(key, events, bytes).min(TAKEN_MAX);
-        let mut taken = front.take(pending, most);
+        let (router, node) = (&self.router, &outbox.node);
+        let is_for = |delivery: &Delivery| router.directed(delivery).is_none_or(|directed| directed == *node);
+        let (mut taken, astray) = front.take(pending, most, is_for);
+        let (front, node) = (GroupRef::clone(&front.group), node.clone());
         group.take_over(taken.len());
+        self.redirect(name, astray);
         taken = self.understood(life, &group, taken);
         let (taken, calls): (Vec<_>, Vec<_>) =
             taken.into_iter().partition(|delivery| matches!(delivery.reply, ReplyTo::None));
         for delivery in calls {
+            self.router.goes_to(&front, &delivery.envelope, &node);
             self.call(key, life, delivery);
         }
-        if !taken.iter().any(|delivery| delivery.redelivered) {
-            let events = self.still_alive(&group, taken);
-            group.hold(events.len());
-            return Taken::Some(events);
-        }
-        // One by one, so that only those are marked that may have been handled, and none overtakes another.
-        for delivery in taken {
-            let marked = delivery.redelivered;
-            for envelope in self.still_alive(&group, vec![delivery]) {
-                group.hold(1);
-                self.send_again(key, envelope, marked);
-            }
-        }
-        Taken::Some(Vec::new())
+        Taken::Some(self.sendable(key, &group, taken))
     }
 
     /// Those that the node of a group knows as this one does; nobody else may have the others, so they are dead letters.

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use edri_events::Incarnation;
 use edri_router::Arrival;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+
+use crate::engine::Source;
 
 /// Arrivals without a place, a line for each group. Only the first of each line is waited for.
 #[derive(Default)]
@@ -21,13 +22,13 @@ pub(super) struct Intake {
 #[derive(Default)]
 struct Line {
     /// Whose the one is that is waited for, and the bytes that are placed with it.
-    current: Option<(Incarnation, u64)>,
-    behind: VecDeque<(Arrival, Incarnation, u64)>,
+    current: Option<(Source, u64)>,
+    behind: VecDeque<(Arrival, Source, u64)>,
 }
 
 /// Arrivals of one origin that have their places.
 pub(super) struct Placed {
-    pub(super) from: Incarnation,
+    pub(super) from: Source,
     pub(super) events: u64,
     pub(super) bytes: u64,
 }
@@ -39,7 +40,7 @@ impl Intake {
     }
 
     /// Puts an arrival at the end of the group's line.
-    pub(super) fn push(&mut self, group: u32, arrival: Arrival, from: Incarnation) {
+    pub(super) fn push(&mut self, group: u32, arrival: Arrival, from: Source) {
         let line = self.lines.entry(group).or_default();
         if line.current.is_none() {
             line.current = Some((from, 0));

@@ -121,16 +121,33 @@ impl Driver {
             }
         }
         outbox.give_back();
-        let events = self.still_alive(&group, taken);
-        group.hold(events.len());
+        let events = self.sendable(key, &group, taken);
         for delivery in calls {
             self.call(key, life, delivery);
         }
         if empty { Taken::Last(events) } else { Taken::Some(events) }
     }
 
+    /// What may go with that of other groups. If a life that has ended may have handled some of it, all of it goes at once, one by one, so
+    /// that only those are marked and none overtakes another.
+    pub(super) fn sendable(&mut self, key: GroupKey, group: &GroupRef, taken: Vec<Delivery>) -> Vec<Envelope> {
+        if !taken.iter().any(|delivery| delivery.redelivered) {
+            let events = self.still_alive(group, taken);
+            group.hold(events.len());
+            return events;
+        }
+        for delivery in taken {
+            let marked = delivery.redelivered;
+            for envelope in self.still_alive(group, vec![delivery]) {
+                group.hold(1);
+                self.send_again(key, envelope, marked);
+            }
+        }
+        Vec::new()
+    }
+
     /// Those that have not lived too long; the others are dead letters.
-    pub(super) fn still_alive(&self, group: &GroupRef, taken: Vec<Delivery>) -> Vec<Envelope> {
+    fn still_alive(&self, group: &GroupRef, taken: Vec<Delivery>) -> Vec<Envelope> {
         let mut now = None;
         let mut events = Vec::with_capacity(taken.len());
         for delivery in taken {
@@ -180,7 +197,7 @@ impl Driver {
     }
 
     /// Sends an event alone, marked if a life that has ended may have handled it.
-    pub(super) fn send_again(&mut self, key: GroupKey, envelope: Envelope, redelivered: bool) {
+    fn send_again(&mut self, key: GroupKey, envelope: Envelope, redelivered: bool) {
         let groups = [key];
         let targets = self.targets(&groups);
         let written = with_head(&envelope, Instant::now(), |head| {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use edri_events::{DescriptorRef, Incarnation, NodeName};
 use edri_router::system::NodeChanged;
 use edri_router::{
-    Delivery, Ended, Group, GroupName, GroupOptions, GroupRef, Joining, Overflow, Reason, ReplyTo, Selection, Spread,
+    Delivery, Ended, Group, GroupName, GroupOptions, GroupRef, Joining, Overflow, Reason, ReplyTo, Router, Selection,
+    Spread,
 };
 
 use super::outbox::Outbox;
@@ -71,19 +72,8 @@ impl Driver {
 
     /// What waits for shared groups of a node that cannot be reached goes to others that share with them.
     fn pass_on_backlog(&mut self, life: Incarnation) {
-        let groups = self.router.groups();
         for outbox in self.outboxes.of_life(life).filter(|outbox| outbox.group.is_shared()) {
-            let others = groups.iter().any(|other| other.shares_with(&outbox.group) && other.is_reachable());
-            while others && let Some(delivery) = outbox.take() {
-                match self.router.pass_on(&outbox.group, delivery) {
-                    Ok(()) => outbox.group.count(Ended::Forwarded),
-                    Err(delivery) => {
-                        let detail = "its node cannot be reached";
-                        self.router.discard(&outbox.group, delivery, Reason::Undelivered, detail);
-                    }
-                }
-            }
-            outbox.give_back();
+            pass_on(&self.router, outbox, "its node cannot be reached");
         }
     }
 
@@ -310,8 +300,12 @@ impl Driver {
     }
 
     pub(super) fn gone(&mut self, key: GroupKey, why: Why) {
-        let Some(outbox) = self.outboxes.all.remove(&key) else { return };
+        let Some(mut outbox) = self.outboxes.all.remove(&key) else { return };
         let why = why.of(outbox.node.as_str());
+        if outbox.group.is_shared() {
+            // Somebody may have come since it could not be reached.
+            pass_on(&self.router, &mut outbox, &why);
+        }
         let leave = if outbox.in_table { vec![Arc::clone(&outbox.group)] } else { Vec::new() };
         self.changes.push(TableChange { join: Vec::new(), leave, ends: Some((outbox.group, why)) });
     }
@@ -349,14 +343,13 @@ impl Driver {
             };
             for envelope in &batch.events {
                 let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
+                delivery.redelivered = sent || batch.redelivered;
                 if let Some(name) = group.divided().filter(|_| why != Why::Stopped) {
-                    delivery.redelivered = sent || batch.redelivered;
                     group.settle(1, Ended::Forwarded);
                     self.divisions.give_back(name, delivery);
                     continue;
                 }
                 if group.is_shared() && why != Why::Stopped {
-                    delivery.redelivered = sent;
                     match self.router.pass_on(group, delivery) {
                         Ok(()) => {
                             group.settle(1, Ended::Forwarded);
@@ -370,4 +363,17 @@ impl Driver {
             }
         }
     }
+}
+
+/// Gives what waits for a shared group to others that share with it and can be reached, if there are any.
+fn pass_on(router: &Router, outbox: &mut Outbox, why_not: &str) {
+    let others = router.groups();
+    let others = others.iter().any(|other| other.shares_with(&outbox.group) && other.is_reachable());
+    while others && let Some(delivery) = outbox.take() {
+        match router.pass_on(&outbox.group, delivery) {
+            Ok(()) => outbox.group.count(Ended::Forwarded),
+            Err(delivery) => router.discard(&outbox.group, delivery, Reason::Undelivered, why_not),
+        }
+    }
+    outbox.give_back();
 }

@@ -22,7 +22,7 @@ use super::calls::write_outcome;
 use super::outbox::Ready;
 use super::pack::{BODY_BYTES, append, explain, with_head};
 use super::unpack::Texts;
-use crate::engine::GroupKey;
+use crate::engine::{GroupKey, Source};
 use crate::fault;
 
 /// What is taken in each direction of a tunnel before credit is given again.
@@ -230,12 +230,13 @@ impl Driver {
 
     pub(super) fn deliver_to_tunnel(
         &mut self,
-        from: Incarnation,
+        source: Source,
         lane: Lane,
         groups: &[u32],
         body: &Bytes,
         age: Duration,
     ) {
+        let from = source.node;
         let (number, opener) = match lane {
             Lane::Up(number) => (number, Opener::There),
             Lane::Down(number) => (number, Opener::Here),
@@ -247,11 +248,11 @@ impl Driver {
                 Ok(Item::Open { event, credit }) if opener == Opener::There => {
                     let mut texts = Texts::default();
                     let envelope = self.envelope(from, &event, Kind::Tunnel, body, (Instant::now(), age), &mut texts);
-                    let placed = self.accept_tunnel(key, groups, envelope, credit);
+                    let placed = self.accept_tunnel(source, key, groups, envelope, credit);
                     if let Some(&group) = groups.first() {
                         let now = self.now();
                         match placed {
-                            true => self.engine.placed(now, from, group, 1, body.len() as u64),
+                            true => self.engine.placed(now, source, group, 1, body.len() as u64),
                             false => self.intake.weigh_last(group, body.len() as u64),
                         }
                     }
@@ -270,6 +271,7 @@ impl Driver {
     /// Takes a tunnel that another node opens; false if it waits for room.
     fn accept_tunnel(
         &mut self,
+        source: Source,
         key: Key,
         groups: &[u32],
         envelope: Option<Envelope>,
@@ -290,7 +292,7 @@ impl Driver {
         self.add_tunnel(key, Tunnel { taken: credit, ..Tunnel::new(ticket, call) });
         self.tunnels.accepted.insert(call, key);
         self.tunnels.flows.run(key, Opener::There, receiver, sender, credit);
-        self.arrive(group, Delivery::arriving(envelope, ReplyTo::Tunnel(ticket, Some(Box::new(offer)))), key.life)
+        self.arrive(group, Delivery::arriving(envelope, ReplyTo::Tunnel(ticket, Some(Box::new(offer)))), source)
     }
 
     fn tunnel_item(&mut self, key: Key, item: Item<'_>, body: &Bytes) {

@@ -12,6 +12,7 @@ use edri_router::{Arrived, Delivery, ReplyTo, RequestError};
 use super::Driver;
 use super::divided::Admitted;
 use super::intake::Placed;
+use crate::engine::Source;
 
 /// The addresses that events of a life of a node come from.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub(super) struct Texts {
 impl Driver {
     pub(super) fn deliver(
         &mut self,
-        from: Incarnation,
+        from: Source,
         lane: Lane,
         groups: &[u32],
         body: &Bytes,
@@ -67,7 +68,8 @@ impl Driver {
         }
     }
 
-    fn deliver_events(&mut self, from: Incarnation, groups: &[u32], body: &Bytes, age: Duration, redelivered: bool) {
+    fn deliver_events(&mut self, source: Source, groups: &[u32], body: &Bytes, age: Duration, redelivered: bool) {
+        let from = source.node;
         let now = Instant::now();
         let mut texts = Texts::default();
         let mut counts = vec![Count::default(); groups.len()];
@@ -83,7 +85,7 @@ impl Driver {
                         let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
                         delivery.attempts = event.tried;
                         delivery.redelivered = redelivered || event.redelivered;
-                        match self.arrive(*number, delivery, from) {
+                        match self.arrive(*number, delivery, source) {
                             true => count.placed += 1,
                             false => count.waiting = true,
                         }
@@ -105,15 +107,15 @@ impl Driver {
         for (count, number) in counts.iter().zip(groups) {
             if count.waiting {
                 self.intake.weigh_last(*number, body.len() as u64);
-                self.engine.placed(now, from, *number, count.placed, 0);
+                self.engine.placed(now, source, *number, count.placed, 0);
             } else {
-                self.engine.placed(now, from, *number, count.placed, body.len() as u64);
+                self.engine.placed(now, source, *number, count.placed, body.len() as u64);
             }
         }
     }
 
     /// Gives a delivery to a group; false if it waits for room.
-    pub(super) fn arrive(&mut self, number: u32, delivery: Delivery, from: Incarnation) -> bool {
+    pub(super) fn arrive(&mut self, number: u32, delivery: Delivery, from: Source) -> bool {
         let Some(group) = self.locals.group(number) else {
             self.nobody(delivery);
             return true;
@@ -144,7 +146,7 @@ impl Driver {
     pub(super) fn placed(&mut self, number: u32) {
         let now = self.now();
         for Placed { from, events, bytes } in self.intake.advance(number) {
-            if from == self.engine.incarnation() {
+            if from.node == self.engine.incarnation() {
                 self.divisions.placed(number, events);
             }
             self.engine.placed(now, from, number, events, bytes);

@@ -38,6 +38,7 @@ struct RemoteGroup<K> {
 pub(super) struct Current {
     pub(super) node: Incarnation,
     number: u32,
+    /// What each session begins with.
     initial: (u64, u64),
     granted: (u64, u64),
     used: (u64, u64),
@@ -83,10 +84,14 @@ impl<K: Clone> RemoteGroups<K> {
         });
         group.shared = state.shared;
         // Of two groups of one name in one life, the one with the higher number is the later one.
-        let known = group.current.is_some_and(|current| current.node == incarnation && current.number >= number);
-        if !known {
-            let initial = super::initial_credit(state);
-            group.current = Some(Current { node: incarnation, number, initial, granted: initial, used: (0, 0) });
+        let initial = super::initial_credit(state);
+        match group.current.as_mut().filter(|current| current.node == incarnation && current.number >= number) {
+            // What this session was granted stays.
+            Some(current) if current.number == number => current.initial = initial,
+            Some(_) => {}
+            None => {
+                group.current = Some(Current { node: incarnation, number, initial, granted: initial, used: (0, 0) });
+            }
         }
         group.give_up = None;
         key

@@ -9,7 +9,7 @@ use edri_protocol::packet::Lane;
 
 #[cfg(doc)]
 use super::Engine;
-use super::GroupKey;
+use super::{GroupKey, Source};
 use crate::topology::{self, GroupState, LinkId, NodeStatus, Refusal};
 
 /// Something to be done or known.
@@ -37,8 +37,8 @@ pub enum Output<K> {
     },
     /// A packet for this node, in its turn.
     Deliver {
-        /// Whose.
-        from: Incarnation,
+        /// Whose, and in which session.
+        from: Source,
         /// In which lane.
         lane: Lane,
         /// The numbers of the groups it is for.

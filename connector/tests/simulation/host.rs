@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::engine::{Engine, GroupKey, Output, Target, Why};
+use edri_connector::engine::{Engine, GroupKey, Output, Source, Target, Why};
 use edri_connector::merge::merge;
 use edri_connector::topology::{GroupState, Window};
 use edri_events::{Incarnation, NodeName};
@@ -54,9 +54,6 @@ pub(crate) struct Host {
     next_group: u32,
     /// Takes no new work: the node is about to go.
     pub(crate) going: bool,
-    /// How often the session with a life that goes on began anew: each time, a group may be sent what it grants once more,
-    /// beside what came before.
-    renewals: BTreeMap<Incarnation, usize>,
     /// Since when lives cannot be reached, and how long that may last.
     unreachable: BTreeMap<Incarnation, Duration>,
     expiry: Duration,
@@ -86,7 +83,7 @@ pub(crate) struct Inbox {
     pub(crate) name: &'static str,
     queue: VecDeque<u64>,
     /// What has come and has no place yet: whose, events, the bytes of the packet.
-    intake: VecDeque<(Incarnation, VecDeque<u64>, u64, bool)>,
+    intake: VecDeque<(Source, VecDeque<u64>, u64, bool)>,
     /// It takes only what is still under way to it.
     withdrawn: bool,
 }
@@ -115,7 +112,6 @@ impl Host {
             window,
             next_group: groups.len() as u32,
             going: false,
-            renewals: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             expiry,
             left: BTreeSet::new(),
@@ -427,14 +423,12 @@ impl Host {
                 self.lose_calls(incarnation);
                 self.tunnels.peer_lost(now, engine, incarnation);
                 self.answers.retain(|(_, to, _)| *to != incarnation);
-                *self.renewals.entry(incarnation).or_default() += usize::from(why == Why::Expired);
                 *self.ended.entry(if why == Why::Left { "left" } else { "ended" }).or_default() += 1;
             }
             Output::Forgotten { node } => {
                 self.lose_calls(node);
                 self.tunnels.peer_lost(now, engine, node);
                 ledger.renewed(engine_life(engine), node);
-                *self.renewals.entry(node).or_default() += 1;
             }
             Output::Refused { why, .. } => ledger.wrong.push(format!("refused: {why}")),
             Output::Twin { other } => ledger.wrong.push(format!("a twin {other} where there is none")),
@@ -521,10 +515,11 @@ impl Host {
         &mut self,
         now: Duration,
         engine: &mut SimEngine,
-        (from, lane, groups, body, redelivered): (Incarnation, Lane, Vec<u32>, Bytes, bool),
+        (source, lane, groups, body, redelivered): (Source, Lane, Vec<u32>, Bytes, bool),
         ledger: &mut Ledger,
         dice: &mut Dice,
     ) {
+        let from = source.node;
         if let Some(keyed) = &mut self.keyed
             && matches!(lane, Lane::Normal | Lane::High)
         {
@@ -532,7 +527,7 @@ impl Host {
             if lane == Lane::Normal && is_mine {
                 keyed.arrived(&body, redelivered);
                 self.placed += 1;
-                return engine.placed(now, from, groups[0], body.len() as u64 / 8, body.len() as u64);
+                return engine.placed(now, source, groups[0], body.len() as u64 / 8, body.len() as u64);
             }
             let here = engine_life(engine);
             if (is_mine || groups.is_empty())
@@ -540,7 +535,7 @@ impl Host {
             {
                 return if is_mine {
                     self.placed += 1;
-                    engine.placed(now, from, groups[0], 1, body.len() as u64)
+                    engine.placed(now, source, groups[0], 1, body.len() as u64)
                 };
             }
         }
@@ -557,12 +552,11 @@ impl Host {
                         let life = engine_life(engine);
                         ledger.arrived(now, EventNumber::unpack(*event), (self.node, inbox.name), life, redelivered);
                     }
-                    inbox.intake.push_back((from, events.clone(), body.len() as u64, redelivered));
+                    inbox.intake.push_back((source, events.clone(), body.len() as u64, redelivered));
                     let waiting: usize =
-                        inbox.intake.iter().filter(|(of, ..)| *of == from).map(|(_, e, ..)| e.len()).sum();
-                    let renewals = self.renewals.get(&from).copied().unwrap_or_default();
-                    let granted = self.window.events as usize * (1 + renewals);
-                    if waiting > granted + PACKET_EVENTS {
+                        inbox.intake.iter().filter(|(of, ..)| *of == source).map(|(_, e, ..)| e.len()).sum();
+                    // What came before the session began anew may wait beside that.
+                    if waiting > self.window.events as usize + PACKET_EVENTS {
                         ledger.wrong.push(format!("{waiting} events of {from} wait at {}", inbox.name));
                     }
                     self.placed += inbox.place(now, number, engine);
@@ -574,7 +568,7 @@ impl Host {
                     REQUEST => {
                         for number in groups {
                             self.placed += 1;
-                            engine.placed(now, from, number, 1, body.len() as u64);
+                            engine.placed(now, source, number, 1, body.len() as u64);
                         }
                         ledger.executed(engine_life(engine), from, call);
                         self.answers.push_back((now + dice.ms(0, 50), from, call));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::engine::{Engine, Options, Output, Target};
+use edri_connector::engine::{Engine, Options, Output, Source, Target};
 use edri_connector::topology::{Content, GroupState, LinkId, LinkState, Message, NodeState, Record, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::{Destination, GroupCredit, Header, Lane, LaneAck, Packet, Signal, SignalKind};
@@ -173,7 +173,8 @@ impl Hostile {
             }
             1 => {
                 let (events, bytes) = (self.dice.below(50), self.dice.below(5000));
-                self.engine.placed(self.now, life, 1, events, bytes);
+                let session = self.dice.below(4) as u32;
+                self.engine.placed(self.now, Source { node: life, session }, 1, events, bytes);
             }
             2 => self.engine.end_lane(life, lane),
             3 => self.engine.lane_ended(self.now, life, lane),

@@ -413,13 +413,9 @@ impl Keyed {
         self.division.saying().owned
     }
 
-    /// Whether two lives that know each other, and have never given each other up, have a slot at a time.
-    pub(crate) fn disputes(&self, here: Incarnation, slot: usize, other: (&Self, Incarnation), book: &Book) -> bool {
-        let (other, there) = other;
-        self.knows.contains(&there)
-            && other.knows.contains(&here)
-            && !book.parted.contains(&pair(here, there))
-            && other.division.holds(slot)
+    /// Whether this life has a slot, or still has it.
+    pub(crate) fn holds(&self, slot: usize) -> bool {
+        self.division.holds(slot)
     }
 }
 

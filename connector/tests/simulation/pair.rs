@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::engine::{Engine, GroupKey, Options, Output, Target, Why};
-use edri_connector::topology::{GroupState, LinkId, Window};
+use edri_connector::engine::{Engine, GroupKey, Options, Output, Source, Target, Why};
+use edri_connector::topology::{Content, GroupState, LinkId, LinkState, Message, NODE_SLOT, NodeState, Record, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
 
@@ -104,9 +104,11 @@ impl Pair {
                     any = true;
                     let (now, other, link) = (self.now, &mut self.engines[1 - node], LinkId(self.link));
                     match output {
-                        Output::Control { message, .. } if self.is_up => other.receive_control(now, link, message),
-                        Output::Packet { header, body, .. } => {
-                            if self.is_up && !(node == 1 && self.is_deaf) {
+                        Output::Control { links, message } if self.is_up && links.contains(&link) => {
+                            other.receive_control(now, link, message);
+                        }
+                        Output::Packet { link: over, header, body, .. } => {
+                            if self.is_up && over == link && !(node == 1 && self.is_deaf) {
                                 other.receive(now, link, [header, body].concat().into()).expect("a packet");
                             }
                             self.engines[node].queued(link, 0);
@@ -133,6 +135,46 @@ impl Pair {
         let targets = [Target { node: self.engines[1].incarnation(), groups }];
         let body = Bytes::copy_from_slice(&number.to_be_bytes());
         self.engines[0].send(self.now, lane, &targets, &body, 1, &vec![number]);
+    }
+
+    /// The group of node 1 places so many events of what it was sent in the session of the last of them that came.
+    fn place(&mut self, events: u64) {
+        let source = self.source();
+        self.place_of(source, events);
+    }
+
+    fn place_of(&mut self, source: Source, events: u64) {
+        for _ in 0..events {
+            self.engines[1].placed(self.now, source, 1, 1, 8);
+        }
+        self.run(Duration::from_millis(100));
+    }
+
+    /// Where the last packet that came to node 1 is from.
+    fn source(&self) -> Source {
+        let sources = self.said[1].iter().filter_map(|output| match output {
+            Output::Deliver { from, .. } => Some(*from),
+            _ => None,
+        });
+        sources.last().expect("something came")
+    }
+
+    /// How many events may be sent to the group.
+    fn credit(&self) -> u64 {
+        self.engines[0].credit(self.key()).0
+    }
+
+    /// So many events go to the group and arrive.
+    fn send_events(&mut self, events: u64) {
+        (0..events).for_each(|number| self.send(Lane::Normal, number));
+        self.run(Duration::from_millis(100));
+    }
+
+    /// There is no link for as long as the less patient of the two bears it.
+    fn part(&mut self) {
+        self.cut();
+        self.run(Duration::from_secs(5));
+        self.connect();
     }
 
     fn lost(&self) -> Vec<(u64, bool, Why)> {
@@ -180,30 +222,58 @@ fn a_tunnel_that_was_out_of_reach_for_long_after_its_end_does_not_begin_again() 
     assert!(pair.engines[0].is_acknowledged());
 }
 
+/// Node 0 gives up node 1 and not the other way round, or the other way round.
+const ONE_GIVES_UP: [[Duration; 2]; 2] =
+    [[Duration::from_secs(2), Duration::from_secs(600)], [Duration::from_secs(600), Duration::from_secs(2)]];
+
 #[test]
-fn a_session_that_begins_anew_grants_no_more_than_the_first_one() {
-    // Node 0 gives up node 1, which has all the patience there is.
-    let mut pair = Pair::with(false, [Duration::from_secs(2), Duration::from_secs(600)]);
-    let here = pair.engines[0].incarnation();
-    let mut granted = 0;
-    for round in 0..2 {
-        for number in 0..8 {
-            pair.send(Lane::Normal, number);
+fn a_session_that_begins_anew_grants_what_the_first_one_did_whoever_has_given_up() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        for round in 0..3 {
+            assert_eq!(pair.credit(), 8, "{expiry:?}, round {round}: what the group lets be under way");
+            pair.send_events(8);
+            assert_eq!(pair.credit(), 0, "{expiry:?}, round {round}");
+            pair.place(8);
+            assert_eq!(pair.credit(), 8, "{expiry:?}, round {round}: all has its place");
+            pair.send_events(5);
+            pair.place(5);
+            pair.part();
         }
-        pair.run(Duration::from_millis(100));
-        assert_eq!(pair.engines[0].credit(pair.key()).0, 0, "round {round}");
-        for _ in 0..8 {
-            pair.engines[1].placed(pair.now, here, 1, 1, 8);
-        }
-        pair.run(Duration::from_millis(100));
-        granted = granted.max(pair.engines[0].credit(pair.key()).0);
-        pair.cut();
-        pair.run(Duration::from_secs(5));
-        pair.connect();
-        granted = granted.max(pair.engines[0].credit(pair.key()).0);
+        assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session == 4));
     }
-    assert_eq!(granted, 8, "what the group lets be under way");
-    assert!(pair.engines[0].figures(pair.engines[1].incarnation()).is_some_and(|figures| figures.session > 1));
+}
+
+#[test]
+fn what_came_before_a_session_began_anew_grants_nothing_more_in_it() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        pair.send_events(8);
+        let first = pair.source();
+        pair.part();
+        pair.send_events(1);
+        assert_eq!(pair.credit(), 7, "{expiry:?}");
+        // Those of the first session are still waiting for room: it is not the new session's credit that they have used.
+        pair.place_of(first, 8);
+        assert_eq!(pair.credit(), 7, "{expiry:?}: one of what may be under way is");
+        pair.place(1);
+        assert_eq!(pair.credit(), 8, "{expiry:?}");
+    }
+}
+
+#[test]
+fn a_window_that_has_changed_is_what_the_next_session_begins_with() {
+    for expiry in ONE_GIVES_UP {
+        let mut pair = Pair::with(false, expiry);
+        let window = Window { events: 3, bytes: 4096 };
+        let group = GroupState { name: "clerk".to_owned(), window, ..GroupState::default() };
+        pair.engines[1].set_group(1, group).expect("the same group");
+        pair.part();
+        assert_eq!(pair.credit(), 3, "{expiry:?}");
+        pair.send_events(3);
+        pair.place(3);
+        assert_eq!(pair.credit(), 3, "{expiry:?}");
+    }
 }
 
 #[test]
@@ -221,4 +291,34 @@ fn of_two_groups_of_one_name_the_later_one_is_sent_to_whatever_the_other_says() 
     pair.run(Duration::from_millis(50));
     assert_eq!(pair.engines[0].number_of(key), Some(2));
     assert!(!pair.said[0].iter().any(|output| matches!(output, Output::Withdrawn { .. })));
+}
+
+#[test]
+fn a_life_that_was_hidden_by_what_is_left_of_an_earlier_one_gets_nothing_twice() {
+    let mut pair = Pair::new(false);
+    pair.is_deaf = true;
+    pair.send(Lane::Normal, 1);
+    pair.exchange();
+    // A neighbour still has that one, in an epoch that it had claimed, and a link to it; then the living one claims its name.
+    let (neighbour, left) = ((name(2), life(7)), (name(1), life(9)));
+    pair.engines[0].link_up(pair.now, LinkId(50), name(2), life(7), 1).expect("a link");
+    let says = |(node, incarnation), epoch, to: &[(NodeName, Incarnation)]| {
+        let links =
+            to.iter().map(|(node, life)| LinkState { node: node.clone(), incarnation: *life, cost: 1 }).collect();
+        let content = Content::Node(NodeState { links, ..NodeState::default() });
+        Record { node, epoch, incarnation, slot: NODE_SLOT, version: 9, content }.encode()
+    };
+    let ways = vec![says(neighbour.clone(), 1, &[(name(0), life(1)), left.clone()]), says(left, 2, &[neighbour])];
+    pair.engines[0].receive_control(pair.now, LinkId(50), Message::Records(ways));
+    pair.is_deaf = false;
+    pair.run(Duration::from_secs(1));
+    let ended = |output: &&Output<Numbers>| matches!(output, Output::Ended { why: Why::Restarted, .. });
+    assert_eq!(pair.said[0].iter().filter(ended).count(), 2, "it was hidden for a moment by the other");
+    assert_eq!(pair.lost(), [(1, true, Why::Forgotten)], "it may have it, and would not know it again");
+    pair.send_events(1);
+    let came = pair.said[1].iter().filter_map(|output| match output {
+        Output::Deliver { lane: Lane::Normal, body, .. } => Some(body[7]),
+        _ => None,
+    });
+    assert_eq!(came.collect::<Vec<_>>(), [1, 0], "once, and what comes later");
 }

@@ -93,7 +93,7 @@ impl Plan {
         let clerks =
             more.chance(400).then(|| (0..nodes).filter(|node| !switches.contains(node) && more.chance(700)).collect());
         let clerk_changes = faults(&mut more, 500, 30);
-        Self {
+        let mut plan = Self {
             clerks,
             clerk_changes,
             mute: (0..nodes).filter(|_| more.chance(100)).collect(),
@@ -118,7 +118,12 @@ impl Plan {
             notice_ms: [10, 500, 3000][dice.below(3) as usize],
             faulty: dice.ms(2_500, 8_000),
             farewell,
+        };
+        if more.chance(150) {
+            // So often that what is said of it crosses on the way.
+            plan.clerk_changes = 300;
         }
+        plan
     }
 
     /// Whether something may be lost: a node with groups ends, or is given up.

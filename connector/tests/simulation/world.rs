@@ -38,8 +38,13 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    fn keyed(&self) -> Option<(Incarnation, &Keyed)> {
-        Some((self.engine.incarnation(), self.host.keyed.as_ref()?))
+    /// Whether another life has a slot that this one takes, and the two know each other. While one of them has given the other
+    /// up, or has and it is not known there yet, that may be so.
+    fn disputes(&self, slot: usize, other: &Self) -> bool {
+        let (here, there) = (self.engine.incarnation(), other.engine.incarnation());
+        let session = |of: &Self, with| Some(of.engine.figures(with)?.session);
+        let at_one = here != there && session(self, there).is_some_and(|number| session(other, here) == Some(number));
+        at_one && other.host.keyed.as_ref().is_some_and(|keyed| keyed.holds(slot))
     }
 }
 
@@ -637,12 +642,12 @@ impl World {
     fn look_at_keys(&mut self, node: usize) {
         let Some(life) = self.nodes[node].life.as_mut() else { return };
         let taken = life.host.keyed.as_mut().map(|keyed| std::mem::take(&mut keyed.taken)).unwrap_or_default();
-        let Some((here, mine)) = self.nodes[node].life.as_ref().and_then(Life::keyed) else { return };
+        let Some(mine) = self.nodes[node].life.as_ref().filter(|life| life.host.keyed.is_some()) else { return };
         self.ledger.keyed.moves += taken.len();
         for slot in taken {
-            let lives = self.nodes.iter().filter_map(|other| other.life.as_ref()?.keyed());
-            for (there, other) in lives.filter(|(there, _)| *there != here) {
-                if mine.disputes(here, slot, (other, there), &self.ledger.keyed) {
+            for other in self.nodes.iter().filter_map(|other| other.life.as_ref()) {
+                if mine.disputes(slot, other) {
+                    let (here, there) = (mine.engine.incarnation(), other.engine.incarnation());
                     self.ledger.wrong.push(format!("{here} takes slot {slot}, which {there} has"));
                 }
             }
