@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::file::{self, EngineError, StoreError};
 use crate::limits::WRITES_WAITING_MAX;
-use crate::model::{Bounds, Effects, Model};
+use crate::model::{Answer, Bounds, Effects, Model};
 use crate::namespace::{Namespace, Replying};
 
 /// How often a file that failed is opened again.
@@ -36,7 +36,7 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Keeps these effects, which the namespace holds, then answers.
-    Write { namespace: Arc<Namespace>, effects: Effects, reply: Option<(Replying, Result<Vec<u8>, Failure>)> },
+    Write { namespace: Arc<Namespace>, effects: Effects, reply: Option<(Replying, Result<Answer, Failure>)> },
     /// Copies what is kept into another file.
     Backup { to: PathBuf, done: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -137,7 +137,7 @@ struct Writer {
 struct Write {
     namespace: Arc<Namespace>,
     effects: Effects,
-    reply: Option<(Replying, Result<Vec<u8>, Failure>)>,
+    reply: Option<(Replying, Result<Answer, Failure>)>,
 }
 
 /// How long the writer waits for more when it has something. Those whom it has just answered are likely to write again at

@@ -15,6 +15,7 @@ mod model;
 mod namespace;
 mod raw;
 mod store;
+mod typed;
 mod worker;
 
 pub use client::{Error, Namespace, Watching};

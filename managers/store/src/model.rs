@@ -216,8 +216,8 @@ impl Model {
 
     // ---- looking ---------------------------------------------------------------------------------------------------
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+    pub(crate) fn item(&self, key: &str) -> Option<(&Arc<str>, &Entry)> {
+        self.entries.get_key_value(key)
     }
 
     /// Says that the item is of use to somebody.

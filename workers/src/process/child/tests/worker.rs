@@ -1,6 +1,6 @@
 //! A worker that does what its events ask for.
 
-use edri_events::event;
+use edri_events::{Value, event};
 use edri_router::{Reply, TryPublishError};
 
 use super::*;
@@ -202,7 +202,7 @@ impl Handle<Pipe> for Tester {
 }
 
 impl HandleAny for Tester {
-    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
         Err(Failure::new("untyped", event.name().to_string()))
     }
 }
