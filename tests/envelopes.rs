@@ -211,7 +211,7 @@ struct Encodes(Seen<(Encoding, usize, usize)>);
 impl Worker for Encodes {}
 
 impl HandleAny for Encodes {
-    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
         for encoding in [Encoding::MessagePack, Encoding::Json] {
             let bytes = event.encoded(encoding)?;
             self.0.add((encoding, bytes.as_ptr() as usize, bytes.len()));
@@ -289,7 +289,7 @@ async fn bytes_and_types_meet_either_way() {
     struct Reads(Seen<(String, serde_json::Value)>);
     impl Worker for Reads {}
     impl HandleAny for Reads {
-        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
             self.0.add((event.key().unwrap_or_default(), event.body(Encoding::Json)?.decode()?));
             Ok(None)
         }
@@ -328,10 +328,10 @@ async fn requests_without_types_are_answered_by_workers_with_types_and_the_rever
     struct Echo;
     impl Worker for Echo {}
     impl HandleAny for Echo {
-        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
             let value: serde_json::Value = event.body(Encoding::Json)?.decode()?;
             let Some(number) = value["number"].as_u64() else { return Err(Failure::new("no_number", "there is none")) };
-            Ok(Some(Body::encode(Encoding::MessagePack, &(number + 100))?))
+            Ok(Some(Body::encode(Encoding::MessagePack, &(number + 100))?.into()))
         }
     }
     let app = App::new("test")
@@ -389,7 +389,7 @@ struct Doubles;
 impl Worker for Doubles {}
 
 impl HandleAny for Doubles {
-    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Value>, Failure> {
         let factor: serde_json::Value = event.body(Encoding::Json)?.decode()?;
         let mut tunnel = cx.accept_untyped()?;
         let mut sum = 0;
@@ -403,7 +403,7 @@ impl HandleAny for Doubles {
                 tunnel.send(Body::encode(Encoding::MessagePack, &product)?).await?;
             }
         }
-        Ok(Some(Body::encode(Encoding::Json, &sum)?))
+        Ok(Some(Body::encode(Encoding::Json, &sum)?.into()))
     }
 }
 
@@ -437,8 +437,8 @@ async fn an_answer_that_is_not_what_the_requester_expects_is_an_error_of_its_pay
     struct Liar;
     impl Worker for Liar {}
     impl HandleAny for Liar {
-        async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
-            Ok(Some(json!("not a number").into()))
+        async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
+            Ok(Some(body(json!("not a number")).into()))
         }
     }
     let node = started(App::new("test").manager(Manager::new("liar").worker(|| Liar).handles_any("test.asked"))).await;

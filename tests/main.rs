@@ -5,6 +5,7 @@ mod arrivals;
 mod chaos;
 mod cluster;
 mod compile_fail;
+mod described;
 mod envelopes;
 mod foreign;
 mod helpdesk;

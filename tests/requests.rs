@@ -56,7 +56,7 @@ async fn a_pattern_with_wildcards_answers_no_request() {
     struct Listens(Seen<String>);
     impl Worker for Listens {}
     impl HandleAny for Listens {
-        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+        async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
             self.0.add(event.name().to_string());
             Ok(None)
         }

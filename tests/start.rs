@@ -324,7 +324,7 @@ struct Blind;
 impl Worker for Blind {}
 
 impl HandleAny for Blind {
-    async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
         Ok(None)
     }
 }

@@ -295,6 +295,36 @@ async fn without_types_it_is_asked_in_json_and_bad_requests_say_what_is_wrong() 
 }
 
 #[tokio::test]
+async fn with_types_it_is_held_to_the_same_and_both_ways_see_the_same() {
+    let (node, things) = keeping().await;
+    let long = "x".repeat(5 << 20);
+    assert_eq!(code(things.set("k", &long).await), "value_too_long");
+    assert_eq!(code(things.set("", &text("x")).await), "invalid_payload");
+    assert_eq!(code(things.get("").await), "invalid_payload");
+    assert_eq!(code(things.get(&"x".repeat(513)).await), "invalid_payload");
+    assert_eq!(code(things.delete("").await), "invalid_payload");
+    assert_eq!(code(things.increment("", 1).await), "invalid_payload");
+    assert_eq!(code(things.set("k", &text("x")).expires_in(Duration::ZERO).await), "invalid_payload");
+    assert_eq!(code(things.set("k", &text("x")).if_absent().if_version(1).await), "invalid_payload");
+    let deep = (0..100).fold(serde_json::Value::Null, |inner, _| serde_json::json!([inner]));
+    let trees = Namespace::<serde_json::Value>::new(node.bus(), "things");
+    assert_eq!(code(trees.set("k", &deep).await), "invalid_payload");
+    assert_eq!(things.get("k").await.expect("answers"), None, "nothing was set");
+
+    let version = things.set("k", &text("ä")).expires_in(Duration::from_secs(60)).await.expect("is set");
+    let body = Body::from(serde_json::json!({"key": "k"}));
+    let item = node.bus().untyped().request("store.things.get", body).await.expect("answers");
+    let item: serde_json::Value = item.decode().expect("JSON");
+    assert_eq!((&item["key"], &item["value"], &item["version"]), (&"k".into(), &"ä".into(), &version.into()));
+    let item = things.get_item("k").await.expect("answers").expect("is there");
+    assert_eq!((item.key.as_str(), item.value.as_str(), item.version), ("k", "ä", version));
+    assert!(item.expires_in_ms.is_some_and(|time| time > 50_000 && time <= 60_000));
+    let numbers = Namespace::<u64>::new(node.bus(), "things");
+    assert_eq!(code(numbers.get("k").await), "invalid_payload", "it is a text");
+    ends_well(&node).await;
+}
+
+#[tokio::test]
 async fn a_namespace_has_one_owner_on_a_node() {
     let (node, things) = keeping().await;
     things.set("a", &text("x")).await.expect("is set");

@@ -189,7 +189,7 @@ async fn a_manager_that_wants_an_event_by_name_and_by_pattern_gets_it_once() {
         }
     }
     impl HandleAny for Wide {
-        async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+        async fn handle(&mut self, _: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
             self.0.add("untyped");
             Ok(None)
         }

@@ -70,16 +70,16 @@ pub use edri_events::{
     Address, Body, Caching, CodecError, Data, Declaration, Descriptor, DescriptorRef, Encoding, Envelope, Event,
     EventId, EventName, Exposure, Failure, FieldError, FieldSource, Headers, Http, HttpPart, HttpRoute, Incarnation,
     Invalid, Item, KeyField, Kind, ManagerName, NameError, NodeName, Notification, PageNames, Parts, Pattern, Request,
-    RouteError, Schemas, Source, TraceContext, Tunnel, data, event, key_hash,
+    RouteError, Schemas, Source, TraceContext, Tunnel, Value, data, event, key_hash,
 };
 pub use edri_managers::{Definition, Drained, IntoDefinition, Manager, ManagerError, Program, Remote, Restart, Typed};
 pub use edri_router::{
-    Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, GroupName,
-    GroupView, HISTORY_EVENTS_MAX, Health, History, HistoryView, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits, LinkState,
-    LinkView, ManagerState, Missed, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, Position, PublishError,
-    Quantiles, Reason, Receipt, Received, Receiver, Recorded, Replay, Reply, RequestError, ResendError, Sender, Since,
-    Subscription, Topology, TryPublishError, TunnelError, TunnelOutcome, Untyped, UntypedSubscription, WaitEnded,
-    Window, WorkerState, WorkerView, system,
+    Accepted, Account, Answer, Answers, Bus, Conditions, ConditionsError, DeadLetter, DeclareError, Described,
+    GroupName, GroupView, HISTORY_EVENTS_MAX, Health, History, HistoryView, INBOX_CAPACITY_MAX, INSTANCES_MAX, Limits,
+    LinkState, LinkView, ManagerState, Missed, NodeView, Opened, OpenedTunnel, Options, Overflow, Phase, Position,
+    PublishError, Quantiles, Reason, Receipt, Received, Receiver, Recorded, Replay, Reply, RequestError, ResendError,
+    Sender, Since, Subscription, Topology, TryPublishError, TunnelError, TunnelOutcome, Untyped, UntypedSubscription,
+    WaitEnded, Window, WorkerState, WorkerView, system,
 };
 /// What is sent at times: entries, and the events of a [`Scheduler`].
 pub use edri_scheduler as scheduler;
@@ -100,7 +100,8 @@ pub mod prelude {
     pub use crate::{
         Accepted, Access, Api, App, Body, Bus, Connector, Context, Entry, Envelope, Failure, Handle, HandleAny,
         HandleConcurrent, History, Http, HttpPart, Manager, Namespace, Node, Options, Overflow, Pages, Permissions,
-        Placement, PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Worker, data, event,
+        Placement, PublishError, RequestError, Restart, Retry, Scheduler, Store, TunnelError, Value, Worker, data,
+        event,
     };
 }
 

@@ -1,6 +1,6 @@
 //! Payloads without a Rust type, and values on their way back.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -242,6 +242,21 @@ impl Value {
         }
     }
 
+    /// As [`Value::take`], but a value of another Rust type is encoded and read as a `T`: for answers to events that were declared
+    /// at run time, where either side may have a type of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] when it cannot be written, or is not a `T`.
+    pub fn read<T: Data>(self) -> Result<T, CodecError> {
+        let encoded = match self.0 {
+            Inner::Typed(value) if (*value).type_id() == TypeId::of::<T>() => return Self(Inner::Typed(value)).take(),
+            Inner::Typed(value) => (*value).encode(Encoding::MessagePack)?,
+            Inner::Encoded(body) => body,
+        };
+        T::decode(encoded.encoding, &encoded.bytes)
+    }
+
     /// The value as bytes, in `encoding` unless it is encoded already.
     ///
     /// # Errors
@@ -324,5 +339,8 @@ mod tests {
         assert!(matches!(Value::typed(7_u32).take::<u64>(), Err(CodecError::Type { .. })));
         let body = Value::typed("a".to_owned()).into_body(Encoding::MessagePack).expect("encodes");
         assert_eq!(Value::from(body).take::<String>().expect("is a text"), "a");
+        assert_eq!(Value::typed(7_u32).read::<u32>().expect("is a u32"), 7);
+        assert_eq!(Value::typed(7_u32).read::<u64>().expect("is written as one"), 7);
+        assert!(matches!(Value::typed(7_u32).read::<String>(), Err(CodecError::Decode { .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! An event on its way.
 
 use std::any::{Any, TypeId};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
@@ -10,77 +11,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::{Body, CodecError, DescriptorRef, Encoding, Event, EventId, EventName, Origin, TraceContext};
-
-/// What an envelope carries: a typed event, or the encoded [`Body`] of one.
-pub trait Payload: Any + Send + Sync {
-    /// Writes the payload.
-    ///
-    /// # Errors
-    ///
-    /// [`CodecError::Encode`] when it cannot be written in this encoding.
-    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError>;
-
-    /// As [`Payload::encode`], but appends to `out`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Payload::encode`].
-    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError>;
-
-    /// Shows the payload's key to `visit`, if it has one.
-    fn visit_key(&self, visit: &mut dyn FnMut(&str));
-
-    /// The name of the payload's Rust type.
-    fn type_name(&self) -> &'static str;
-}
-
-impl<E: Event> Payload for E {
-    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
-        encoding.encode(self)
-    }
-
-    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        encoding.encode_to(self, out)
-    }
-
-    fn visit_key(&self, visit: &mut dyn FnMut(&str)) {
-        Event::visit_key(self, visit);
-    }
-
-    fn type_name(&self) -> &'static str {
-        std::any::type_name::<E>()
-    }
-}
-
-/// A payload that came as bytes, decoded at most once however many groups want the Rust type.
-struct Encoded {
-    body: Body,
-    decoded: OnceLock<Box<dyn Any + Send + Sync>>,
-}
-
-impl Payload for Encoded {
-    fn encode(&self, encoding: Encoding) -> Result<Bytes, CodecError> {
-        if encoding == self.body.encoding {
-            return Ok(self.body.bytes.clone());
-        }
-        // Bytes and integers beyond 64 bits have no place in JSON's data model; they fail here with the codec's words.
-        encoding.encode(&self.body.decode::<serde_json::Value>()?)
-    }
-
-    fn encode_to(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        out.extend_from_slice(&self.encode(encoding)?);
-        Ok(())
-    }
-
-    fn visit_key(&self, _: &mut dyn FnMut(&str)) {
-        // The key of an encoded event was taken out when its envelope was made.
-    }
-
-    fn type_name(&self) -> &'static str {
-        "encoded payload"
-    }
-}
+use crate::payload::{Decoded, Described, Encoded, Payload};
+use crate::{Body, CodecError, Data, DescriptorRef, Encoding, Event, EventId, EventName, Origin, TraceContext};
 
 /// What routing, tracing and accounting know of an event.
 #[derive(Debug, Clone)]
@@ -163,6 +95,21 @@ impl Head {
     /// Sets the key of an untyped event, or one instead of the event's own.
     pub fn set_key(&mut self, key: impl Into<Box<str>>) {
         self.extra.get_or_insert_default().key = Some(key.into());
+    }
+
+    /// Takes the key that the descriptor names out of the payload, unless there is one.
+    #[inline]
+    fn find_key(&mut self, payload: impl FnOnce() -> Result<Body, CodecError>) -> Result<(), CodecError> {
+        if let (None, Some(field)) = (self.key(), self.descriptor.key()) {
+            let body = payload()?;
+            let key = body.key_field(field)?.ok_or_else(|| {
+                let words = format!("the payload has no field `{field}`, which is the event's key");
+                let source = Box::<dyn Error + Send + Sync>::from(words).into();
+                CodecError::Decode { type_name: "the event's key", encoding: body.encoding, source }
+            })?;
+            self.set_key(key);
+        }
+        Ok(())
     }
 }
 
@@ -318,16 +265,54 @@ impl Parts {
         if let Some(event) = payload.downcast_ref::<E>() {
             return Ok(event);
         }
+        if let Some(event) = self.typed::<E>() {
+            return Ok(event);
+        }
         let wrong = || CodecError::Type { wanted: std::any::type_name::<E>(), found: self.payload.type_name() };
-        let encoded = payload.downcast_ref::<Encoded>().ok_or_else(wrong)?;
-        let decoded = match encoded.decoded.get() {
+        let kept = self.payload.decoded().ok_or_else(wrong)?;
+        let decoded = match kept.get() {
             Some(decoded) => decoded,
             None => {
-                let event: E = encoded.body.decode()?;
-                encoded.decoded.get_or_init(|| Box::new(event))
+                let event: E = self.body(Encoding::MessagePack)?.decode()?;
+                kept.get_or_init(|| Box::new(event))
             }
         };
         decoded.downcast_ref().ok_or_else(wrong)
+    }
+
+    /// The payload of an event that was declared at run time as a `T`, when it was sent as one in this process: nothing was
+    /// encoded then, and nothing is decoded.
+    #[must_use]
+    pub fn typed<T: Data>(&self) -> Option<&T> {
+        let payload: &dyn Any = &self.payload;
+        payload.downcast_ref::<Described<T>>().map(|described| &described.value)
+    }
+
+    /// The payload of an event that was declared at run time as a `T`, whatever it was sent as: what is a `T` is lent, anything else
+    /// is decoded, each time it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Decode`] when it is not a `T`.
+    pub fn read<T: Data + Clone>(&self) -> Result<Cow<'_, T>, CodecError> {
+        if let Some(value) = self.typed() {
+            return Ok(Cow::Borrowed(value));
+        }
+        let body = self.body(Encoding::MessagePack)?;
+        T::decode(body.encoding, &body.bytes).map(Cow::Owned)
+    }
+
+    /// The payload's bytes as a [`Body`]: as they came if the event came as bytes, otherwise in `encoding`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Encode`] when the payload cannot be written.
+    pub fn body(&self, encoding: Encoding) -> Result<Body, CodecError> {
+        let payload: &dyn Any = &self.payload;
+        match payload.downcast_ref::<Encoded>() {
+            Some(encoded) => Ok(encoded.body.clone()),
+            None => Ok(Body { bytes: self.encoded(encoding)?.clone(), encoding }),
+        }
     }
 
     /// Whether the payload is the Rust type `E` already, so that [`Parts::payload`] need not decode.
@@ -379,20 +364,22 @@ impl Envelope {
         Self::encoded_event(head, body, decoded)
     }
 
-    fn encoded_event(
-        mut head: Head,
-        body: Body,
-        decoded: OnceLock<Box<dyn Any + Send + Sync>>,
-    ) -> Result<Self, CodecError> {
-        if let (None, Some(field)) = (head.key(), head.descriptor.key()) {
-            let key = body.key_field(field)?.ok_or_else(|| {
-                let words = format!("the payload has no field `{field}`, which is the event's key");
-                let source = Box::<dyn Error + Send + Sync>::from(words).into();
-                CodecError::Decode { type_name: "the event's key", encoding: body.encoding, source }
-            })?;
-            head.set_key(key);
-        }
+    fn encoded_event(mut head: Head, body: Body, decoded: Decoded) -> Result<Self, CodecError> {
+        head.find_key(|| Ok(body.clone()))?;
         Ok(Self(Parts::new(head, Encoded { body, decoded })))
+    }
+
+    /// Makes the envelope of an event that was declared at run time and whose payload is a Rust value: it stays one while it
+    /// stays in the process, and a boundary encodes it as it would an event with a Rust type. Where the descriptor names a key
+    /// and the head has none, the value is encoded at once to find it.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] when the key is looked for and the value cannot be written or does not have it.
+    #[inline(always)]
+    pub fn described<T: Data>(mut head: Head, value: T) -> Result<Self, CodecError> {
+        head.find_key(|| Ok(Body::new(Encoding::MessagePack, value.encode(Encoding::MessagePack)?)))?;
+        Ok(Self(Parts::new(head, Described::new(value))))
     }
 
     /// The same event, holding no more memory than its own: a payload that came as bytes may be a part of a larger buffer, as
@@ -406,19 +393,6 @@ impl Envelope {
                 let body = Body::new(encoded.body.encoding, Bytes::copy_from_slice(&encoded.body.bytes));
                 Self(Parts::new(self.head().clone(), Encoded { body, decoded: OnceLock::new() }))
             }
-        }
-    }
-
-    /// The payload's bytes as a [`Body`]: as they came if the event came as bytes, otherwise in `encoding`.
-    ///
-    /// # Errors
-    ///
-    /// [`CodecError::Encode`] when the payload cannot be written.
-    pub fn body(&self, encoding: Encoding) -> Result<Body, CodecError> {
-        let payload: &dyn Any = &self.0.payload;
-        match payload.downcast_ref::<Encoded>() {
-            Some(encoded) => Ok(encoded.body.clone()),
-            None => Ok(Body { bytes: self.encoded(encoding)?.clone(), encoding }),
         }
     }
 }
@@ -532,13 +506,39 @@ mod tests {
         }
     }
 
+    fn head(descriptor: crate::Declaration) -> Head {
+        let node = NodeName::new("test").expect("valid");
+        let address = Address { node, incarnation: Incarnation::random(), manager: None };
+        Head::new(descriptor.build(), Arc::new(address))
+    }
+
+    #[test]
+    fn a_described_value_is_lent_as_what_it_is_and_read_as_what_it_is_written_as() {
+        let declared = || Descriptor::declare("test.described", crate::Kind::Notification).expect("valid");
+        let value = BTreeMap::from([("k".to_owned(), 7_u64)]);
+        let event = Envelope::described(head(declared().key("k")), value.clone()).expect("has its key");
+        assert_eq!(event.key().as_deref(), Some("7"));
+        assert_eq!(event.typed(), Some(&value));
+        assert!(event.typed::<BTreeMap<String, u8>>().is_none());
+        assert!(matches!(event.read::<BTreeMap<String, u64>>(), Ok(Cow::Borrowed(lent)) if *lent == value));
+        let read = event.read::<BTreeMap<String, u8>>().expect("is one");
+        assert_eq!(read.into_owned(), BTreeMap::from([("k".to_owned(), 7_u8)]));
+        assert!(event.read::<String>().is_err());
+        for encoding in [Encoding::MessagePack, Encoding::Json] {
+            assert_eq!(*event.encoded(encoding).expect("encodes"), encoding.encode(&value).expect("encodes"));
+        }
+        let lacks = Envelope::described(head(declared().key("other")), value.clone());
+        assert!(lacks.is_err_and(|error| error.to_string().contains("`other`")));
+        let mut own = head(declared().key("other"));
+        own.set_key("given");
+        assert_eq!(Envelope::described(own, value).expect("has a key").key().as_deref(), Some("given"));
+    }
+
     #[test]
     fn a_payload_is_encoded_once_also_when_many_threads_ask_at_the_same_moment() {
         const ASKERS: usize = 8;
-        let descriptor = Descriptor::declare("test.slow", crate::Kind::Notification).expect("valid").build();
-        let address =
-            Address { node: NodeName::new("test").expect("valid"), incarnation: Incarnation::random(), manager: None };
-        let parts = Parts::new(Head::new(descriptor, Arc::new(address)), Slow::default());
+        let descriptor = Descriptor::declare("test.slow", crate::Kind::Notification).expect("valid");
+        let parts = Parts::new(head(descriptor), Slow::default());
         for encoding in [Encoding::MessagePack, Encoding::Json] {
             let together = Barrier::new(ASKERS);
             let same: Vec<_> = std::thread::scope(|scope| {

@@ -23,6 +23,7 @@ mod id;
 mod invalid;
 mod key;
 mod name;
+mod payload;
 mod text;
 mod trace;
 
@@ -31,7 +32,7 @@ pub use body::{Body, Value};
 pub use codec::{CodecError, Encoding};
 pub use descriptor::{Declaration, Descriptor, DescriptorRef, Incompatible, Kind, REQUEST_TIMEOUT_DEFAULT, Schemas};
 pub use edri_macros::{data, event};
-pub use envelope::{Envelope, Head, Headers, HeadersError, Parts, Payload};
+pub use envelope::{Envelope, Head, Headers, HeadersError, Parts};
 pub use event::{Data, Event, Item, KeyField, Notification, Request, Tunnel};
 pub use exposure::{
     Caching, Exposure, FieldSource, HttpRoute, PageNames, ROUTE_BYTES_MAX, ROUTES_MAX, RouteError, STALE_ON_MAX, Source,
@@ -42,6 +43,7 @@ pub use id::{EventId, Incarnation};
 pub use invalid::{FIELD_ERRORS_MAX, FieldError, Invalid};
 pub use key::key_hash;
 pub use name::{EventName, ManagerName, NAME_BYTES_MAX, NameError, NodeName, Pattern};
+pub use payload::Payload;
 pub use trace::{TraceContext, TraceParseError};
 
 /// What the code made by [`event`] and [`data`] refers to. Not part of the public interface: use the names above.

@@ -389,8 +389,19 @@ impl Bus {
         options: &Options,
         now: impl FnOnce() -> Instant,
     ) -> Result<Head, PublishError> {
-        self.check_open()?;
         let deadline = deadline(&descriptor, options, now);
+        self.head_until(descriptor, options, deadline)
+    }
+
+    /// The head of a new event that loses its meaning then.
+    #[inline(always)]
+    pub(crate) fn head_until(
+        &self,
+        descriptor: DescriptorRef,
+        options: &Options,
+        deadline: Option<Instant>,
+    ) -> Result<Head, PublishError> {
+        self.check_open()?;
         let head = self.core.head(descriptor, &self.origin, self.cause.as_ref(), deadline);
         match &options.rare {
             None => Ok(head),

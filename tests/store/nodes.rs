@@ -109,7 +109,7 @@ struct Mute(Vec<Deferred>);
 impl Worker for Mute {}
 
 impl HandleAny for Mute {
-    async fn handle(&mut self, _: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, _: &Envelope, cx: &mut Context) -> Result<Option<Value>, Failure> {
         self.0.push(cx.defer_untyped()?);
         Err(Failure::deferred())
     }

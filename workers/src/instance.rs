@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edri_events::{Body, CodecError, DescriptorRef, Envelope, Event, Failure, Pattern, Value};
+use edri_events::{CodecError, DescriptorRef, Envelope, Event, Failure, Pattern, Value};
 use edri_router::Selection;
 use futures_util::future::BoxFuture;
 
@@ -110,8 +110,8 @@ impl<W: Worker> Blueprint<W> {
                 Box::pin(async move {
                     while let Some((event, cx, consumer)) = desk.in_hand() {
                         let handling = async {
-                            let body = worker.handle(event, cx).await.map_err(HandlerError::Failed)?;
-                            Ok(body.map_or_else(|| Value::typed(()), |body: Body| Value::from(body)))
+                            let value = worker.handle(event, cx).await.map_err(HandlerError::Failed)?;
+                            Ok(value.unwrap_or_else(|| Value::typed(())))
                         };
                         let (outcome, waited) = attend(handling, consumer).await;
                         desk.put_down(outcome, waited);

@@ -1,6 +1,6 @@
 //! What users write.
 
-use edri_events::{Body, Envelope, Event, Failure};
+use edri_events::{Envelope, Event, Failure, Value};
 
 use crate::Context;
 
@@ -85,10 +85,12 @@ pub trait HandleConcurrent<E: Event>: Worker + Sync {
     note = "write `impl HandleAny for {Self} {{ async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> .. }}`"
 )]
 pub trait HandleAny: Worker {
-    /// Handles one event. What is returned answers a request or ends a tunnel; a notification needs none.
+    /// Handles one event. What is returned answers a request or ends a tunnel; a notification needs none. It is a
+    /// [`Body`](edri_events::Body) made a value by `into`, or any value by [`Value::typed`], which is encoded only where it leaves
+    /// the process.
     fn handle(
         &mut self,
         event: &Envelope,
         cx: &mut Context,
-    ) -> impl Future<Output = Result<Option<Body>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Option<Value>, Failure>> + Send;
 }

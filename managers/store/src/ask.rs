@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use edri_events::Failure;
 
-use crate::event::{What, milliseconds};
+use crate::event::{Delete, Increment, Set, What, milliseconds};
 use crate::limits::{
     EXPIRES_IN_MAX, GET_MANY_MAX, KEY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, REQUEST_ID_BYTES_MAX,
     TRANSACTION_MAX, VALUE_BYTES_MAX,
 };
 use crate::model::{Answer, Command, Entry, If};
 use crate::raw::{self, Malformed, Writer};
+use crate::typed::{Found, FoundItem, Raw};
 
 /// A failure that says what is wrong with a request and what would be right.
 fn wrong(text: impl Into<String>) -> Failure {
@@ -98,9 +99,7 @@ impl<'a> Fields<'a> {
     /// The id that whoever asks has given the request.
     pub(crate) fn request(&self) -> Result<Option<&'a str>, Failure> {
         let id = self.text("request")?;
-        if id.is_some_and(|id| id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX) {
-            return Err(wrong(format!("`request` is to be an id of 1 to {REQUEST_ID_BYTES_MAX} bytes")));
-        }
+        check_request(id)?;
         Ok(id)
     }
 
@@ -111,30 +110,18 @@ impl<'a> Fields<'a> {
     /// Copied, or a small value would hold on to all the bytes that it came in.
     fn value(&self, name: &str) -> Result<Bytes, Failure> {
         let value = self.raw(name).ok_or_else(|| wrong(format!("the payload has no `{name}`: give it one")))?;
-        if value.len() > VALUE_BYTES_MAX {
-            let text = format!("`{name}` has {} bytes: a value has {VALUE_BYTES_MAX} at most", value.len());
-            return Err(Failure::new("value_too_long", text));
-        }
+        check_length(name, value)?;
         Ok(Bytes::copy_from_slice(value))
     }
 
     fn expires_in(&self) -> Result<Option<u64>, Failure> {
-        let most = milliseconds(EXPIRES_IN_MAX);
-        match self.count("expires_in_ms")? {
-            Some(time) if time == 0 || time > most => {
-                Err(wrong(format!("`expires_in_ms` is {time}: it is 1 to {most} (100 years), or left out for never")))
-            }
-            time => Ok(time),
-        }
+        let time = self.count("expires_in_ms")?;
+        check_time(time)?;
+        Ok(time)
     }
 
     fn only(&self) -> Result<If, Failure> {
-        match (self.truth("if_absent")?, self.count("if_version")?) {
-            (false, None) => Ok(If::Always),
-            (true, None) => Ok(If::Absent),
-            (false, Some(version)) => Ok(If::Version(version)),
-            (true, Some(_)) => Err(wrong("`if_absent` and `if_version` exclude each other: leave one out")),
-        }
+        only(self.truth("if_absent")?, self.count("if_version")?)
     }
 
     pub(crate) fn set(&self) -> Result<Command, Failure> {
@@ -203,19 +190,128 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn check_key(key: &str) -> Result<(), Failure> {
+pub(crate) fn check_key(key: &str) -> Result<(), Failure> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(wrong(format!("a key of {} bytes: it has 1 to {KEY_BYTES_MAX}", key.len())));
     }
     Ok(())
 }
 
+/// Checks the id that whoever asks has given a request.
+pub(crate) fn check_request(id: Option<&str>) -> Result<(), Failure> {
+    if id.is_some_and(|id| id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX) {
+        return Err(wrong(format!("`request` is to be an id of 1 to {REQUEST_ID_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+fn check_length(name: &str, value: &[u8]) -> Result<(), Failure> {
+    if value.len() > VALUE_BYTES_MAX {
+        let text = format!("`{name}` has {} bytes: a value has {VALUE_BYTES_MAX} at most", value.len());
+        return Err(Failure::new("value_too_long", text));
+    }
+    Ok(())
+}
+
+fn check_time(expires_in_ms: Option<u64>) -> Result<(), Failure> {
+    let most = milliseconds(EXPIRES_IN_MAX);
+    match expires_in_ms {
+        Some(time) if time == 0 || time > most => {
+            Err(wrong(format!("`expires_in_ms` is {time}: it is 1 to {most} (100 years), or left out for never")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn only(if_absent: bool, if_version: Option<u64>) -> Result<If, Failure> {
+    match (if_absent, if_version) {
+        (false, None) => Ok(If::Always),
+        (true, None) => Ok(If::Absent),
+        (false, Some(version)) => Ok(If::Version(version)),
+        (true, Some(_)) => Err(wrong("`if_absent` and `if_version` exclude each other: leave one out")),
+    }
+}
+
+// ---- asked as values, held to the same ---------------------------------------------------------------------------------
+
+pub(crate) fn set(set: &Set<Raw>) -> Result<Command, Failure> {
+    let Set { key, value: Raw(value), expires_in_ms, if_absent, if_version, request: _ } = set;
+    check_key(key)?;
+    // It is one value, but it may nest too deep.
+    raw::value(&mut &**value).map_err(malformed)?;
+    check_length("value", value)?;
+    check_time(*expires_in_ms)?;
+    let only = only(*if_absent, *if_version)?;
+    Ok(Command::Set { key: (&**key).into(), value: value.clone(), expires_in: *expires_in_ms, only })
+}
+
+pub(crate) fn delete(Delete { key, if_version, request: _ }: &Delete) -> Result<Command, Failure> {
+    check_key(key)?;
+    Ok(Command::Delete { key: (&**key).into(), only: only(false, *if_version)? })
+}
+
+pub(crate) fn increment(increment: &Increment) -> Result<Command, Failure> {
+    let Increment { key, by, expires_in_ms, request: _ } = increment;
+    check_key(key)?;
+    check_time(*expires_in_ms)?;
+    Ok(Command::Increment { key: (&**key).into(), by: *by, expires_in: *expires_in_ms })
+}
+
+/// The bytes of a [`Set`] whose value is bytes already.
+pub(crate) fn write_set(out: &mut Writer, set: &Set<Raw>) {
+    let there = [set.expires_in_ms.is_some(), set.if_absent, set.if_version.is_some(), set.request.is_some()];
+    out.map(2 + there.into_iter().filter(|is| *is).count());
+    out.text("key");
+    out.text(&set.key);
+    out.text("value");
+    out.raw(&set.value.0);
+    if let Some(time) = set.expires_in_ms {
+        out.text("expires_in_ms");
+        out.count(time);
+    }
+    if set.if_absent {
+        out.text("if_absent");
+        out.truth(true);
+    }
+    if let Some(version) = set.if_version {
+        out.text("if_version");
+        out.count(version);
+    }
+    if let Some(request) = &set.request {
+        out.text("request");
+        out.text(request);
+    }
+}
+
+// ---- what is answered --------------------------------------------------------------------------------------------------
+
 /// The most bytes that an item takes beside its key and its value: the names of its fields, and numbers of 9 bytes.
 const ITEM_FRAME_BYTES: usize = 64;
 
-/// How many bytes are enough for an item.
-pub(crate) fn item_room(key: &str, entry: &Entry) -> usize {
-    ITEM_FRAME_BYTES + key.len() + entry.value.len()
+/// The bytes of what was found.
+pub(crate) fn write_found(found: &Found) -> Vec<u8> {
+    let Some(FoundItem { key, value, version, expires_in_ms }) = &found.0 else { return vec![0xc0] };
+    let mut out = Writer::with_room(ITEM_FRAME_BYTES + key.len() + value.len());
+    out.map(3 + usize::from(expires_in_ms.is_some()));
+    out.text("key");
+    out.text(key);
+    write_value(&mut out, value, *version, *expires_in_ms);
+    out.0
+}
+
+/// Reads what [`write_found`] wrote. The value is a part of `bytes`.
+pub(crate) fn read_found(bytes: &Bytes) -> Result<Found, Failure> {
+    if raw::is_null(bytes) && bytes.len() == 1 {
+        return Ok(Found(None));
+    }
+    let fields = Fields::read(bytes)?;
+    let missing = |name| wrong(format!("the payload has no `{name}`"));
+    Ok(Found(Some(FoundItem {
+        key: fields.text("key")?.ok_or_else(|| missing("key"))?.into(),
+        value: bytes.slice_ref(fields.raw("value").ok_or_else(|| missing("value"))?),
+        version: fields.count("version")?.ok_or_else(|| missing("version"))?,
+        expires_in_ms: fields.count("expires_in_ms")?,
+    })))
 }
 
 /// An item, or nothing.
@@ -228,13 +324,17 @@ pub(crate) fn write_item(out: &mut Writer, now: u64, item: Option<(&str, &Entry)
 }
 
 fn write_entry(out: &mut Writer, now: u64, entry: &Entry) {
+    write_value(out, &entry.value, entry.version, entry.expires_at.map(|at| at.saturating_sub(now)));
+}
+
+fn write_value(out: &mut Writer, value: &[u8], version: u64, expires_in_ms: Option<u64>) {
     out.text("value");
-    out.raw(&entry.value);
+    out.raw(value);
     out.text("version");
-    out.count(entry.version);
-    if let Some(at) = entry.expires_at {
+    out.count(version);
+    if let Some(time) = expires_in_ms {
         out.text("expires_in_ms");
-        out.count(at.saturating_sub(now));
+        out.count(time);
     }
 }
 

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use edri_events::{Body, CodecError, Encoding};
+use edri_events::{Body, CodecError, Data, DescriptorRef, Encoding, Value};
 use edri_router::{Bus, DeclareError, Opened, Options, RequestError, TunnelError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::event::{
-    Append, Appended, Change, Condition, Count, Delete, Deleted, Done, GetMany, Increment, Incremented, Item, List,
-    NamespaceError, Operation, Page, Set, Swap, Transact, Transacted, VERBS, Verb, Watch, Written, descriptors,
+    Append, Appended, Change, Condition, Count, Delete, Deleted, Done, Get, GetMany, Increment, Incremented, Item,
+    List, NamespaceError, Operation, Page, Set, Swap, Transact, Transacted, VERBS, Verb, Watch, Written, descriptors,
     milliseconds,
 };
+use crate::typed::{Found, FoundItem, Question, Raw};
 
 /// How long a request to the store may take, with all that are sent again.
 const TIME_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
@@ -87,9 +88,10 @@ impl Error {
 /// ```
 pub struct Namespace<T> {
     bus: Bus,
-    names: Arc<Names>,
+    name: Arc<str>,
     time_limit: Duration,
-    declared: Arc<OnceCell<()>>,
+    /// Its events, once they are declared, in the order of the verbs.
+    events: Arc<OnceCell<Box<[DescriptorRef]>>>,
     value: PhantomData<fn() -> T>,
 }
 
@@ -97,9 +99,9 @@ impl<T> Clone for Namespace<T> {
     fn clone(&self) -> Self {
         Self {
             bus: self.bus.clone(),
-            names: Arc::clone(&self.names),
+            name: Arc::clone(&self.name),
             time_limit: self.time_limit,
-            declared: Arc::clone(&self.declared),
+            events: Arc::clone(&self.events),
             value: PhantomData,
         }
     }
@@ -117,9 +119,9 @@ impl<T> Namespace<T> {
     pub fn new(bus: &Bus, name: &str) -> Self {
         Self {
             bus: bus.clone(),
-            names: Arc::new(Names::new(name)),
+            name: name.into(),
             time_limit: TIME_LIMIT_DEFAULT,
-            declared: Arc::default(),
+            events: Arc::default(),
             value: PhantomData,
         }
     }
@@ -135,49 +137,75 @@ impl<T> Namespace<T> {
     /// The namespace's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.names.namespace
+        &self.name
     }
 
-    async fn declare(&self) -> Result<&(), Error> {
-        let declare = async || {
-            for event in descriptors(self.name())? {
-                self.bus.declare(event).await?;
-            }
-            Ok::<_, Error>(())
+    /// The event of a verb, once all are declared.
+    async fn event(&self, verb: Verb) -> Result<&DescriptorRef, Error> {
+        let events = match self.events.get() {
+            Some(events) => events,
+            None => self.declare().await?,
         };
-        self.declared.get_or_try_init(declare).await
+        Ok(&events[verb as usize])
     }
 
-    async fn ask<Q: Serialize, A: DeserializeOwned>(&self, verb: Verb, question: &Q) -> Result<A, Error> {
-        self.declare().await?;
-        let body = Body::encode(Encoding::MessagePack, question)?;
-        let (event, began) = (self.names.event(verb), Instant::now());
-        let options = Options::new().time_limit(self.time_limit);
-        match self.bus.untyped().request_with(event, body, &options).await {
-            Ok(answer) => Ok(answer.decode()?),
-            Err(error) if is_lost(&error, false) => {
-                let body = Body::encode(Encoding::MessagePack, question)?;
-                Ok(Box::pin(self.ask_again(event, body, began, error)).await?.decode()?)
-            }
-            Err(error) => Err(error.into()),
+    /// Rare; boxed, it does not weigh on every request's future.
+    fn declare(&self) -> Sending<'_, &[DescriptorRef]> {
+        Box::pin(async { Ok(&**self.events.get_or_try_init(|| self.declare_all()).await?) })
+    }
+
+    async fn declare_all(&self) -> Result<Box<[DescriptorRef]>, Error> {
+        for event in descriptors(self.name())? {
+            self.bus.declare(event).await?;
         }
+        // As the node has them, which may have had them before.
+        let find = |verb: Verb| self.bus.untyped().event(&verb.event(self.name()), verb.kind());
+        Ok(VERBS.into_iter().map(find).collect::<Result<_, _>>()?)
+    }
+
+    /// Asks the namespace's owner. On its own node neither question nor answer is encoded.
+    async fn ask<A: Data>(&self, verb: Verb, question: impl Fn() -> Question) -> Result<A, Error> {
+        let events = match self.events.get() {
+            Some(events) => events,
+            None => self.declare().await?,
+        };
+        let (event, began) = (&events[verb as usize], Instant::now());
+        let options = Options::new().time_limit(self.time_limit);
+        match self.bus.described(event).ask_with(question(), &options).await {
+            Err(error) if is_lost(&error, false) => {
+                Ok(Box::pin(self.ask_again(event, question(), began, error)).await?.read()?)
+            }
+            answered => Ok(answered?.read()?),
+        }
+    }
+
+    /// As [`Namespace::ask`], with a question that is encoded because it borrows, and an answer that cannot travel as a value.
+    async fn ask_encoded<A: DeserializeOwned>(&self, verb: Verb, question: &impl Serialize) -> Result<A, Error> {
+        let question = Question::packed(question)?;
+        let (event, began) = (self.event(verb).await?, Instant::now());
+        let options = Options::new().time_limit(self.time_limit);
+        let answer = match self.bus.described(event).ask_with(question.clone(), &options).await {
+            Err(error) if is_lost(&error, false) => Box::pin(self.ask_again(event, question, began, error)).await?,
+            answered => answered?,
+        };
+        Ok(answer.into_body(Encoding::MessagePack)?.decode()?)
     }
 
     /// Sends a request again that was lost, until it is answered or its time is over. Whether it was done is not known; under the
     /// same id it is not done twice.
     async fn ask_again(
         &self,
-        event: &str,
-        body: Body,
+        event: &DescriptorRef,
+        question: Question,
         began: Instant,
         mut lost: RequestError,
-    ) -> Result<Body, RequestError> {
+    ) -> Result<Value, RequestError> {
         let mut pause = PAUSE_FIRST;
         while began.elapsed() + pause < self.time_limit {
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(PAUSE_LONGEST);
             let options = Options::new().time_limit(self.time_limit.saturating_sub(began.elapsed()));
-            lost = match self.bus.untyped().request_with(event, body.clone(), &options).await {
+            lost = match self.bus.described(event).ask_with(question.clone(), &options).await {
                 Err(error) if is_lost(&error, true) => error,
                 answered => return answered,
             };
@@ -204,8 +232,8 @@ impl<T> Namespace<T> {
     }
 
     async fn delete_at(&self, key: &str, if_version: Option<u64>) -> Result<bool, Error> {
-        let delete = Delete { key: key.to_owned(), if_version, request: request_id() };
-        self.ask::<_, Deleted>(Verb::Delete, &delete).await.map(|deleted| deleted.existed)
+        let delete = Question::Delete(Box::new(Delete { key: key.to_owned(), if_version, request: request_id() }));
+        self.ask::<Deleted>(Verb::Delete, || delete.clone()).await.map(|deleted| deleted.existed)
     }
 
     /// Adds to the integer that a key has, which is 0 where it has none; the sum.
@@ -215,7 +243,8 @@ impl<T> Namespace<T> {
     /// [`Error`]; `wrong_type` when it is no integer, `overflow` when the sum has no place in 64 bits.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64, Error> {
         let increment = Increment { key: key.to_owned(), by, expires_in_ms: None, request: request_id() };
-        self.ask::<_, Incremented>(Verb::Increment, &increment).await.map(|incremented| incremented.value)
+        let increment = Question::Increment(Box::new(increment));
+        self.ask::<Incremented>(Verb::Increment, || increment.clone()).await.map(|incremented| incremented.value)
     }
 
     /// Adds an element to the list that a key has, which is empty where it has none; how many elements it has then. The
@@ -226,7 +255,7 @@ impl<T> Namespace<T> {
     /// [`Error`]; `wrong_type` when it is no list, `value_too_long` when it would be too long for a value.
     pub async fn append<E: Serialize>(&self, key: &str, element: &E) -> Result<u64, Error> {
         let append = Append { key: key.to_owned(), value: element, expires_in_ms: None, request: request_id() };
-        self.ask::<_, Appended>(Verb::Append, &append).await.map(|appended| appended.length)
+        self.ask_encoded::<Appended>(Verb::Append, &append).await.map(|appended| appended.length)
     }
 
     /// How many keys begin with `prefix`. Looks at all of them.
@@ -235,7 +264,7 @@ impl<T> Namespace<T> {
     ///
     /// [`Error`].
     pub async fn count(&self, prefix: &str) -> Result<u64, Error> {
-        self.ask(Verb::Count, &Count { prefix: prefix.to_owned() }).await
+        self.ask_encoded(Verb::Count, &Count { prefix: prefix.to_owned() }).await
     }
 }
 
@@ -246,8 +275,14 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// [`Error`]; `invalid_payload` when what is kept is no `T`.
     pub async fn get(&self, key: &str) -> Result<Option<T>, Error> {
-        let item: Option<Valued<T>> = self.ask(Verb::Get, &Keyed { key }).await?;
-        Ok(item.map(|item| item.value))
+        match self.find(key).await?.0 {
+            Some(item) => Ok(Some(Encoding::MessagePack.decode(&item.value)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn find(&self, key: &str) -> impl Future<Output = Result<Found, Error>> {
+        self.ask(Verb::Get, move || Question::Get(Get { key: key.to_owned() }))
     }
 
     /// As [`Namespace::get`], with the item's version and time.
@@ -256,7 +291,10 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// As [`Namespace::get`].
     pub async fn get_item(&self, key: &str) -> Result<Option<Item<T>>, Error> {
-        self.ask(Verb::Get, &Keyed { key }).await
+        let Some(item) = self.find(key).await?.0 else { return Ok(None) };
+        let FoundItem { key, value, version, expires_in_ms } = item;
+        let value = Encoding::MessagePack.decode(&value)?;
+        Ok(Some(Item { key: (*key).to_owned(), value, version, expires_in_ms }))
     }
 
     /// The items of several keys, at most 1,024, in their order.
@@ -269,7 +307,7 @@ impl<T: DeserializeOwned> Namespace<T> {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Item<T>>>, Error> {
         let keys = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        self.ask(Verb::GetMany, &GetMany { keys }).await
+        self.ask_encoded(Verb::GetMany, &GetMany { keys }).await
     }
 
     /// A page of the items whose keys begin with `prefix`, after the key `after`: at most `limit`, of 1 to 1,024, in the
@@ -281,7 +319,7 @@ impl<T: DeserializeOwned> Namespace<T> {
     /// As [`Namespace::get`].
     pub async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<T>, Error> {
         let list = List { prefix: prefix.to_owned(), after: after.map(ToOwned::to_owned), limit: Some(limit as u64) };
-        self.ask(Verb::List, &list).await
+        self.ask_encoded(Verb::List, &list).await
     }
 
     /// The items whose keys begin with `prefix`, and then every change of them.
@@ -290,9 +328,9 @@ impl<T: DeserializeOwned> Namespace<T> {
     ///
     /// [`Error`].
     pub async fn watch(&self, prefix: &str) -> Result<Watching<T>, Error> {
-        self.declare().await?;
+        let event = self.event(Verb::Watch).await?;
         let body = Body::encode(Encoding::MessagePack, &Watch { prefix: prefix.to_owned() })?;
-        let tunnel = self.bus.untyped().open(self.names.event(Verb::Watch), body).await.map_err(Error::Request)?;
+        let tunnel = self.bus.untyped().open(event.name(), body).await.map_err(Error::Request)?;
         Ok(Watching { tunnel, value: PhantomData })
     }
 }
@@ -319,7 +357,7 @@ impl<T: Serialize + Sync> Namespace<T> {
     /// [`Error`]; `value_mismatch` or `exists` when it has another.
     pub async fn swap(&self, key: &str, expected: Option<&T>, value: &T) -> Result<u64, Error> {
         let swap = Swap { key: key.to_owned(), expected, value, expires_in_ms: None, request: request_id() };
-        self.ask::<_, Written>(Verb::Swap, &swap).await.map(|written| written.version)
+        self.ask_encoded::<Written>(Verb::Swap, &swap).await.map(|written| written.version)
     }
 
     /// Several operations at once; `.await` does all of them, or none.
@@ -334,34 +372,6 @@ impl<T: Serialize + Sync> Namespace<T> {
         let transact = Transact { conditions: Vec::new(), operations: Vec::new(), request: request_id() };
         Transaction { namespace: self, transact }
     }
-}
-
-/// The namespace's name, and those of its events, made once.
-struct Names {
-    namespace: Box<str>,
-    events: [Box<str>; VERBS.len()],
-}
-
-impl Names {
-    fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.into(), events: VERBS.map(|verb| verb.event(namespace).into()) }
-    }
-
-    fn event(&self, verb: Verb) -> &str {
-        &self.events[verb as usize]
-    }
-}
-
-/// [`Get`](crate::event::Get), borrowed.
-#[derive(Serialize)]
-struct Keyed<'a> {
-    key: &'a str,
-}
-
-/// What somebody needs of an [`Item`] who only wants its value.
-#[derive(Deserialize)]
-struct Valued<T> {
-    value: T,
 }
 
 /// Whether the store, or the way to it, is lost; after that it may not be back yet.
@@ -417,7 +427,11 @@ impl<'a, T: Serialize + Sync + 'a> IntoFuture for SetRequest<'a, T> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let written: Written = self.namespace.ask(Verb::Set, &self.set).await?;
+            let Set { key, value, expires_in_ms, if_absent, if_version, request } = self.set;
+            let value = Raw::of(value)?;
+            let set = Set { key, value, expires_in_ms, if_absent, if_version, request };
+            let set = Question::Set(Box::new(set));
+            let written: Written = self.namespace.ask(Verb::Set, || set.clone()).await?;
             Ok(written.version)
         })
     }
@@ -482,7 +496,7 @@ impl<'a, T: Serialize + Sync + 'a> IntoFuture for Transaction<'a, T> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let done: Transacted = self.namespace.ask(Verb::Transact, &self.transact).await?;
+            let done: Transacted = self.namespace.ask_encoded(Verb::Transact, &self.transact).await?;
             Ok(done.results)
         })
     }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::Failure;
-use redb::{Database, ReadableTable, TableDefinition, TableError};
+use redb::{Database, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::answers::{self, Ledger};
 use crate::file::{self, EngineError, StoreError};
 use crate::limits::WRITES_WAITING_MAX;
-use crate::model::{Bounds, Effects, Model};
+use crate::model::{Answer, Bounds, Effects, Model, Remembered};
 use crate::namespace::{Namespace, Replying};
 
 /// How often a file that failed is opened again.
@@ -36,7 +37,7 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Keeps these effects, which the namespace holds, then answers.
-    Write { namespace: Arc<Namespace>, effects: Effects, reply: Option<(Replying, Result<Vec<u8>, Failure>)> },
+    Write { namespace: Arc<Namespace>, effects: Effects, reply: Option<(Replying, Result<Answer, Failure>)> },
     /// Copies what is kept into another file.
     Backup { to: PathBuf, done: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -52,12 +53,10 @@ impl Disk {
     /// Opens the file, puts what it has into the namespaces, and starts the writer. Takes as long as reading the file does.
     pub(crate) fn open(path: &Path, namespaces: Vec<Arc<Namespace>>) -> Result<Self, StoreError> {
         let database = file::open(path)?;
-        let models = load(&database, path, &namespaces)?;
-        for (namespace, model) in namespaces.iter().zip(models) {
-            namespace.kept.lock().load(model);
-        }
+        let loaded = load(&database, path, &namespaces)?;
+        let ledgers = show_loaded(&namespaces, loaded);
         let (queue, work) = mpsc::channel(WRITES_WAITING_MAX);
-        let mut writer = Writer { path: path.to_owned(), database: Some(database), namespaces, work };
+        let mut writer = Writer { path: path.to_owned(), database: Some(database), namespaces, ledgers, work };
         let writer = std::thread::Builder::new()
             .name("edri-store".to_owned())
             .spawn(move || writer.run())
@@ -74,16 +73,28 @@ impl Disk {
     }
 }
 
+/// A namespace as it is in the file.
+type Loaded = (Model, Ledger);
+
 /// Reads every record.
-fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Result<Vec<Model>, StoreError> {
+fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Result<Vec<Loaded>, StoreError> {
     let read =
         || namespaces.iter().map(|namespace| load_one(database, path, &namespace.name, namespace.bounds)).collect();
     file::guarded(path, read)
 }
 
-fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -> Result<Model, StoreError> {
+/// Puts what was read into the namespaces; what their tables of answers have.
+fn show_loaded(namespaces: &[Arc<Namespace>], loaded: Vec<Loaded>) -> Vec<Ledger> {
+    let show = |(namespace, (model, ledger)): (&Arc<Namespace>, Loaded)| {
+        namespace.kept.lock().load(model);
+        ledger
+    };
+    namespaces.iter().zip(loaded).map(show).collect()
+}
+
+fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -> Result<Loaded, StoreError> {
     let fail = |source: EngineError| file::failed(path, source);
-    let mut model = Model::new(bounds);
+    let (mut model, mut ledger) = (Model::new(bounds), Ledger::default());
     let read = database.begin_read().map_err(|error| fail(error.into()))?;
     let meta = read.open_table(file::META).map_err(|error| fail(error.into()))?;
     if let Some(version) = meta.get(&*file::version_row(namespace)).map_err(|error| fail(error.into()))? {
@@ -101,18 +112,17 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
     }
     file::check_sum(&meta, path, namespace, sum)?;
     let name = file::answers_table(namespace);
-    let mut answers = Vec::new();
     if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
         for row in table.iter().map_err(|error| fail(error.into()))? {
-            let (id, record) = row.map_err(|error| fail(error.into()))?;
-            let what = || format!("the answer `{}` of namespace `{namespace}`", id.value());
-            let answer = file::read_answer(id.value(), record.value());
-            answers.push(answer.ok_or_else(|| file::damaged(path, &what()))?);
+            let (row, record) = row.map_err(|error| fail(error.into()))?;
+            let what = || format!("the answers `{}` of namespace `{namespace}`", row.value());
+            let read = answers::number(row.value()).zip(answers::read(row.value(), record.value()));
+            let (number, answers) = read.ok_or_else(|| file::damaged(path, &what()))?;
+            ledger.add(number, answers.iter().map(|answer| answer.at));
+            answers.into_iter().for_each(|answer| model.restore_answer(answer));
         }
     }
-    answers.sort_by_key(|answer| answer.at);
-    answers.into_iter().for_each(|answer| model.restore_answer(answer));
-    Ok(model)
+    Ok((model, ledger))
 }
 
 /// A table, if there is one.
@@ -130,6 +140,8 @@ struct Writer {
     /// None after an error, until it could be opened again.
     database: Option<Database>,
     namespaces: Vec<Arc<Namespace>>,
+    /// What their tables of answers have, in the same order.
+    ledgers: Vec<Ledger>,
     work: mpsc::Receiver<Work>,
 }
 
@@ -137,7 +149,7 @@ struct Writer {
 struct Write {
     namespace: Arc<Namespace>,
     effects: Effects,
-    reply: Option<(Replying, Result<Vec<u8>, Failure>)>,
+    reply: Option<(Replying, Result<Answer, Failure>)>,
 }
 
 /// How long the writer waits for more when it has something. Those whom it has just answered are likely to write again at
@@ -199,7 +211,11 @@ impl Writer {
             return;
         }
         let Some(database) = &self.database else { return self.fail(batch, "its file is closed".to_owned()) };
-        match file::guarded(&self.path, || commit(database, &batch).map_err(|error| file::failed(&self.path, error))) {
+        let written = file::guarded(&self.path, || {
+            let written = commit(database, &self.namespaces, &mut self.ledgers, &batch);
+            written.map_err(|error| file::failed(&self.path, error))
+        });
+        match written {
             Ok(()) => self.show(batch),
             Err(error) => {
                 self.fail(batch, error.to_string());
@@ -272,16 +288,15 @@ impl Writer {
         self.database = None;
         loop {
             let opened = file::open(&self.path).and_then(|database| {
-                let models = load(&database, &self.path, &self.namespaces)?;
+                let loaded = load(&database, &self.path, &self.namespaces)?;
                 // So that a disk that is still full is known before anybody is promised anything.
-                file::guarded(&self.path, || commit(&database, &[]).map_err(|error| file::failed(&self.path, error)))?;
-                Ok((database, models))
+                let commit = || commit(&database, &[], &mut [], &[]).map_err(|error| file::failed(&self.path, error));
+                file::guarded(&self.path, commit)?;
+                Ok((database, loaded))
             });
             match opened {
-                Ok((database, models)) => {
-                    for (namespace, model) in self.namespaces.iter().zip(models) {
-                        namespace.kept.lock().load(model);
-                    }
+                Ok((database, loaded)) => {
+                    self.ledgers = show_loaded(&self.namespaces, loaded);
                     tracing::warn!(path = %self.path.display(), "the store's file can be written again");
                     self.database = Some(database);
                     return;
@@ -336,67 +351,95 @@ fn change_bytes(change: &crate::model::Change) -> usize {
     change.key.len() + change.after.as_ref().map_or(0, |entry| entry.value.len())
 }
 
-/// Writes a batch in one transaction. When this returns, it is on disk.
-fn commit(database: &Database, batch: &[Write]) -> Result<(), EngineError> {
+/// Writes a batch in one transaction. When this returns, it is on disk. After an error the ledgers are to be read again.
+fn commit(
+    database: &Database,
+    namespaces: &[Arc<Namespace>],
+    ledgers: &mut [Ledger],
+    batch: &[Write],
+) -> Result<(), EngineError> {
     let transaction = database.begin_write()?;
-    let mut names: Vec<&Arc<Namespace>> = Vec::new();
-    for write in batch {
-        if !names.iter().any(|namespace| Arc::ptr_eq(namespace, &write.namespace)) {
-            names.push(&write.namespace);
-        }
-    }
     {
         let mut meta = transaction.open_table(file::META)?;
-        for namespace in names {
-            let (entries, answers) = (file::entries_table(&namespace.name), file::answers_table(&namespace.name));
+        for (namespace, ledger) in namespaces.iter().zip(ledgers) {
+            let writes = || batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace));
+            if writes().next().is_none() {
+                continue;
+            }
+            let entries = file::entries_table(&namespace.name);
             let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&entries))?;
-            let mut answers = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&answers))?;
             let (sum_row, version_row) = (file::sum_row(&namespace.name), file::version_row(&namespace.name));
             let kept = meta.get(&*sum_row)?.map(|sum| file::Sum::read(sum.value()));
             let damaged = || redb::StorageError::Corrupted(format!("the sum of namespace `{}`", namespace.name));
             let mut sum = kept.map_or(Ok(file::Sum::default()), |kept| kept.ok_or_else(damaged))?;
             let mut version = None;
-            for write in batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace)) {
-                for change in &write.effects.changes {
-                    match &change.after {
-                        Some(entry) => {
-                            let record = file::write_entry(&change.key, entry);
-                            sum.add(&record);
-                            let old = entries.insert(&*change.key, &*record)?;
-                            old.iter().for_each(|old| sum.take(old.value()));
-                        }
-                        None => {
-                            let old = entries.remove(&*change.key)?;
-                            old.iter().for_each(|old| sum.take(old.value()));
-                        }
+            for change in writes().flat_map(|write| &write.effects.changes) {
+                match &change.after {
+                    Some(entry) => {
+                        let record = file::write_entry(&change.key, entry);
+                        sum.add(&record);
+                        let old = entries.insert(&*change.key, &*record)?;
+                        old.iter().for_each(|old| sum.take(old.value()));
                     }
-                    version = Some(change.version);
+                    None => {
+                        let old = entries.remove(&*change.key)?;
+                        old.iter().for_each(|old| sum.take(old.value()));
+                    }
                 }
-                for id in &write.effects.forgotten {
-                    answers.remove(&**id)?;
-                }
-                if let Some(remembered) = &write.effects.remembered {
-                    answers.insert(&*remembered.id, &*file::write_answer(remembered))?;
-                }
+                version = Some(change.version);
             }
             if let Some(version) = version {
                 meta.insert(&*version_row, &version.to_le_bytes()[..])?;
                 meta.insert(&*sum_row, &*sum.write())?;
             }
+            let remembered: Vec<_> = writes().filter_map(|write| write.effects.remembered.as_ref()).collect();
+            remember(&transaction, &namespace.name, ledger, &remembered)?;
         }
     }
     transaction.commit()?;
     Ok(())
 }
 
+/// Writes the answers of a transaction, and takes out those that need not be remembered any more.
+fn remember(
+    transaction: &WriteTransaction,
+    namespace: &str,
+    ledger: &mut Ledger,
+    answers: &[&Remembered],
+) -> Result<(), EngineError> {
+    let Some(now) = answers.iter().map(|answer| answer.at).max() else { return Ok(()) };
+    let name = file::answers_table(namespace);
+    let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&name))?;
+    let number = ledger.next();
+    let row = answers::row(number);
+    table.insert(&*row, &*answers::write(&row, answers.iter().copied()))?;
+    ledger.add(number, answers.iter().map(|answer| answer.at));
+    while let Some(old) = ledger.forget(now) {
+        table.remove(&*answers::row(old))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) fn load_for_tests(
+    database: &Database,
+    path: &Path,
+    namespace: &Arc<Namespace>,
+) -> Result<Ledger, StoreError> {
+    let namespaces = std::slice::from_ref(namespace);
+    Ok(show_loaded(namespaces, load(database, path, namespaces)?).pop().expect("one for each"))
+}
+
 #[cfg(test)]
 pub(crate) fn commit_for_tests(
     database: &Database,
     namespace: &Arc<Namespace>,
+    ledger: &mut Ledger,
     effects: Vec<Effects>,
 ) -> Result<(), EngineError> {
     let write = |effects| Write { namespace: Arc::clone(namespace), effects, reply: None };
-    commit(database, &effects.into_iter().map(write).collect::<Vec<_>>())
+    let batch: Vec<_> = effects.into_iter().map(write).collect();
+    commit(database, std::slice::from_ref(namespace), std::slice::from_mut(ledger), &batch)
 }
 
 #[cfg(test)]

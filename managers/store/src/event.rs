@@ -219,7 +219,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// The schema of a value that may be anything.
-struct Anything;
+pub(crate) struct Anything;
 
 impl JsonSchema for Anything {
     fn schema_name() -> Cow<'static, str> {

@@ -1,9 +1,9 @@
 //! What the file of a durable store looks like, and what is done with a file as a whole.
 //!
 //! ```text
-//! table meta            "format" ─▶ 1    "version:<ns>" ─▶ the last version    "sum:<ns>" ─▶ number of entries 8, sum 8
+//! table meta            "format" ─▶ 2    "version:<ns>" ─▶ the last version    "sum:<ns>" ─▶ number of entries 8, sum 8
 //! table entries:<ns>    key ─▶ version 8, expires at 8 (0: never), checksum 8, value
-//! table answers:<ns>    id of a request ─▶ answered at 8, checksum 8, answer
+//! table answers:<ns>    see `answers.rs`
 //! ```
 //!
 //! Numbers are little-endian; checksums are XXH3 of the key and everything else in the record. The sum is that of the
@@ -20,12 +20,11 @@ use bytes::Bytes;
 use redb::{Builder, Database, ReadTransaction, ReadableTable, TableDefinition, TableHandle};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::ask;
-use crate::model::{Entry, Remembered};
-use crate::raw;
+use crate::model::Entry;
+use crate::{answers, upgrade};
 
-/// The format that is written here.
-const FORMAT: u64 = 1;
+/// The format that is written here. Older ones are read.
+pub(crate) const FORMAT: u64 = 2;
 
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -191,7 +190,7 @@ pub(crate) fn read_count(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn checksum(parts: &[&[u8]]) -> u64 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u64 {
     let mut hash = Xxh3::new();
     for part in parts {
         hash.update(&(part.len() as u64).to_le_bytes());
@@ -219,25 +218,6 @@ pub(crate) fn read_entry(key: &str, record: &[u8]) -> Option<Entry> {
     Some(Entry::new(Bytes::copy_from_slice(value), read_count(&head[..8])?, expires_at))
 }
 
-pub(crate) fn write_answer(remembered: &Remembered) -> Vec<u8> {
-    let mut answer = raw::Writer::default();
-    ask::write_answer(&mut answer, &remembered.answer);
-    let mut record = Vec::with_capacity(16 + answer.0.len());
-    record.extend(remembered.at.to_le_bytes());
-    record.extend(checksum(&[remembered.id.as_bytes(), &record, &answer.0]).to_le_bytes());
-    record.extend(answer.0);
-    record
-}
-
-pub(crate) fn read_answer(id: &str, record: &[u8]) -> Option<Remembered> {
-    let (head, rest) = record.split_at_checked(8)?;
-    let (sum, answer) = rest.split_at_checked(8)?;
-    if read_count(sum)? != checksum(&[id.as_bytes(), head, answer]) {
-        return None;
-    }
-    Some(Remembered { id: id.into(), at: read_count(head)?, answer: ask::read_answer(answer)? })
-}
-
 // ---- files -------------------------------------------------------------------------------------------------------------
 
 /// How much of a file the engine keeps in memory. All items are there anyway, so this is for its own pages.
@@ -250,7 +230,7 @@ fn engine() -> Builder {
     engine
 }
 
-/// Opens a file, or makes one where there is none.
+/// Opens a file, or makes one where there is none. One of an older format is brought to that of today.
 pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
     match std::fs::metadata(path) {
         Ok(found) if found.len() == 0 => return Err(damaged(path, "it is empty, and no store's file ever is")),
@@ -258,20 +238,29 @@ pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
         Err(source) => return Err(io_error(path, "look at")(source)),
     }
+    let (database, format) = open_as_it_is(path)?;
+    if format < FORMAT {
+        guarded(path, || upgrade::from_format_1(&database, path))?;
+    }
+    Ok(database)
+}
+
+/// Opens a file; with its format.
+fn open_as_it_is(path: &Path) -> Result<(Database, u64), StoreError> {
     guarded(path, || {
         let database = engine().open(path).map_err(|error| failed(path, error.into()))?;
-        check_format(&database, path)?;
-        Ok(database)
+        let format = read_format(&database, path)?;
+        Ok((database, format))
     })
 }
 
-fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
+fn read_format(database: &Database, path: &Path) -> Result<u64, StoreError> {
     let fail = |error: EngineError| failed(path, error);
     let read = database.begin_read().map_err(|error| fail(error.into()))?;
     let meta = read.open_table(META).map_err(|_| damaged(path, "it is no store's file"))?;
     let format = meta.get("format").map_err(|error| fail(error.into()))?;
     match format.and_then(|format| read_count(format.value())) {
-        Some(FORMAT) => Ok(()),
+        Some(found @ 1..=FORMAT) => Ok(found),
         Some(found) if found > FORMAT => Err(StoreError::Newer { path: path.to_owned(), found }),
         _ => Err(damaged(path, "it does not say its format")),
     }
@@ -373,6 +362,8 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged,
 }
 
 fn salvage_from(database: &Database, from: &Path, to: &Path) -> Result<Salvaged, StoreError> {
+    // Where that cannot be read, today's is as likely as any.
+    let format = guarded(from, || read_format(database, from)).unwrap_or(FORMAT);
     let read = database.begin_read().map_err(|error| failed(from, error.into()))?;
     fill(to, |target| {
         let (mut salvaged, mut sums) = (Salvaged::default(), BTreeMap::<String, Sum>::new());
@@ -383,7 +374,7 @@ fn salvage_from(database: &Database, from: &Path, to: &Path) -> Result<Salvaged,
             let copied = guarded(from, || {
                 let namespace = name.strip_prefix("entries:").unwrap_or_default().to_owned();
                 let sum = sums.entry(namespace).or_insert_with(Sum::default);
-                salvage_table(&read, &transaction, (from, to), &name, (&mut salvaged, &mut rows, sum))
+                salvage_table(&read, &transaction, (from, to), (&name, format), (&mut salvaged, &mut rows, sum))
             });
             match copied {
                 Err(error @ StoreError::Damaged { .. }) => {
@@ -405,7 +396,7 @@ fn salvage_table(
     read: &ReadTransaction,
     transaction: &redb::WriteTransaction,
     (from, to): (&Path, &Path),
-    name: &str,
+    (name, format): (&str, u64),
     (salvaged, rows, sum): (&mut Salvaged, &mut u64, &mut Sum),
 ) -> Result<(), StoreError> {
     let definition = TableDefinition::<&str, &[u8]>::new(name);
@@ -423,7 +414,7 @@ fn salvage_table(
                 }
                 whole
             }
-            Some(("answers", _)) => read_answer(key, record).is_some(),
+            Some(("answers", _)) => are_answers(format, key, record),
             // Sums are made anew.
             _ => read_count(record).is_some(),
         };
@@ -445,18 +436,26 @@ fn salvage_table(
 /// [`StoreError`] when the backup is damaged, or something is at `store` already.
 pub fn restore(backup: impl AsRef<Path>, store: impl AsRef<Path>) -> Result<(), StoreError> {
     let (backup, store) = (backup.as_ref(), store.as_ref());
-    let database = match std::fs::metadata(backup) {
-        Ok(_) => open(backup)?,
+    let (database, format) = match std::fs::metadata(backup) {
+        Ok(_) => open_as_it_is(backup)?,
         Err(source) => return Err(io_error(backup, "look at")(source)),
     };
     guarded(backup, || {
         let read = database.begin_read().map_err(|error| failed(backup, error.into()))?;
-        check_records(&read, backup)?;
+        check_records(&read, backup, format)?;
         copy(&read, backup, store)
     })
 }
 
-fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
+/// Whether a row of a table of answers is whole.
+fn are_answers(format: u64, key: &str, record: &[u8]) -> bool {
+    match format {
+        1 => upgrade::read_answer(key, record).is_some(),
+        _ => answers::read(key, record).is_some(),
+    }
+}
+
+fn check_records(read: &ReadTransaction, path: &Path, format: u64) -> Result<(), StoreError> {
     let fail = |error: EngineError| failed(path, error);
     let meta = read.open_table(META).map_err(|error| fail(error.into()))?;
     for table in read.list_tables().map_err(|error| fail(error.into()))? {
@@ -470,7 +469,7 @@ fn check_records(read: &ReadTransaction, path: &Path) -> Result<(), StoreError> 
                     sum.add(record.value());
                     read_entry(key.value(), record.value()).is_some()
                 }
-                Some(("answers", _)) => read_answer(key.value(), record.value()).is_some(),
+                Some(("answers", _)) => are_answers(format, key.value(), record.value()),
                 _ => true,
             };
             if !is_whole {
@@ -505,4 +504,4 @@ pub(crate) fn check_sum(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

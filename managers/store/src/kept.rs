@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::event::What;
 use crate::limits::{ANSWER_BYTES_MAX, PAGE_ITEMS_MAX, WATCH_BYTES_MAX, WATCH_CHANGES_MAX, WATCHERS_MAX};
 use crate::model::{Answer, Bounds, Change, Command, Effects, Entry, Model, Refusal};
+use crate::typed::{Found, FoundItem};
 
 /// What is kept, and who watches.
 #[derive(Debug)]
@@ -103,17 +104,32 @@ impl Kept {
 
     // ---- looking ---------------------------------------------------------------------------------------------------
 
-    fn visible(&self, key: &str) -> Option<&Entry> {
-        match self.pending.get(key) {
-            Some(pending) => pending.on_disk.as_ref(),
-            None => self.model.get(key),
+    fn visible(&self, key: &str) -> Option<(&Arc<str>, &Entry)> {
+        match self.pending.get_key_value(key) {
+            Some((key, pending)) => pending.on_disk.as_ref().map(|entry| (key, entry)),
+            None => self.model.item(key),
         }
     }
 
     /// The item of a key, which is used thereby.
     pub(crate) fn get(&mut self, now: u64, key: &str) -> Option<&Entry> {
         self.model.touch(key);
-        self.visible(key).filter(|entry| !entry.is_over(now))
+        self.visible(key).map(|(_, entry)| entry).filter(|entry| !entry.is_over(now))
+    }
+
+    /// As [`Kept::get`], as it is answered. The clock is asked only of an item that expires.
+    pub(crate) fn find(&mut self, now: impl FnOnce() -> u64, key: &str) -> Found {
+        self.model.touch(key);
+        let Some((key, entry)) = self.visible(key) else { return Found(None) };
+        let expires_in_ms = match entry.expires_at {
+            None => None,
+            Some(at) => match now() {
+                now if at <= now => return Found(None),
+                now => Some(at - now),
+            },
+        };
+        let (key, value) = (Arc::clone(key), entry.value.clone());
+        Found(Some(FoundItem { key, value, version: entry.version, expires_in_ms }))
     }
 
     /// Items in the order of their keys.

@@ -3,6 +3,7 @@
 //! Each namespace has requests of its own (`store.<namespace>.get`, `.set`, ..), so the router leads to its owner as to any
 //! other manager, and nothing in the router knows of the store.
 
+mod answers;
 mod ask;
 mod claim;
 mod client;
@@ -15,6 +16,8 @@ mod model;
 mod namespace;
 mod raw;
 mod store;
+mod typed;
+mod upgrade;
 mod worker;
 
 pub use client::{Error, Namespace, Watching};

@@ -163,13 +163,11 @@ pub(crate) struct Effects {
     /// In the order of their versions.
     pub(crate) changes: Vec<Change>,
     pub(crate) remembered: Option<Remembered>,
-    /// Ids that are not remembered any more.
-    pub(crate) forgotten: Vec<Arc<str>>,
 }
 
 impl Effects {
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.remembered.is_none() && self.forgotten.is_empty()
+        self.changes.is_empty() && self.remembered.is_none()
     }
 }
 
@@ -216,8 +214,8 @@ impl Model {
 
     // ---- looking ---------------------------------------------------------------------------------------------------
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+    pub(crate) fn item(&self, key: &str) -> Option<(&Arc<str>, &Entry)> {
+        self.entries.get_key_value(key)
     }
 
     /// Says that the item is of use to somebody.
@@ -271,7 +269,7 @@ impl Model {
         command: &Command,
     ) -> (Result<Answer, Refusal>, Effects) {
         let mut effects = Effects::default();
-        self.forget(now, &mut effects);
+        self.forget(now);
         if let Some(answer) = id.and_then(|id| self.answered.get(id)) {
             return (Ok(answer.clone()), effects);
         }
@@ -293,7 +291,7 @@ impl Model {
     /// Takes out what has expired, as much as one sweep does.
     pub(crate) fn sweep(&mut self, now: u64) -> Effects {
         let mut effects = Effects::default();
-        self.forget(now, &mut effects);
+        self.forget(now);
         while effects.changes.len() < SWEEP_MAX && self.expire_first(now, &mut effects.changes) {}
         effects
     }
@@ -513,7 +511,7 @@ impl Model {
         old
     }
 
-    fn forget(&mut self, now: u64, effects: &mut Effects) {
+    fn forget(&mut self, now: u64) {
         let kept_for = milliseconds(REMEMBERED_FOR);
         while let Some((at, _)) = self.answered_at.front() {
             if self.answered_at.len() < REMEMBERED_MAX && at.saturating_add(kept_for) > now {
@@ -521,7 +519,6 @@ impl Model {
             }
             if let Some((_, id)) = self.answered_at.pop_front() {
                 self.answered.remove(&id);
-                effects.forgotten.push(id);
             }
         }
     }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use edri_events::Value;
-use edri_events::{Body, Encoding, Failure};
+use edri_events::{Body, Encoding, Failure, Value};
 use edri_router::{Accepted, Bus, Deferred, RequestError};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::ask::{Fields, item_room, write_answer, write_change, write_changed, write_item};
+use crate::ask::{Fields, check_key, write_answer, write_change, write_changed, write_found, write_item};
 use crate::disk::Work;
-use crate::event::{Verb, What};
+use crate::event::{Deleted, Incremented, Verb, What, Written};
 use crate::kept::Kept;
 use crate::limits::{ANSWER_BYTES_MAX, WATCH_CHANGES_MAX};
 use crate::model::{Answer, Bounds, Change, Command, Refusal};
 use crate::raw::Writer;
+use crate::typed::Found;
 
 /// The time of day, in milliseconds since 1970.
 pub(crate) fn now() -> u64 {
@@ -72,18 +72,20 @@ impl Namespace {
 
     // ---- reading ---------------------------------------------------------------------------------------------------
 
+    /// What a key has.
+    pub(crate) fn find(&self, key: &str) -> Result<Found, Failure> {
+        check_key(key)?;
+        Ok(self.kept.lock().find(now, key))
+    }
+
     /// Answers a request that changes nothing.
     pub(crate) fn read(&self, verb: Verb, payload: &[u8]) -> Result<Vec<u8>, Failure> {
-        let (fields, now) = (Fields::read(payload)?, now());
-        let mut out = Writer::default();
+        let fields = Fields::read(payload)?;
+        if verb == Verb::Get {
+            return Ok(write_found(&self.find(fields.key()?)?));
+        }
+        let (mut out, now) = (Writer::default(), now());
         match verb {
-            Verb::Get => {
-                let key = fields.key()?;
-                let mut kept = self.kept.lock();
-                let item = kept.get(now, key).map(|entry| (key, entry));
-                out = Writer::with_room(item.map_or(1, |(key, entry)| item_room(key, entry)));
-                write_item(&mut out, now, item);
-            }
             Verb::GetMany => {
                 let keys = fields.keys()?;
                 let mut kept = self.kept.lock();
@@ -123,13 +125,13 @@ impl Namespace {
     // ---- writing ---------------------------------------------------------------------------------------------------
 
     /// Writes in memory.
-    pub(crate) fn write(&self, id: &str, command: &Command) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn write(&self, id: &str, command: &Command) -> Result<Answer, Failure> {
         let mut kept = self.kept.lock();
         let (answer, effects) = kept.apply(now(), Some(id), command);
         kept.tell(&effects.changes);
         self.announce(&effects.changes);
         drop(kept);
-        answered(&answer)
+        answered(answer)
     }
 
     /// Writes what goes to disk; whoever asked is answered once it is there.
@@ -150,11 +152,11 @@ impl Namespace {
         // An answer that rests on what is not on disk waits for that.
         if effects.is_empty() && kept.is_settled() {
             drop(kept);
-            return reply.send(answered(&answer));
+            return reply.send(answered(answer));
         }
         kept.hold(&effects.changes);
         // Still locked: in the order in which it was done.
-        place.send(Work::Write { namespace: Arc::clone(self), effects, reply: Some((reply, answered(&answer))) });
+        place.send(Work::Write { namespace: Arc::clone(self), effects, reply: Some((reply, answered(answer))) });
     }
 
     /// Takes out what has expired.
@@ -298,11 +300,20 @@ impl Drop for Watching<'_> {
     }
 }
 
-/// Whoever asked, and how he writes.
+/// How whoever asked is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// With a value: he is on this node.
+    Typed,
+    /// With bytes as he writes them.
+    Encoded(Encoding),
+}
+
+/// Whoever asked.
 #[derive(Debug)]
 pub(crate) struct Replying {
     pub(crate) reply: DeferredReply,
-    pub(crate) encoding: Encoding,
+    pub(crate) way: Way,
 }
 
 /// A reply that was taken along.
@@ -315,8 +326,8 @@ impl std::fmt::Debug for DeferredReply {
 }
 
 impl Replying {
-    pub(crate) fn send(self, answer: Result<Vec<u8>, Failure>) {
-        let value = answer.and_then(|bytes| body(bytes, self.encoding)).map(Value::from);
+    pub(crate) fn send(self, answer: Result<Answer, Failure>) {
+        let value = answer.and_then(|answer| to_value(answer, self.way));
         // Whether anybody still waits does not matter: it is done.
         self.reply.0.send(value.map_err(RequestError::Failed));
     }
@@ -328,13 +339,24 @@ pub(crate) fn body(bytes: Vec<u8>, encoding: Encoding) -> Result<Body, Failure> 
     body.map_err(|error| Failure::new("invalid_payload", format!("the answer cannot be written: {error}")))
 }
 
-fn answered(answer: &Result<Answer, Refusal>) -> Result<Vec<u8>, Failure> {
-    match answer {
-        Ok(answer) => {
+/// The answer to a write.
+pub(crate) fn to_value(answer: Answer, way: Way) -> Result<Value, Failure> {
+    Ok(match (way, answer) {
+        (Way::Typed, Answer::Written { version }) => Value::typed(Written { version }),
+        (Way::Typed, Answer::Deleted { existed }) => Value::typed(Deleted { existed }),
+        (Way::Typed, Answer::Incremented { value, version }) => Value::typed(Incremented { value, version }),
+        (way, answer) => {
             let mut out = Writer::default();
-            write_answer(&mut out, answer);
-            Ok(out.0)
+            write_answer(&mut out, &answer);
+            let encoding = match way {
+                Way::Encoded(encoding) => encoding,
+                Way::Typed => Encoding::MessagePack,
+            };
+            body(out.0, encoding)?.into()
         }
-        Err(refusal) => Err(Failure::new(refusal.code(), refusal.to_string())),
-    }
+    })
+}
+
+fn answered(answer: Result<Answer, Refusal>) -> Result<Answer, Failure> {
+    answer.map_err(|refusal| Failure::new(refusal.code(), refusal.to_string()))
 }

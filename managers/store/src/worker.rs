@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edri_events::{Body, Encoding, Envelope, Failure};
+use edri_events::{Encoding, Envelope, Failure, Value, key_hash};
 use edri_router::system::{ManagerChanged, NodeChanged};
 use edri_router::{Bus, Health, ManagerState};
 use edri_workers::{Context, HandleAny, Worker};
@@ -15,13 +15,14 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use crate::ask::Fields;
+use crate::ask::{self, Fields};
 use crate::claim::{self, Held};
 use crate::disk::{Disk, Work};
-use crate::event::Verb;
+use crate::event::{VERBS, Verb};
 use crate::file::StoreError;
 use crate::model::Command;
-use crate::namespace::{DeferredReply, Namespace, Replying, body, now};
+use crate::namespace::{DeferredReply, Namespace, Replying, Way, body, now, to_value};
+use crate::typed::Question;
 
 /// How often it is looked for what has expired: well below the second that is promised.
 const SWEEP_EVERY: Duration = Duration::from_millis(200);
@@ -38,10 +39,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        self.namespaces.iter().find(|namespace| *namespace.name == *name)
-    }
-
     pub(crate) fn queue(&self) -> Option<tokio::sync::mpsc::Sender<Work>> {
         self.disk.lock().as_ref().map(|disk| disk.queue.clone())
     }
@@ -50,6 +47,7 @@ impl Shared {
 /// The worker. What it has is shared with whoever comes after it, should it be lost.
 pub(crate) struct StoreWorker {
     shared: Arc<Shared>,
+    events: Events,
     queue: Option<tokio::sync::mpsc::Sender<Work>>,
     held: Option<Held>,
     keeper: Option<JoinHandle<()>>,
@@ -57,7 +55,7 @@ pub(crate) struct StoreWorker {
 
 impl StoreWorker {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, queue: None, held: None, keeper: None }
+        Self { events: Events::of(&shared.namespaces), shared, queue: None, held: None, keeper: None }
     }
 
     fn open(&self) -> impl Future<Output = Result<(), Failure>> + Send + 'static {
@@ -130,22 +128,70 @@ impl Worker for StoreWorker {
 }
 
 impl HandleAny for StoreWorker {
-    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Body>, Failure> {
-        let (namespace, verb) = self.which(event)?;
-        let asked = event.body(Encoding::MessagePack)?;
-        let encoding = asked.encoding;
+    async fn handle(&mut self, event: &Envelope, cx: &mut Context) -> Result<Option<Value>, Failure> {
+        match self.ask(event, cx)? {
+            Asked::Answered(value) => Ok(Some(value)),
+            // Boxed, it does not weigh on every request's future.
+            Asked::Durable(write) => Box::pin(self.write_through(write, cx)).await,
+        }
+    }
+}
+
+/// What came of a request.
+enum Asked {
+    Answered(Value),
+    /// It goes to disk.
+    Durable(Box<Write>),
+}
+
+/// Something to write.
+struct Write {
+    namespace: Arc<Namespace>,
+    id: String,
+    command: Command,
+    way: Way,
+}
+
+impl StoreWorker {
+    fn ask(&self, event: &Envelope, cx: &mut Context) -> Result<Asked, Failure> {
+        let (namespace, verb) = self.events.find(event, &self.shared.namespaces)?;
         if verb == Verb::Claim {
-            return Ok(Some(claim::answer(namespace, cx.address())?.transcode(encoding)?));
+            let encoding = event.body(Encoding::MessagePack)?.encoding;
+            return Ok(Asked::Answered(claim::answer(namespace, cx.address())?.transcode(encoding)?.into()));
         }
         if let Err(failure) = namespace.check_owned() {
             cx.report_health(Health::Bad(failure.text().to_owned()));
             return Err(failure);
         }
+        match (verb, event.typed::<Question>()) {
+            (Verb::Get, Some(Question::Get(get))) => Ok(Asked::Answered(Value::typed(namespace.find(&get.key)?))),
+            (Verb::Set, Some(Question::Set(set))) => {
+                self.write(namespace, event, ask::set(set)?, set.request.as_deref(), Way::Typed)
+            }
+            (Verb::Delete, Some(Question::Delete(delete))) => {
+                self.write(namespace, event, ask::delete(delete)?, delete.request.as_deref(), Way::Typed)
+            }
+            (Verb::Increment, Some(Question::Increment(increment))) => {
+                self.write(namespace, event, ask::increment(increment)?, increment.request.as_deref(), Way::Typed)
+            }
+            _ => self.ask_encoded(namespace, verb, event, cx),
+        }
+    }
+
+    fn ask_encoded(
+        &self,
+        namespace: &Arc<Namespace>,
+        verb: Verb,
+        event: &Envelope,
+        cx: &mut Context,
+    ) -> Result<Asked, Failure> {
+        let asked = event.body(Encoding::MessagePack)?;
+        let encoding = asked.encoding;
         let asked = asked.transcode(Encoding::MessagePack);
         let asked = asked.map_err(|error| Failure::new("invalid_payload", error.to_string()))?;
         match verb {
             Verb::Get | Verb::GetMany | Verb::List | Verb::Count => {
-                Ok(Some(body(namespace.read(verb, &asked.bytes)?, encoding)?))
+                Ok(Asked::Answered(body(namespace.read(verb, &asked.bytes)?, encoding)?.into()))
             }
             Verb::Watch => {
                 let prefix = Fields::read(&asked.bytes)?.prefix()?.into();
@@ -155,24 +201,42 @@ impl HandleAny for StoreWorker {
             }
             _ => {
                 let fields = Fields::read(&asked.bytes)?;
-                let command = command(verb, &fields)?;
-                let id = fields.request()?.map_or_else(|| Cow::Owned(event.id().to_string()), Cow::Borrowed);
-                let Some(queue) = &self.queue else {
-                    return Ok(Some(body(namespace.write(&id, &command)?, encoding)?));
-                };
-                let namespace = Arc::clone(namespace);
-                // The writer lives as long as this queue.
-                let place = queue.reserve().await.map_err(|_| Failure::from(StoreError::Closed))?;
-                let reply = Replying { reply: DeferredReply(cx.defer_untyped()?), encoding };
-                namespace.write_through(&id, &command, place, reply);
-                Err(Failure::deferred())
+                self.write(namespace, event, command(verb, &fields)?, fields.request()?, Way::Encoded(encoding))
             }
         }
+    }
+
+    /// Writes in memory, or says what is to be written to disk. Without an id of its own the request has that of its event.
+    fn write(
+        &self,
+        namespace: &Arc<Namespace>,
+        event: &Envelope,
+        command: Command,
+        id: Option<&str>,
+        way: Way,
+    ) -> Result<Asked, Failure> {
+        ask::check_request(id)?;
+        let id = id.map_or_else(|| Cow::Owned(event.id().to_string()), Cow::Borrowed);
+        if self.queue.is_none() {
+            return Ok(Asked::Answered(to_value(namespace.write(&id, &command)?, way)?));
+        }
+        let write = Write { namespace: Arc::clone(namespace), id: id.into_owned(), command, way };
+        Ok(Asked::Durable(Box::new(write)))
+    }
+
+    async fn write_through(&self, write: Box<Write>, cx: &mut Context) -> Result<Option<Value>, Failure> {
+        let closed = || Failure::from(StoreError::Closed);
+        let Some(queue) = &self.queue else { return Err(closed()) };
+        // The writer lives as long as this queue.
+        let place = queue.reserve().await.map_err(|_| closed())?;
+        let reply = Replying { reply: DeferredReply(cx.defer_untyped()?), way: write.way };
+        write.namespace.write_through(&write.id, &write.command, place, reply);
+        Err(Failure::deferred())
     }
 }
 
 /// What a request asks to be done.
-fn command(verb: Verb, fields: &Fields<'_>) -> Result<Command, Failure> {
+pub(crate) fn command(verb: Verb, fields: &Fields<'_>) -> Result<Command, Failure> {
     match verb {
         Verb::Set => fields.set(),
         Verb::Delete => fields.delete(),
@@ -183,12 +247,39 @@ fn command(verb: Verb, fields: &Fields<'_>) -> Result<Command, Failure> {
     }
 }
 
-impl StoreWorker {
-    fn which(&self, event: &Envelope) -> Result<(&Arc<Namespace>, Verb), Failure> {
-        // `store.<namespace>.<verb>`, and a namespace has no dot.
-        let segments = event.name().as_str().strip_prefix("store.").and_then(|rest| rest.rsplit_once('.'));
-        let found = segments.and_then(|(name, verb)| self.shared.namespace(name).zip(Verb::parse(verb)));
-        found.ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
+/// The events of the namespaces, by the hashes of their names, which descriptors have: each request looks for one.
+struct Events(Vec<(u64, KnownEvent)>);
+
+struct KnownEvent {
+    name: String,
+    /// The place of the namespace.
+    namespace: usize,
+    verb: Verb,
+}
+
+impl Events {
+    fn of(namespaces: &[Arc<Namespace>]) -> Self {
+        let of_namespace = |(place, namespace): (usize, &Arc<Namespace>)| {
+            VERBS.map(|verb| KnownEvent { name: verb.event(&namespace.name), namespace: place, verb })
+        };
+        let events = namespaces.iter().enumerate().flat_map(of_namespace);
+        let mut events: Vec<_> = events.map(|event| (key_hash(&event.name), event)).collect();
+        events.sort_by_key(|(hash, _)| *hash);
+        Self(events)
+    }
+
+    fn find<'a>(
+        &self,
+        event: &Envelope,
+        namespaces: &'a [Arc<Namespace>],
+    ) -> Result<(&'a Arc<Namespace>, Verb), Failure> {
+        let hash = event.head().descriptor.name_hash();
+        let first = self.0.partition_point(|(other, _)| *other < hash);
+        let same = self.0[first..].iter().take_while(|(other, _)| *other == hash).map(|(_, known)| known);
+        let found = same.into_iter().find(|known| *known.name == **event.name());
+        found
+            .and_then(|known| Some((namespaces.get(known.namespace)?, known.verb)))
+            .ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
     }
 }
 

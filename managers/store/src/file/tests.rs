@@ -4,15 +4,18 @@ use std::sync::Arc;
 use edri_events::Encoding;
 
 use super::*;
-use crate::disk::{Disk, commit_for_tests};
+use crate::answers::Ledger;
+use crate::disk::{Disk, commit_for_tests, load_for_tests};
+use crate::event::milliseconds;
+use crate::limits::REMEMBERED_FOR;
 use crate::model::{Bounds, Command, If};
 use crate::namespace::Namespace;
 
 /// A folder of its own, gone in the end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder =
             std::env::temp_dir().join(format!("edri-store-{name}-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -37,7 +40,7 @@ fn filled(path: &Path, items: usize) {
 
 /// Writes so many items into a file, so many at a time.
 fn filled_by(path: &Path, items: usize, at_once: usize) {
-    let (database, namespace) = (open(path).expect("opens"), namespace());
+    let (database, namespace, mut ledger) = (open(path).expect("opens"), namespace(), Ledger::default());
     for chunk in (0..items).collect::<Vec<_>>().chunks(at_once) {
         let effects = chunk.iter().map(|number| {
             let key: Arc<str> = format!("key/{number}").into();
@@ -45,8 +48,15 @@ fn filled_by(path: &Path, items: usize, at_once: usize) {
             let set = Command::Set { key, value, expires_in: None, only: If::Always };
             namespace.kept.lock().apply(1, Some(&format!("r{number}")), &set).1
         });
-        commit_for_tests(&database, &namespace, effects.collect()).expect("is written");
+        commit_for_tests(&database, &namespace, &mut ledger, effects.collect()).expect("is written");
     }
+}
+
+/// A namespace as a file has it.
+fn namespace_of(database: &Database, path: &Path) -> Arc<Namespace> {
+    let namespace = namespace();
+    load_for_tests(database, path, &namespace).expect("is whole");
+    namespace
 }
 
 /// What a file has, as a store that starts reads it.
@@ -67,6 +77,68 @@ fn what_was_written_is_read_again() {
     assert_eq!(read(&path).expect("opens again"), items);
     let names: Vec<_> = std::fs::read_dir(folder.0.join("deep")).expect("a folder").collect();
     assert_eq!(names.len(), 1, "nothing else is left behind");
+}
+
+#[test]
+fn what_was_answered_is_remembered_as_long_as_it_is_to_be_and_forgotten_by_whole_records() {
+    let folder = Folder::new("answers");
+    let path = folder.0.join("store");
+    let set = |number: usize| {
+        let key: Arc<str> = format!("key/{}", number % 10).into();
+        Command::Set { key, value: Bytes::from_static(&[7]), expires_in: None, only: If::Always }
+    };
+    let window = milliseconds(REMEMBERED_FOR);
+    let (mut now, mut given) = (1, Vec::new());
+    // Through restarts: what is remembered of all that was given, and how many records there are.
+    for (round, (pause, expect)) in
+        [(0, 3), (window / 2, 6), (window / 2 - 1, 9), (1, 9), (window, 3)].into_iter().enumerate()
+    {
+        now += pause;
+        let (database, namespace) = (open(&path).expect("opens"), namespace());
+        let mut ledger = load_for_tests(&database, &path, &namespace).expect("is whole");
+        for batch in 0..3 {
+            let effects: Vec<_> = (0..5)
+                .map(|number| {
+                    let id = format!("r{round}-{batch}-{number}");
+                    let (answer, effects) = namespace.kept.lock().apply(now, Some(&id), &set(number));
+                    given.push((id, now, answer));
+                    effects
+                })
+                .collect();
+            commit_for_tests(&database, &namespace, &mut ledger, effects).expect("is written");
+        }
+        drop(database);
+        let database = open(&path).expect("opens");
+        let read = database.begin_read().expect("begins");
+        let name = answers_table("things");
+        let table = read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).expect("is there");
+        assert_eq!(table.iter().expect("is read").count(), expect, "round {round}");
+        drop((table, read));
+        let again = namespace_of(&database, &path);
+        for (id, at, answer) in &given {
+            let (repeated, effects) = again.kept.lock().apply(now, Some(id), &set(0));
+            assert_eq!(&repeated == answer && effects.is_empty(), at + window > now, "round {round}: {id}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_of_answers_is_told() {
+    let folder = Folder::new("damaged-answers");
+    let path = folder.0.join("store");
+    filled_by(&path, 50, 50);
+    let whole = std::fs::read(&path).expect("is there");
+    let at = (0..whole.len() - 3).rev().find(|at| whole[*at..].starts_with(b"r33")).expect("is in it");
+    let mut bytes = whole.clone();
+    bytes[at + 2] ^= 1;
+    std::fs::write(&path, &bytes).expect("is written");
+    let error = read(&path).expect_err("is damaged");
+    assert!(error.to_string().contains("the answers `0000000000000000` of namespace `things`"), "{error}");
+    let (saved, restored) = (folder.0.join("saved"), folder.0.join("restored"));
+    assert!(matches!(restore(&path, &restored), Err(StoreError::Damaged { .. })));
+    let salvaged = salvage(&path, &saved).expect("is saved");
+    assert_eq!((salvaged.items, salvaged.damaged.len()), (50, 1), "{salvaged:?}");
+    assert_eq!(read(&saved).expect("opens").len(), 50);
 }
 
 #[test]
@@ -136,7 +208,7 @@ fn a_newer_format_is_refused_with_advice() {
         transaction.commit().expect("is written");
     }
     let error = read(&path).expect_err("is refused");
-    assert!(matches!(error, StoreError::Newer { found: 2, .. }) && error.to_string().contains("newer one"), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, .. }) && error.to_string().contains("newer one"), "{error}");
 }
 
 #[test]

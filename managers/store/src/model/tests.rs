@@ -190,7 +190,7 @@ proptest! {
                 let theirs = naive.living(now, &key).map(|item| (item.0.clone(), item.2));
                 prop_assert_eq!(ours, theirs, "{}", key);
                 // The naive one takes the versions over, for later conditions.
-                if let Some(entry) = model.get(&key) && let Some(item) = naive.items.get_mut(&key) {
+                if let Some((_, entry)) = model.item(&key) && let Some(item) = naive.items.get_mut(&key) {
                     item.1 = entry.version;
                 }
             }

@@ -217,14 +217,17 @@ fn what_a_handler_sends_follows_from_its_event() {
     assert_eq!(call.origin, None);
     node.answer(call.id, &21_u64);
     assert_eq!(value::<String>(&node.response()), "21");
-    // A name of which only the node knows.
-    node.ask("untyped");
-    let (_, call) = node.called();
-    assert_eq!(&*call.event, "node.unseen");
-    let payload: serde_json::Value = Encoding::MessagePack.decode(call.payload.expect("sent").bytes()).expect("a map");
-    assert_eq!(payload, serde_json::json!({"a": 1}));
-    node.answer(call.id, &3_u64);
-    assert_eq!(value::<String>(&node.response()), "3");
+    // A name of which only the node knows, with bytes and with a value.
+    for what in ["untyped", "described"] {
+        node.ask(what);
+        let (_, call) = node.called();
+        assert_eq!(&*call.event, "node.unseen");
+        let bytes = call.payload.expect("sent");
+        let payload: serde_json::Value = Encoding::MessagePack.decode(bytes.bytes()).expect("a map");
+        assert_eq!(payload, serde_json::json!({"a": 1}));
+        node.answer(call.id, &3_u64);
+        assert_eq!(value::<String>(&node.response()), "3");
+    }
     node.ask("node to");
     let (_, call) = node.called();
     assert_eq!(call.to.as_deref(), Some("other"));

@@ -1,6 +1,6 @@
 //! A worker that does what its events ask for.
 
-use edri_events::event;
+use edri_events::{Kind, Value, event};
 use edri_router::{Reply, TryPublishError};
 
 use super::*;
@@ -129,6 +129,12 @@ impl Handle<Ask> for Tester {
                     cx.bus().untyped().request("node.unseen", serde_json::json!({"a": 1})).await.map_err(code)?;
                 Ok(body.decode::<u64>()?.to_string())
             }
+            "described" => {
+                let event = cx.bus().untyped().event("node.unseen", Kind::Request)?;
+                let asked = std::collections::BTreeMap::from([("a".to_owned(), 1_u64)]);
+                let answer: u64 = cx.bus().described(&event).request(asked).await.map_err(code)?;
+                Ok(answer.to_string())
+            }
             "node to" => Ok(cx.bus().request_to("other", AskNode { number: 1 }).await.map_err(code)?.to_string()),
             "all" => {
                 let mut answers = cx.bus().request_all(AskNode { number: 1 }).await.map_err(code)?;
@@ -202,7 +208,7 @@ impl Handle<Pipe> for Tester {
 }
 
 impl HandleAny for Tester {
-    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Body>, Failure> {
+    async fn handle(&mut self, event: &Envelope, _: &mut Context) -> Result<Option<Value>, Failure> {
         Err(Failure::new("untyped", event.name().to_string()))
     }
 }
