@@ -163,7 +163,8 @@ fn every_ticket_has_one_end_whoever_comes_first() {
             scope.spawn(move || {
                 for round in 0..EACH {
                     let number = who * EACH + round;
-                    let deadline = (number % 3 == 0).then(|| Instant::now() + Duration::from_micros(number % 1500));
+                    let deadline =
+                        number.is_multiple_of(3).then(|| Instant::now() + Duration::from_micros(number % 1500));
                     let ticket = pending.insert(deadline).expect("room");
                     assert!(pending.is_wanted(ticket) || deadline.is_some());
                     let mut waiting = Waiting::new(Arc::clone(&pending), ticket);
@@ -197,7 +198,7 @@ fn every_ticket_has_one_end_whoever_comes_first() {
             }
         });
         for (ticket, number) in asked {
-            if number % 5 == 0 {
+            if number.is_multiple_of(5) {
                 std::thread::yield_now();
             }
             // It may have given up, or its time be over.
