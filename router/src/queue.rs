@@ -36,7 +36,7 @@ const KEPT_BACK_MAX: u64 = 32;
 /// every few items, nor takes turns with the consumer on one thread where the two could work side by side.
 const KEPT_BACK_QUICK_MAX: u64 = 256;
 /// A consumer is quick when an item takes it so long at most: the places it keeps back then come 5 ms late at most.
-pub(crate) const QUICK: Duration = Duration::from_micros(20);
+const QUICK: Duration = Duration::from_micros(20);
 /// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
 const KEPT_BACK: usize = 4;
 

@@ -64,7 +64,7 @@ impl Bus {
     /// # Errors
     ///
     /// As [`Bus::request`].
-    // A block and no `async fn`, here and in `ask`: its arguments would be moved once more, which is seen in the time of a request.
+    // A block and no `async fn`: its arguments would be moved once more, which is seen in the time of a request.
     #[expect(clippy::manual_async_fn)]
     pub fn request_with<E: Request>(
         &self,

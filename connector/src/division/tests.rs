@@ -460,14 +460,19 @@ fn an_agreement_to_a_claim_that_was_given_up_is_none_to_the_next_one() {
     assert_eq!((one.saying().owned, one.saying().claiming), (0, 0));
 }
 
-#[test]
-fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
-    let names: Vec<NodeName> = (0..3).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
-    let mut division = Division::new("orders", &names[0], life(1));
-    division.met(life(2), &names[1]);
-    division.met(life(3), &names[2]);
+/// One of life 1 that runs the manager, is settled, and has met so many other lives, from 2.
+fn with_others(others: u64) -> Division {
+    let name = |number: u64| NodeName::new(&format!("n{}", number - 1)).expect("a name");
+    let mut division = Division::new("orders", &name(1), life(1));
+    (2..2 + others).for_each(|other| division.met(life(other), &name(other)));
     division.settle();
     division.set_member(true);
+    division
+}
+
+#[test]
+fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
+    let mut division = with_others(2);
     division.turn();
     let version = division.saying().version;
     division.noted(life(2), version, Slots::MAX);
@@ -483,12 +488,7 @@ fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
 
 #[test]
 fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is_to_have_it_instead() {
-    let names: Vec<NodeName> = (0..3).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
-    let mut division = Division::new("orders", &names[0], life(1));
-    division.met(life(2), &names[1]);
-    division.met(life(3), &names[2]);
-    division.settle();
-    division.set_member(true);
+    let mut division = with_others(2);
     division.turn();
     let version = division.saying().version;
     [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
@@ -520,19 +520,9 @@ fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is
     assert_eq!(division.saying().owned, Slots::MAX, "for its own publishers, until somebody comes");
 }
 
-/// One that runs the manager, is settled, and has met this other life.
-fn with_another() -> Division {
-    let names: Vec<NodeName> = (0..2).map(|n| NodeName::new(&format!("n{n}")).expect("a name")).collect();
-    let mut division = Division::new("orders", &names[0], life(1));
-    division.met(life(2), &names[1]);
-    division.settle();
-    division.set_member(true);
-    division
-}
-
 #[test]
 fn of_two_that_claim_a_slot_only_the_one_with_the_higher_rank_is_agreed_to() {
-    let mut division = with_another();
+    let mut division = with_others(1);
     let told = division.turn();
     assert!(matches!(told[..], [Tell::Saying { .. }]), "what was never said is not noted: {told:?}");
     assert_eq!(division.saying().claiming, Slots::MAX);
@@ -547,7 +537,7 @@ fn of_two_that_claim_a_slot_only_the_one_with_the_higher_rank_is_agreed_to() {
 #[test]
 fn a_slot_is_drained_once_both_lanes_have_ended() {
     for events_last in [true, false] {
-        let mut division = with_another();
+        let mut division = with_others(1);
         division.turn();
         division.noted(life(2), division.saying().version, Slots::MAX);
         division.turn();
