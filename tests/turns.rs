@@ -1,11 +1,13 @@
 //! Turns: a worker that is quick is run where its requester is, and nobody can tell but by the time it takes.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::{RequestError, Worker};
+use edri::{OpenedTunnel, Options, RequestError, TunnelError, Window, Worker};
 use futures_util::future::join_all;
 use tokio::runtime;
 use tokio::task::Id;
@@ -18,7 +20,8 @@ struct Where {
     what: What,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[data]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     Nothing,
     Block,
@@ -52,10 +55,36 @@ impl Handle<Where> for Somewhere {
     }
 }
 
+/// Asks of each item where it was received.
+#[event(tunnel, name = "turns.follow", up = What, down = String, result = u64)]
+struct Follow {}
+
+impl Handle<Follow> for Somewhere {
+    async fn handle(&mut self, _: &Follow, cx: &mut Context) -> Result<u64, Failure> {
+        let mut tunnel = cx.accept::<Follow>()?;
+        let mut count = 0;
+        while let Some(what) = tunnel.recv().await? {
+            count += 1;
+            match what {
+                What::Nothing => tunnel.send(here()).await?,
+                What::Block => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    tunnel.send(here()).await?;
+                }
+                What::Panic => panic!("as it was asked to"),
+                // Says nothing.
+                What::Wait | What::Yield => {}
+            }
+        }
+        Ok(count)
+    }
+}
+
 async fn node() -> (Node, Gate) {
     let gate = Gate::closed();
     let workers = gate.clone();
-    let manager = Manager::new("somewhere").worker(move || Somewhere(workers.clone())).handles::<Where>();
+    let manager =
+        Manager::new("somewhere").worker(move || Somewhere(workers.clone())).handles::<Where>().handles::<Follow>();
     (started(App::new("test").manager(manager)).await, gate)
 }
 
@@ -157,8 +186,8 @@ fn ask_from_no_runtime(bus: &Bus) -> Answer {
     let mut asking = std::pin::pin!(ask(bus, What::Nothing));
     loop {
         match asking.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            std::task::Poll::Ready(answer) => return answer.expect("answered"),
-            std::task::Poll::Pending => std::thread::park_timeout(LIMIT),
+            Poll::Ready(answer) => return answer.expect("answered"),
+            Poll::Pending => std::thread::park_timeout(LIMIT),
         }
     }
 }
@@ -293,5 +322,100 @@ async fn every_request_of_many_at_once_ends_whoever_runs_the_worker() {
     let account = at_rest(node.bus()).await;
     assert_eq!(account.deliveries, REQUESTERS * EACH);
     until("all slots to be free", || node.bus().topology().pending == 0).await;
+    ends_well(&node).await;
+}
+
+type Followed = OpenedTunnel<Follow>;
+
+async fn sent(tunnel: &mut Followed, what: What) -> Result<Option<String>, TunnelError> {
+    tunnel.send(what).await?;
+    tunnel.recv().await
+}
+
+/// Sends until it is received in the task that sends: whoever is interrupted while the worker runs takes it for a slow one for a while.
+async fn until_followed(tunnel: &mut Followed) {
+    let limit = Instant::now() + LIMIT;
+    while sent(tunnel, What::Nothing).await.expect("open") != Some(here()) {
+        assert!(Instant::now() < limit, "never received where it was sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opener_that_would_wait_runs_a_quick_worker_and_leaves_a_slow_one_to_its_own_task() {
+    let (node, _) = node().await;
+    let bus = node.bus().clone();
+    let following = tokio::spawn(async move {
+        let mut tunnel = bus.open(Follow {}).await.expect("opened");
+        until_followed(&mut tunnel).await;
+        let mut here_too = 0;
+        for _ in 0..200 {
+            here_too += u32::from(sent(&mut tunnel, What::Block).await.expect("open") == Some(here()));
+        }
+        assert!(here_too <= 5, "{here_too} of 200 slow ones where they were sent");
+        until_followed(&mut tunnel).await;
+        drop(tunnel);
+        // Who only sends runs it when the window is full.
+        let mut tunnel = bus.open(Follow {}).await.expect("opened");
+        for _ in 0..10_000 {
+            tunnel.send(What::Yield).await.expect("open");
+        }
+        assert_eq!(tunnel.result().await.expect("counted"), 10_000);
+    });
+    within("the tunnel", following).await.expect("no panic");
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_panics_where_its_opener_is_is_lost_and_comes_again() {
+    let (node, _) = node().await;
+    let bus = node.bus().clone();
+    let following = tokio::spawn(async move {
+        for _ in 0..3 {
+            let mut tunnel = bus.open(Follow {}).await.expect("opened");
+            until_followed(&mut tunnel).await;
+            let error = sent(&mut tunnel, What::Panic).await.expect_err("a panic");
+            assert_eq!(error.code(), "worker_lost");
+        }
+    });
+    within("the tunnels", following).await.expect("no panic");
+    ends_well(&node).await;
+}
+
+#[tokio::test]
+async fn who_sends_without_end_lets_others_have_their_turn() {
+    const WINDOW: u64 = 4;
+    let (node, _) = node().await;
+    let (bus, sent) = (node.bus().clone(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&sent);
+    let following = tokio::spawn(async move {
+        // Small enough for the worker to be quick with it.
+        let window = Window { items: WINDOW as usize, ..Window::default() };
+        let mut tunnel = bus.open_with(Follow {}, window, &Options::default()).await.expect("opened");
+        loop {
+            tunnel.send(What::Yield).await.expect("open");
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let observing = tokio::spawn(async move {
+        let (mut before, mut most) = (0, 0);
+        for _ in 0..300 {
+            // Of the same thread, and next in line: it gets on whenever the other lets it.
+            let mut waited = false;
+            poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            let now = sent.load(Ordering::Relaxed);
+            most = most.max(now - before);
+            before = now;
+        }
+        most
+    });
+    let most = within("the turns", observing).await.expect("no panic");
+    // A turn of the worker counts as one of 128 operations.
+    assert!(most <= 3 * 128 * WINDOW, "{most} at once");
+    assert!(most > WINDOW, "never without waiting");
+    following.abort();
     ends_well(&node).await;
 }

@@ -1,12 +1,14 @@
 //! An envelope on its way to one worker of one group.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use edri_events::{Body, Envelope};
 
 use crate::Ticket;
 use crate::divide::Hold;
 use crate::tunnel::{Receiver, Sender};
+use crate::turn::Turn;
 
 /// An envelope in a group's inbox or in a worker's hands.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub enum ReplyTo {
 pub trait Offer: Any + Send + std::fmt::Debug {
     /// The end as a stream of bodies, for a worker without the Rust types.
     fn into_untyped(self: Box<Self>) -> (Receiver<Body>, Sender<Body>);
+    /// It is accepted by a worker whose turn its opener may take.
+    fn accept(&self, turn: &Arc<dyn Turn>);
 }
 
 impl Delivery {

@@ -224,7 +224,7 @@ impl<T> Queue<T> {
             return false;
         }
         let Some(Sleeper { waker, turn, .. }) = self.sleepers.pop() else { return false };
-        if turn.is_some_and(|turn| turn.take()) {
+        if turn.is_some_and(|turn| turn.is_quick() && turn.take()) {
             return true;
         }
         waker.wake();

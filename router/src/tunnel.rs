@@ -9,10 +9,16 @@
 //! Items stay the typed values; bytes are not copied. [`Tunnels`] carries them beyond the process.
 
 mod flow;
+mod half;
+mod idle;
 mod pipe;
+mod tie;
 mod tunnels;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use edri_events::{Body, CodecError, DescriptorRef, Encoding, Envelope, Event, Failure, Head, Item, Tunnel, Value};
 
@@ -23,15 +29,21 @@ use crate::core::Core;
 use crate::delivery::{Offer, ReplyTo};
 use crate::request::{Sought, To};
 use crate::traced::{self, Traced};
+use crate::turn::Turn;
 
-use pipe::{End, Idle, Weigh, halves};
-pub use pipe::{Receiver, Sender, TunnelError, Window};
+pub use half::{Receiver, Sender};
+use half::{Sending, halves};
+use idle::Idle;
+use pipe::{End, Side, Weigh};
+pub use pipe::{TunnelError, Window};
+use tie::Tie;
 pub use tunnels::{Grant, Opener, OtherSide, Tunnels};
 
 /// The worker's end before it is accepted, of items `U` up and `D` down.
 struct Ends<U, D> {
     receiver: Receiver<U>,
     sender: Sender<D>,
+    tie: Arc<Tie>,
 }
 
 impl<U, D> std::fmt::Debug for Ends<U, D> {
@@ -45,6 +57,10 @@ impl<U: Item, D: Item> Offer for Ends<U, D> {
         let receiver = self.receiver.map(|item: U| Body::encode(Encoding::MessagePack, &item));
         (receiver, self.sender.map(|body: Body| body.decode::<D>()))
     }
+
+    fn accept(&self, turn: &Arc<dyn Turn>) {
+        self.tie.accept(turn);
+    }
 }
 
 /// The worker's end of a tunnel whose opener has no Rust types.
@@ -55,6 +71,10 @@ impl Offer for UntypedEnds {
     fn into_untyped(self: Box<Self>) -> (Receiver<Body>, Sender<Body>) {
         (self.0.receiver, self.0.sender)
     }
+
+    fn accept(&self, turn: &Arc<dyn Turn>) {
+        self.0.tie.accept(turn);
+    }
 }
 
 /// A tunnel whose opener is elsewhere: the worker's end, and the halves of whoever stands in for the opener.
@@ -62,9 +82,10 @@ impl Offer for UntypedEnds {
 #[must_use]
 pub fn from_elsewhere(window: Window) -> (Box<dyn Offer>, Sender<Body>, Receiver<Body>) {
     let weigh: Weigh<Body> = |body| body.bytes.len();
-    let (sender, worker_receiver) = halves(window, weigh, &None, true);
-    let (worker_sender, receiver) = halves(window, weigh, &None, false);
-    let ends = Ends { receiver: worker_receiver, sender: worker_sender };
+    let tie = Arc::default();
+    let (sender, worker_receiver) = halves(window, weigh, None, &tie, Side::Opener);
+    let (worker_sender, receiver) = halves(window, weigh, None, &tie, Side::Worker);
+    let ends = Ends { receiver: worker_receiver, sender: worker_sender, tie };
     (Box::new(UntypedEnds(ends)), sender, receiver)
 }
 
@@ -88,11 +109,15 @@ pub struct TunnelOutcome<R> {
 
 impl<R> TunnelOutcome<R> {
     async fn wait(&mut self) -> Result<(), TunnelError> {
+        poll_fn(|cx| self.poll_wait(cx)).await
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
         if let Some(waiting) = &mut self.waiting {
-            let outcome = match waiting {
-                Sought::Here(waiting, _) => waiting.await,
-                Sought::Above(outcome) => outcome.await,
-            };
+            let outcome = ready!(match waiting {
+                Sought::Here(waiting, _) => Pin::new(waiting).poll(cx),
+                Sought::Above(outcome) => outcome.as_mut().poll(cx),
+            });
             if let Err(error) = &outcome {
                 self.traced.failed(error.code());
             }
@@ -100,10 +125,10 @@ impl<R> TunnelOutcome<R> {
             self.ended = Some(outcome.map_err(|error| TunnelError::Ended(Arc::new(error))));
             self.waiting = None;
         }
-        match &self.ended {
+        Poll::Ready(match &self.ended {
             Some(Err(error)) => Err(error.clone()),
             _ => Ok(()),
-        }
+        })
     }
 
     /// The result that the worker's handler returned.
@@ -142,14 +167,21 @@ impl<U, D, R> Opened<U, D, R> {
     /// # Errors
     ///
     /// [`TunnelError`] once the tunnel has ended: the worker's failure if that is why.
-    pub async fn send(&mut self, item: U) -> Result<(), TunnelError> {
-        match self.sender.send(item).await {
-            Err(TunnelError::PeerDropped) => {
-                self.outcome.wait().await?;
-                Err(TunnelError::PeerDropped)
+    #[inline]
+    pub fn send(&mut self, item: U) -> impl Future<Output = Result<(), TunnelError>> {
+        let (mut sending, mut dropped) = (Sending::new(item), false);
+        poll_fn(move |cx| {
+            if !dropped {
+                let sent = ready!(self.sender.poll_send(cx, &mut sending));
+                dropped = matches!(sent, Err(TunnelError::PeerDropped));
+                if !dropped {
+                    return Poll::Ready(sent);
+                }
             }
-            sent => sent,
-        }
+            // The worker's outcome says why.
+            ready!(self.outcome.poll_wait(cx))?;
+            Poll::Ready(Err(TunnelError::PeerDropped))
+        })
     }
 
     /// Says that nothing more comes from here. The worker's direction goes on.
@@ -162,16 +194,21 @@ impl<U, D, R> Opened<U, D, R> {
     /// # Errors
     ///
     /// [`TunnelError`] when the tunnel was aborted, or the worker failed or was lost.
-    pub async fn recv(&mut self) -> Result<Option<D>, TunnelError> {
-        match self.receiver.recv().await {
-            Ok(Some(item)) => Ok(Some(item)),
-            // When the worker's half ended with its handler, the outcome says whether that was the end or a break.
-            Ok(None) if !self.receiver.is_finished() => {
-                self.outcome.wait().await?;
-                Ok(None)
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<D>, TunnelError>> {
+        let mut left = false;
+        poll_fn(move |cx| {
+            if !left {
+                let received = ready!(self.receiver.poll_recv(cx));
+                left = matches!(received, Ok(None)) && !self.receiver.is_finished();
+                if !left {
+                    return Poll::Ready(received);
+                }
             }
-            other => other,
-        }
+            // The worker's half ended with its handler: the outcome says whether that was the end or a break.
+            ready!(self.outcome.poll_wait(cx))?;
+            Poll::Ready(Ok(None))
+        })
     }
 
     /// The result that the worker's handler returned. Finishes this direction; items of the worker that were not received
@@ -237,8 +274,9 @@ impl<U, D> Accepted<U, D> {
     /// # Errors
     ///
     /// [`TunnelError`] once the tunnel has ended.
-    pub async fn send(&mut self, item: D) -> Result<(), TunnelError> {
-        self.sender.send(item).await
+    #[inline]
+    pub fn send(&mut self, item: D) -> impl Future<Output = Result<(), TunnelError>> {
+        self.sender.send(item)
     }
 
     /// The next item of the opener; `None` once it has finished. Cancel safe.
@@ -246,8 +284,9 @@ impl<U, D> Accepted<U, D> {
     /// # Errors
     ///
     /// [`TunnelError`] when the opener aborted the tunnel or was dropped.
-    pub async fn recv(&mut self) -> Result<Option<U>, TunnelError> {
-        self.receiver.recv().await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<U>, TunnelError>> {
+        self.receiver.recv()
     }
 
     /// Says that nothing more comes from here. The opener's direction goes on.
@@ -279,13 +318,13 @@ impl<U: Item, D: Item> Accepted<U, D> {
         };
         match offer.downcast::<UntypedEnds>() {
             Ok(ends) => {
-                let Ends { receiver, sender } = ends.0;
+                let Ends { receiver, sender, .. } = ends.0;
                 let sender = sender.map(|item: D| Body::encode(Encoding::MessagePack, &item));
                 Self::new(receiver.map(|body: Body| body.decode::<U>()), sender)
             }
             // One name has one Rust type, so another type's ends cannot be offered under it.
             Err(_) => {
-                let (receiver, sender) = pipe::nothing();
+                let (receiver, sender) = half::nothing();
                 Self::new(receiver, sender)
             }
         }
@@ -395,9 +434,10 @@ impl Bus {
         take: fn(Value) -> Result<R, CodecError>,
     ) -> Result<Opened<U, D, R>, RequestError> {
         let idle = envelope.head().descriptor.time_limit().map(|limit| Idle::new(limit, &self.core));
-        let (sender, worker_receiver) = halves(window, weigh_up, &idle, true);
-        let (worker_sender, receiver) = halves(window, weigh_down, &idle, false);
-        let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender });
+        let tie = Arc::default();
+        let (sender, worker_receiver) = halves(window, weigh_up, idle.as_ref(), &tie, Side::Opener);
+        let (worker_sender, receiver) = halves(window, weigh_down, idle.as_ref(), &tie, Side::Worker);
+        let offer = offer(Ends { receiver: worker_receiver, sender: worker_sender, tie });
         let traced = traced::tunnel(&envelope);
         let placed = self.place(envelope, to, |ticket| ReplyTo::Tunnel(ticket, Some(Box::new(offer)))).await;
         let waiting = placed.inspect_err(|error| traced.failed(error.code()))?;

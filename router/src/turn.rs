@@ -6,6 +6,9 @@
 
 /// Somebody who sleeps until there is something in an inbox, and whose turn others may take.
 pub trait Turn: Send + Sync {
+    /// Whether it was quick lately: whether the time of an event is worth less than waking it.
+    fn is_quick(&self) -> bool;
+
     /// Runs the sleeper, here and now, until it sleeps again or waits for something else. False when that cannot be, as when it runs
     /// already: then it is to be woken.
     fn take(&self) -> bool;

@@ -11,7 +11,7 @@ use edri_events::{
 };
 use edri_router::{
     Accepted, Bus, Deferred, Delivery, GroupRef, Health, Offer, OpenedTunnel, PublishError, Receipt, Reply, ReplyTo,
-    RequestError, Router, Ticket, TryPublishError, WorkerStatus,
+    RequestError, Router, Ticket, TryPublishError, Turn, WorkerStatus,
 };
 use parking_lot::Mutex;
 
@@ -28,6 +28,8 @@ pub struct Context {
     hand: Option<Hand>,
     /// Whether the reply of the event in hand was taken along; the host looks at it even after a panic.
     deferred: Arc<AtomicBool>,
+    /// Where openers of tunnels may take the turn of the worker's task.
+    turn: Option<Arc<dyn Turn>>,
 }
 
 /// The event in hand.
@@ -50,6 +52,7 @@ impl Context {
             manager: manager.clone(),
             hand: None,
             deferred: Arc::default(),
+            turn: None,
         }
     }
 
@@ -63,7 +66,13 @@ impl Context {
             manager: self.manager.clone(),
             hand: None,
             deferred: Arc::default(),
+            turn: None,
         }
+    }
+
+    /// Lets openers of tunnels take the turn of the worker's task.
+    pub(crate) fn set_turn(&mut self, turn: Arc<dyn Turn>) {
+        self.turn = Some(turn);
     }
 
     /// Takes an event in hand.
@@ -286,7 +295,12 @@ impl Context {
 
     fn offer(&mut self) -> Result<Box<dyn Offer>, Failure> {
         let offer = self.hand.as_mut().and_then(|hand| hand.offer.get_mut().take());
-        offer.ok_or_else(|| Failure::new("nothing_to_accept", "there is no tunnel, or it was accepted already"))
+        let nothing = || Failure::new("nothing_to_accept", "there is no tunnel, or it was accepted already");
+        let offer = offer.ok_or_else(nothing)?;
+        if let Some(turn) = &self.turn {
+            offer.accept(turn);
+        }
+        Ok(offer)
     }
 
     fn expect<E: Event>(&self, what: &str) -> Result<(), Failure> {

@@ -305,7 +305,7 @@ pub(crate) enum Next {
 }
 
 impl Desk {
-    fn new(mut seat: Seat, cx: Context, reach: Reach) -> Self {
+    fn new(mut seat: Seat, mut cx: Context, reach: Reach) -> Self {
         let mut consumer = seat.group.consume(seat.inbox);
         let resume = std::mem::take(&mut seat.resume).into();
         let timer = Timer::default();
@@ -315,7 +315,8 @@ impl Desk {
             Reach::Watched(watched) => (None, Some(watched)),
         };
         if let Some(turn) = &turn {
-            consumer.set_turn(Arc::clone(turn) as Arc<dyn edri_router::Turn>);
+            consumer.set_turn(Arc::clone(turn) as _);
+            cx.set_turn(Arc::clone(turn) as _);
         }
         Self { seat, cx, consumer, resume, turn, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
     }

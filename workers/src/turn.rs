@@ -147,10 +147,11 @@ impl Shared {
 }
 
 impl Turn for Shared {
+    fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> bool {
-        if !self.quick.load(Ordering::Relaxed) {
-            return false;
-        }
         let depth = DEPTH.get();
         if depth >= DEPTH_MAX {
             return false;

@@ -283,6 +283,10 @@ struct Taker {
 }
 
 impl Turn for Taker {
+    fn is_quick(&self) -> bool {
+        true
+    }
+
     fn take(&self) -> bool {
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.may

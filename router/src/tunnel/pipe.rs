@@ -1,20 +1,19 @@
-//! One direction of a tunnel: a bounded queue of items with credit, and its two halves.
+//! One direction of a tunnel: a bounded queue of items with credit.
 //!
-//! A pipe is a queue behind a short lock: the sender adds one item at a time, the receiver takes half a window at once, so
-//! the lock is rarely contended. A half whose other end speaks of other types converts on the way ([`Mapped`]).
+//! A pipe is a queue behind a short lock: the sender adds one item at a time, the receiver takes all there are at once and
+//! gives credit back by halves of the window, so the lock is rarely contended.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edri_events::{CodecError, Failure};
 use parking_lot::Mutex;
 
+use super::tie::Tie;
 use crate::RequestError;
-use crate::core::Core;
 
 /// How much may be on its way in one direction of a tunnel: always at least one item, whatever is said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,22 +94,43 @@ impl From<CodecError> for TunnelError {
 /// How many bytes of credit an item takes.
 pub(super) type Weigh<T> = fn(&T) -> usize;
 
-struct Pipe<T> {
-    // Held to add an item or to take half a window of them.
+/// A queue between two halves, one of which is the opener's.
+pub(super) struct Pipe<T> {
+    // Held to add an item, to take all, or to give credit back.
     state: Mutex<PipeState<T>>,
     window: Window,
     weigh: Weigh<T>,
+    tie: Arc<Tie>,
 }
 
 struct PipeState<T> {
     items: VecDeque<T>,
     bytes: usize,
-    /// What the receiver took and has not used up yet; it still occupies the window.
-    taken_items: usize,
-    taken_bytes: usize,
+    /// What the receiver took and has not given back yet; it still occupies the window.
+    taken: Window,
     end: Option<End>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+}
+
+/// Whose half it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Opener,
+    Worker,
+}
+
+/// What a receiver took out of a pipe.
+pub(super) struct Batch<T> {
+    items: VecDeque<T>,
+    /// What was used of it and not given back as credit yet.
+    used: Window,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), used: Window { items: 0, bytes: 0 } }
+    }
 }
 
 #[derive(Clone)]
@@ -124,84 +144,182 @@ pub(super) enum End {
 }
 
 impl<T> Pipe<T> {
-    fn new(window: Window, weigh: Weigh<T>) -> Arc<Self> {
+    pub(super) fn new(window: Window, weigh: Weigh<T>, tie: Arc<Tie>) -> Arc<Self> {
         let window = Window { items: window.items.max(1), ..window };
         Arc::new(Self {
             state: Mutex::new(PipeState {
                 items: VecDeque::new(),
                 bytes: 0,
-                taken_items: 0,
-                taken_bytes: 0,
+                taken: Window { items: 0, bytes: 0 },
                 end: None,
                 receiver: None,
                 sender: None,
             }),
             window,
             weigh,
+            tie,
         })
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, item: &mut Option<T>) -> Poll<Result<(), TunnelError>> {
+    /// Sends the item, waiting for credit.
+    #[inline]
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        side: Side,
+        item: &mut Option<T>,
+    ) -> Poll<Result<(), TunnelError>> {
+        let Some(weight) = item.as_ref().map(self.weigh) else { return Poll::Ready(Ok(())) };
+        if let Some(sent) = self.try_send(side, item, weight, None) {
+            return Poll::Ready(sent);
+        }
+        if side == Side::Opener
+            && self.tie.run(cx)
+            && let Some(sent) = self.try_send(side, item, weight, None)
+        {
+            return Poll::Ready(sent);
+        }
+        self.try_send(side, item, weight, Some(cx)).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Sends the item if there is credit for it; otherwise whoever asks is woken when there is.
+    #[inline]
+    fn try_send(
+        &self,
+        side: Side,
+        item: &mut Option<T>,
+        weight: usize,
+        wait: Option<&mut Context<'_>>,
+    ) -> Option<Result<(), TunnelError>> {
         let mut state = self.state.lock();
         match &state.end {
-            Some(End::Broken(error)) => return Poll::Ready(Err(error.clone())),
-            Some(End::Finished | End::Left) => return Poll::Ready(Err(TunnelError::Finished)),
             None => {}
+            Some(End::Broken(error)) => return Some(Err(error.clone())),
+            Some(End::Finished | End::Left) => return Some(Err(TunnelError::Finished)),
         }
-        let Some(weight) = item.as_ref().map(self.weigh) else { return Poll::Ready(Ok(())) };
-        let (items, bytes) = (state.items.len() + state.taken_items, state.bytes + state.taken_bytes);
+        let (items, bytes) = (state.items.len() + state.taken.items, state.bytes + state.taken.bytes);
         let fits = items < self.window.items && (bytes == 0 || bytes + weight <= self.window.bytes);
         if !fits {
-            state.sender = Some(cx.waker().clone());
-            return Poll::Pending;
+            if let Some(cx) = wait {
+                state.sender = Some(cx.waker().clone());
+            }
+            return None;
         }
         state.items.extend(item.take());
         state.bytes += weight;
         let receiver = state.receiver.take();
         drop(state);
         if let Some(receiver) = receiver {
-            receiver.wake();
+            self.wake(side, receiver);
         }
-        Poll::Ready(Ok(()))
+        Some(Ok(()))
     }
 
-    /// Takes up to half a window into `batch`, which is empty; that credits what was taken before.
-    fn poll_take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<T>) -> Poll<Result<bool, TunnelError>> {
+    /// The next item; `None` once the sender has finished.
+    #[inline]
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        side: Side,
+        batch: &mut Batch<T>,
+    ) -> Poll<Result<Option<T>, TunnelError>> {
+        loop {
+            if let Some(item) = batch.items.pop_front() {
+                self.used(side, batch, (self.weigh)(&item));
+                return Poll::Ready(Ok(Some(item)));
+            }
+            let Poll::Ready(more) = self.poll_take(cx, side, batch) else { return Poll::Pending };
+            if !more? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Takes note of an item that was used. After half a window of them gives credit back, and drops the rest of the batch if the
+    /// pipe has broken.
+    #[inline]
+    fn used(&self, side: Side, batch: &mut Batch<T>, weight: usize) {
+        batch.used.items += 1;
+        batch.used.bytes += weight;
+        let half = batch.used.items * 2 >= self.window.items || batch.used.bytes * 2 >= self.window.bytes;
+        // What is used when nothing is left is given back by whoever takes the next.
+        if half && !batch.items.is_empty() {
+            self.give_back(side, batch);
+        }
+    }
+
+    fn give_back(&self, side: Side, batch: &mut Batch<T>) {
         let mut state = self.state.lock();
-        let had = state.taken_items > 0;
-        (state.taken_items, state.taken_bytes) = (0, 0);
-        if let Some(End::Broken(error)) = &state.end {
-            return Poll::Ready(Err(error.clone()));
-        }
-        let most = (self.window.items / 2).max(1);
-        while let Some(item) = state.items.pop_front() {
-            let weight = (self.weigh)(&item);
-            state.bytes -= weight;
-            state.taken_bytes += weight;
-            state.taken_items += 1;
-            batch.push_back(item);
-            if state.taken_items >= most || state.taken_bytes >= self.window.bytes / 2 {
-                break;
-            }
-        }
-        let outcome = match (&state.end, batch.is_empty()) {
-            (_, false) => Poll::Ready(Ok(true)),
-            (Some(_), true) => Poll::Ready(Ok(false)),
-            (None, true) => {
-                state.receiver = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        };
-        let sender = if had { state.sender.take() } else { None };
+        let sender = state.give_back(mem::replace(&mut batch.used, Window { items: 0, bytes: 0 }));
+        let broken = matches!(state.end, Some(End::Broken(_)));
         drop(state);
         if let Some(sender) = sender {
-            sender.wake();
+            self.wake(side, sender);
         }
-        outcome
+        if broken {
+            batch.items.clear();
+        }
+    }
+
+    /// Takes all there is into the batch, which is empty, and gives back what was taken before. False once nothing more comes.
+    fn poll_take(&self, cx: &mut Context<'_>, side: Side, batch: &mut Batch<T>) -> Poll<Result<bool, TunnelError>> {
+        if side == Side::Worker {
+            return self.try_take(side, batch, Some(cx)).map_or(Poll::Pending, Poll::Ready);
+        }
+        if let Some(taken) = self.try_take(side, batch, None) {
+            return Poll::Ready(taken);
+        }
+        if self.tie.run(cx)
+            && let Some(taken) = self.try_take(side, batch, None)
+        {
+            return Poll::Ready(taken);
+        }
+        self.try_take(side, batch, Some(cx)).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn try_take(
+        &self,
+        side: Side,
+        batch: &mut Batch<T>,
+        wait: Option<&mut Context<'_>>,
+    ) -> Option<Result<bool, TunnelError>> {
+        let mut state = self.state.lock();
+        let used = mem::replace(&mut batch.used, Window { items: 0, bytes: 0 });
+        let sender = if used.items > 0 { state.give_back(used) } else { None };
+        let taken = match &state.end {
+            Some(End::Broken(error)) => Some(Err(error.clone())),
+            _ if !state.items.is_empty() => {
+                mem::swap(&mut state.items, &mut batch.items);
+                let bytes = mem::take(&mut state.bytes);
+                state.taken.items += batch.items.len();
+                state.taken.bytes += bytes;
+                Some(Ok(true))
+            }
+            Some(End::Finished | End::Left) => Some(Ok(false)),
+            None => {
+                if let Some(cx) = wait {
+                    state.receiver = Some(cx.waker().clone());
+                }
+                None
+            }
+        };
+        drop(state);
+        if let Some(sender) = sender {
+            self.wake(side, sender);
+        }
+        taken
+    }
+
+    /// Wakes who waits at the other half.
+    fn wake(&self, side: Side, waiting: Waker) {
+        waiting.wake();
+        if side == Side::Opener {
+            self.tie.wake();
+        }
     }
 
     /// Ready once the pipe is broken.
-    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
+    pub(super) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
         let mut state = self.state.lock();
         if let Some(End::Broken(error)) = &state.end {
             return Poll::Ready(error.clone());
@@ -210,27 +328,27 @@ impl<T> Pipe<T> {
         Poll::Pending
     }
 
-    fn end(&self, end: End) {
+    pub(super) fn end(&self, side: Side, end: End) {
         let mut state = self.state.lock();
         match (&state.end, &end) {
             (None, _) | (Some(End::Finished | End::Left), End::Broken(_)) => {}
             _ => return,
         }
-        let dropped = if matches!(end, End::Broken(_)) { std::mem::take(&mut state.items) } else { VecDeque::new() };
+        let dropped = if matches!(end, End::Broken(_)) { mem::take(&mut state.items) } else { VecDeque::new() };
         state.end = Some(end);
         let wakers = [state.receiver.take(), state.sender.take()];
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(|waiting| self.wake(side, waiting));
         // User types, dropped without the lock.
         drop(dropped);
     }
 
     /// Whether the sender said that it has finished.
-    fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         matches!(self.state.lock().end, Some(End::Finished))
     }
 
-    fn broken(&self) -> Option<TunnelError> {
+    pub(super) fn broken(&self) -> Option<TunnelError> {
         match &self.state.lock().end {
             Some(End::Broken(error)) => Some(error.clone()),
             _ => None,
@@ -238,371 +356,11 @@ impl<T> Pipe<T> {
     }
 }
 
-/// A pipe of other items than the one it serves, made to look as if it were of `T`.
-trait Mapped<T>: Send {
-    fn poll_send(&mut self, cx: &mut Context<'_>, item: &mut Option<T>) -> Poll<Result<(), TunnelError>> {
-        let _ = (cx, item);
-        Poll::Ready(Err(TunnelError::Finished))
-    }
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, TunnelError>> {
-        let _ = cx;
-        Poll::Ready(Ok(None))
-    }
-    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
-        let _ = cx;
-        Poll::Pending
-    }
-    fn end(&self, end: End);
-    fn is_finished(&self) -> bool;
-    fn broken(&self) -> Option<TunnelError>;
-}
-
-/// Converts on the way into a pipe of `P`.
-struct Inward<T, P> {
-    pipe: Arc<Pipe<P>>,
-    convert: fn(T) -> Result<P, CodecError>,
-    held: Option<P>,
-}
-
-impl<T, P: Send> Mapped<T> for Inward<T, P> {
-    fn poll_send(&mut self, cx: &mut Context<'_>, item: &mut Option<T>) -> Poll<Result<(), TunnelError>> {
-        if let Some(item) = item.take() {
-            self.held = Some((self.convert)(item)?);
-        }
-        self.pipe.poll_send(cx, &mut self.held)
-    }
-    fn end(&self, end: End) {
-        self.pipe.end(end);
-    }
-    fn is_finished(&self) -> bool {
-        self.pipe.is_finished()
-    }
-    fn broken(&self) -> Option<TunnelError> {
-        self.pipe.broken()
-    }
-}
-
-/// Converts on the way out of a pipe of `P`.
-struct Outward<P, T> {
-    pipe: Arc<Pipe<P>>,
-    convert: fn(P) -> Result<T, CodecError>,
-    batch: VecDeque<P>,
-}
-
-impl<T, P: Send> Mapped<T> for Outward<P, T> {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, TunnelError>> {
-        loop {
-            if let Some(item) = self.batch.pop_front() {
-                return Poll::Ready(Ok(Some((self.convert)(item)?)));
-            }
-            match self.pipe.poll_take(cx, &mut self.batch) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<TunnelError> {
-        self.pipe.poll_broken(cx)
-    }
-    fn end(&self, end: End) {
-        self.pipe.end(end);
-    }
-    fn is_finished(&self) -> bool {
-        self.pipe.is_finished()
-    }
-    fn broken(&self) -> Option<TunnelError> {
-        self.pipe.broken()
-    }
-}
-
-/// Ends both directions when neither has carried anything for too long.
-#[derive(Clone)]
-pub(super) struct Idle {
-    limit: Duration,
-    born: Instant,
-    last_ms: Arc<AtomicU64>,
-    core: Arc<Core>,
-}
-
-impl Idle {
-    pub(super) fn new(limit: Duration, core: &Arc<Core>) -> Self {
-        Self { limit, born: Instant::now(), last_ms: Arc::default(), core: Arc::clone(core) }
-    }
-
-    fn touch(&self) {
-        self.last_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn over(&self) -> Instant {
-        self.born + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + self.limit
-    }
-
-    /// Runs `future` unless the tunnel becomes idle first.
-    async fn watch<R>(&self, future: impl Future<Output = R>) -> Result<R, TunnelError> {
-        let mut future = std::pin::pin!(future);
-        loop {
-            let over = self.over();
-            tokio::select! {
-                biased;
-                result = &mut future => {
-                    self.touch();
-                    return Ok(result);
-                }
-                () = self.core.sleep_until(over) => {
-                    if self.over() <= Instant::now() {
-                        return Err(TunnelError::Idle(self.limit));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The sending half of one direction.
-pub struct Sender<T> {
-    pipe: SendTo<T>,
-    /// Dropping it without a word is an end for a worker, whose outcome follows, and a break for an opener.
-    breaks_when_dropped: bool,
-    idle: Option<Idle>,
-    /// Looks at each item before it is sent.
-    check: Option<Check<T>>,
-}
-
-type Check<T> = Arc<dyn Fn(&T) -> Result<(), CodecError> + Send + Sync>;
-
-enum SendTo<T> {
-    Pipe(Arc<Pipe<T>>),
-    Mapped(Box<dyn Mapped<T>>),
-}
-
-/// The receiving half of one direction.
-pub struct Receiver<T> {
-    pipe: RecvFrom<T>,
-    idle: Option<Idle>,
-}
-
-enum RecvFrom<T> {
-    Pipe(Arc<Pipe<T>>, VecDeque<T>),
-    Mapped(Box<dyn Mapped<T>>),
-}
-
-impl<T> Sender<T> {
-    /// Sends an item, waiting for credit.
-    ///
-    /// # Errors
-    ///
-    /// [`TunnelError`] once the tunnel has ended; the item is dropped then.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future while it waits drops the item unsent.
-    pub async fn send(&mut self, item: T) -> Result<(), TunnelError> {
-        if let Some(Err(error)) = self.check.as_ref().map(|check| check(&item)) {
-            let error = TunnelError::from(error);
-            self.end(End::Broken(error.clone()));
-            return Err(error);
-        }
-        let Self { pipe, idle, .. } = self;
-        let mut item = Some(item);
-        let send = poll_fn(|cx| match pipe {
-            SendTo::Pipe(pipe) => pipe.poll_send(cx, &mut item),
-            SendTo::Mapped(pipe) => pipe.poll_send(cx, &mut item),
-        });
-        let sent = match idle {
-            None => return send.await,
-            Some(idle) => idle.watch(send).await,
-        };
-        sent.unwrap_or_else(|error| {
-            self.end(End::Broken(error.clone()));
-            Err(error)
-        })
-    }
-
-    /// Says that nothing more comes in this direction. The other direction goes on.
-    pub fn finish(&mut self) {
-        self.end(End::Finished);
-        // What was finished is not broken any more by dropping this.
-        self.breaks_when_dropped = false;
-    }
-
-    /// Breaks this direction at once: what is queued is dropped and the receiver gets `reason`.
-    pub fn abort(&mut self, reason: Failure) {
-        self.end(End::Broken(TunnelError::Aborted(reason)));
-    }
-
-    /// Breaks this direction with an error that came from elsewhere.
-    #[doc(hidden)]
-    pub fn break_off(&self, error: TunnelError) {
-        self.end(End::Broken(error));
-    }
-
-    /// Has each item looked at before it is sent: one that is refused breaks this direction.
-    pub(super) fn check_with(&mut self, check: Check<T>) {
-        self.check = Some(check);
-    }
-
-    pub(super) fn end(&self, end: End) {
-        match &self.pipe {
-            SendTo::Pipe(pipe) => pipe.end(end),
-            SendTo::Mapped(pipe) => pipe.end(end),
-        }
-    }
-}
-
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.end(if self.breaks_when_dropped { End::Broken(TunnelError::PeerDropped) } else { End::Left });
-    }
-}
-
-impl<T> Receiver<T> {
-    /// The next item; `None` once the sender has finished. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// [`TunnelError`] when the tunnel broke; items queued before are lost.
-    pub async fn recv(&mut self) -> Result<Option<T>, TunnelError> {
-        let Self { pipe, idle } = self;
-        let receive = poll_fn(|cx| match pipe {
-            RecvFrom::Mapped(pipe) => pipe.poll_recv(cx),
-            RecvFrom::Pipe(pipe, batch) => loop {
-                if let Some(item) = batch.pop_front() {
-                    return Poll::Ready(Ok(Some(item)));
-                }
-                match pipe.poll_take(cx, batch) {
-                    Poll::Ready(Ok(true)) => {}
-                    Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            },
-        });
-        let received = match idle {
-            None => return receive.await,
-            Some(idle) => idle.watch(receive).await,
-        };
-        received.unwrap_or_else(|error| {
-            self.end(End::Broken(error.clone()));
-            Err(error)
-        })
-    }
-
-    /// Breaks this direction with an error that came from elsewhere.
-    #[doc(hidden)]
-    pub fn break_off(&self, error: TunnelError) {
-        self.end(End::Broken(error));
-    }
-
-    /// Ready once this direction is broken, whatever waits in it. Cancel safe.
-    #[doc(hidden)]
-    pub async fn broken_off(&mut self) -> TunnelError {
-        let pipe = &mut self.pipe;
-        poll_fn(|cx| match pipe {
-            RecvFrom::Pipe(pipe, _) => pipe.poll_broken(cx),
-            RecvFrom::Mapped(pipe) => pipe.poll_broken(cx),
-        })
-        .await
-    }
-
-    pub(super) fn end(&self, end: End) {
-        match &self.pipe {
-            RecvFrom::Pipe(pipe, _) => pipe.end(end),
-            RecvFrom::Mapped(pipe) => pipe.end(end),
-        }
-    }
-
-    /// Whether the sender said that it has finished; it may just have been dropped.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        match &self.pipe {
-            RecvFrom::Pipe(pipe, _) => pipe.is_finished(),
-            RecvFrom::Mapped(pipe) => pipe.is_finished(),
-        }
-    }
-
-    pub(super) fn broken(&self) -> Option<TunnelError> {
-        match &self.pipe {
-            RecvFrom::Pipe(pipe, _) => pipe.broken(),
-            RecvFrom::Mapped(pipe) => pipe.broken(),
-        }
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        self.end(End::Broken(TunnelError::PeerDropped));
-    }
-}
-
-impl<T> std::fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
-    }
-}
-
-impl<T> std::fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
-
-/// A new pipe. A sender that breaks it when dropped is an opener's: a worker's outcome says how its direction ended.
-pub(super) fn halves<T>(
-    window: Window,
-    weigh: Weigh<T>,
-    idle: &Option<Idle>,
-    breaks_when_dropped: bool,
-) -> (Sender<T>, Receiver<T>) {
-    let pipe = Pipe::new(window, weigh);
-    let sender = Sender { pipe: SendTo::Pipe(Arc::clone(&pipe)), breaks_when_dropped, idle: idle.clone(), check: None };
-    let receiver = Receiver { pipe: RecvFrom::Pipe(pipe, VecDeque::new()), idle: idle.clone() };
-    (sender, receiver)
-}
-
-impl<T: Send + 'static> Receiver<T> {
-    /// The same half with its items converted on the way out.
-    pub(super) fn map<U: 'static>(mut self, convert: fn(T) -> Result<U, CodecError>) -> Receiver<U> {
-        // Taken apart by hand, because dropping the half would break the pipe.
-        let idle = self.idle.take();
-        let pipe: Box<dyn Mapped<U>> = match std::mem::replace(&mut self.pipe, RecvFrom::Mapped(Box::new(Gone))) {
-            RecvFrom::Pipe(pipe, batch) => Box::new(Outward { pipe, batch, convert }),
-            RecvFrom::Mapped(_) => Box::new(Gone),
-        };
-        Receiver { pipe: RecvFrom::Mapped(pipe), idle }
-    }
-}
-
-impl<T: Send + 'static> Sender<T> {
-    /// The same half with its items converted on the way in.
-    pub(super) fn map<U: 'static>(mut self, convert: fn(U) -> Result<T, CodecError>) -> Sender<U> {
-        let (idle, breaks_when_dropped) = (self.idle.take(), self.breaks_when_dropped);
-        let pipe: Box<dyn Mapped<U>> = match std::mem::replace(&mut self.pipe, SendTo::Mapped(Box::new(Gone))) {
-            SendTo::Pipe(pipe) => Box::new(Inward { pipe, convert, held: None }),
-            SendTo::Mapped(_) => Box::new(Gone),
-        };
-        Sender { pipe: SendTo::Mapped(pipe), idle, breaks_when_dropped, check: None }
-    }
-}
-
-/// Both halves of nothing.
-pub(super) fn nothing<U, D>() -> (Receiver<U>, Sender<D>) {
-    let receiver = Receiver { pipe: RecvFrom::Mapped(Box::new(Gone)), idle: None };
-    let sender = Sender { pipe: SendTo::Mapped(Box::new(Gone)), idle: None, breaks_when_dropped: false, check: None };
-    (receiver, sender)
-}
-
-/// What is left of a half that was taken apart.
-struct Gone;
-
-impl<T> Mapped<T> for Gone {
-    fn end(&self, _: End) {}
-    fn is_finished(&self) -> bool {
-        true
-    }
-    fn broken(&self) -> Option<TunnelError> {
-        None
+impl<T> PipeState<T> {
+    /// Takes credit back; returns who waited for it.
+    fn give_back(&mut self, used: Window) -> Option<Waker> {
+        self.taken.items -= used.items;
+        self.taken.bytes -= used.bytes;
+        self.sender.take()
     }
 }
