@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,15 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(parse("x").unwrap_err().code(), "failed");
 /// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Failure {
-    code: std::borrow::Cow<'static, str>,
+    // Boxed, because results of handlers are moved for every event and are failures seldom.
+    said: Box<Said>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Said {
+    code: Cow<'static, str>,
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detail: Option<Box<str>>,
@@ -32,8 +40,8 @@ pub struct Failure {
 impl Failure {
     /// A failure with a stable `code`, which programs compare, and a `message`, which people read.
     #[must_use]
-    pub fn new(code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), detail: None, for_good: false }
+    pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { said: Box::new(Said { code: code.into(), message: message.into(), detail: None, for_good: false }) }
     }
 
     /// A failure with the code `failed`.
@@ -51,7 +59,7 @@ impl Failure {
     /// With more for people who look for the cause, as the traceback of an exception.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
-        self.detail = Some(detail.into());
+        self.said.detail = Some(detail.into());
         self
     }
 
@@ -59,38 +67,38 @@ impl Failure {
     /// its manager fails at once, for this reason. Anywhere else it means nothing.
     #[must_use]
     pub fn for_good(mut self) -> Self {
-        self.for_good = true;
+        self.said.for_good = true;
         self
     }
 
     /// Whether another attempt to start would be in vain.
     #[must_use]
     pub fn is_for_good(&self) -> bool {
-        self.for_good
+        self.said.for_good
     }
 
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &str {
-        &self.code
+        &self.said.code
     }
 
     /// The text for people.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.message
+        &self.said.message
     }
 
     /// More for people who look for the cause.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.said.detail.as_deref()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)
+        write!(f, "{}: {}", self.said.code, self.said.message)
     }
 }
 

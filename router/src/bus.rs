@@ -264,10 +264,13 @@ impl Bus {
             return Ok(Pushed::Done(Receipt { id: EventId::next(), deliveries: 0 }));
         }
         let deadline = deadline(&descriptor, options, Instant::now);
-        let envelope = self.seal(descriptor, options, deadline, event)?.into();
-        Ok(match entry {
-            Some(entry) => self.core.push_to(entry, envelope),
-            None => Pushed::Undeclared(envelope),
+        // Known here, it need not be read where it has just been written.
+        let id = EventId::next();
+        let envelope = self.seal(id, descriptor, options, deadline, event)?.into();
+        let Some(entry) = entry else { return Ok(Pushed::Undeclared(envelope)) };
+        Ok(match self.core.push_alone(entry, envelope) {
+            None => Pushed::Done(Receipt { id, deliveries: 1 }),
+            Some(envelope) => self.core.push_to_all(entry, envelope),
         })
     }
 
@@ -402,7 +405,7 @@ impl Bus {
         deadline: Option<Instant>,
     ) -> Result<Head, PublishError> {
         self.check_open()?;
-        let head = self.core.head(descriptor, &self.origin, self.cause.as_ref(), deadline);
+        let head = self.core.head(EventId::next(), descriptor, &self.origin, self.cause.as_ref(), deadline);
         match &options.rare {
             None => Ok(head),
             Some(rare) => rare.add_to(head),
@@ -414,6 +417,7 @@ impl Bus {
     #[inline(always)]
     pub(crate) fn seal<E: Event>(
         &self,
+        id: EventId,
         descriptor: DescriptorRef,
         options: &Options,
         deadline: Option<Instant>,
@@ -422,9 +426,9 @@ impl Bus {
         self.check_open()?;
         let cause = self.cause.as_ref();
         match &options.rare {
-            None => Ok(Envelope::typed(self.core.head(descriptor, &self.origin, cause, deadline), event)),
+            None => Ok(Envelope::typed(self.core.head(id, descriptor, &self.origin, cause, deadline), event)),
             Some(rare) => {
-                let head = rare.add_to(self.core.head(descriptor, &self.origin, cause, deadline))?;
+                let head = rare.add_to(self.core.head(id, descriptor, &self.origin, cause, deadline))?;
                 Ok(Envelope::typed(head, event))
             }
         }

@@ -368,12 +368,12 @@ impl Core {
     #[inline(always)]
     pub(crate) fn head(
         &self,
+        id: EventId,
         descriptor: DescriptorRef,
         origin: &Origin,
         cause: Option<&Cause>,
         deadline: Option<Instant>,
     ) -> Head {
-        let id = EventId::next();
         let stamped = is_timed(id).then(Instant::now);
         let trace = cause.map(|cause| cause.trace(id));
         Head::in_one_piece(id, descriptor, origin.clone(), cause.map(|cause| cause.id), deadline, trace, stamped)
@@ -389,21 +389,29 @@ impl Core {
         self.push_to(entry, envelope)
     }
 
-    #[inline]
     pub(crate) fn push_to(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
-        let _traced = traced::publish(&envelope);
-        // Most events have one reader, who has room: the delivery is made where it is to be.
-        if let Some(route) = entry.only()
-            && let Some(place) = route.target.try_claim(&envelope)
-        {
-            let receipt = Receipt { id: envelope.id(), deliveries: 1 };
-            place.fill(Delivery::new(envelope, route.handler, ReplyTo::None));
-            return Pushed::Done(receipt);
+        let id = envelope.id();
+        match self.push_alone(entry, envelope) {
+            None => Pushed::Done(Receipt { id, deliveries: 1 }),
+            Some(envelope) => self.push_to_all(entry, envelope),
         }
-        self.push_to_all(entry, envelope)
     }
 
-    fn push_to_all(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
+    /// Gives a notification to its reader, if it has one reader, who has room, as most have; otherwise it comes back.
+    #[inline]
+    pub(crate) fn push_alone(&self, entry: &Entry<GroupRef>, envelope: Envelope) -> Option<Envelope> {
+        // The delivery is made where it is to be.
+        let route = entry.only();
+        let Some((route, place)) = route.and_then(|route| Some((route, route.target.try_claim(&envelope)?))) else {
+            return Some(envelope);
+        };
+        let _traced = traced::publish(&envelope);
+        place.fill(Delivery::new(envelope, route.handler, ReplyTo::None));
+        None
+    }
+
+    pub(crate) fn push_to_all(self: &Arc<Self>, entry: &Entry<GroupRef>, envelope: Envelope) -> Pushed {
+        let _traced = traced::publish(&envelope);
         let mut receipt = Receipt { id: envelope.id(), deliveries: 0 };
         let mut push = Push { core: self, stalled: Vec::new(), displaced: Vec::new(), receipt: &mut receipt };
         // One behind, so that the last group takes the envelope itself and not another count of it.

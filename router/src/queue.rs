@@ -28,7 +28,7 @@ use crossbeam_utils::CachePadded;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use crate::turn::Turn;
+use crate::turn::{Helping, Turn};
 
 /// The most places a consumer keeps back before it returns them together.
 const KEPT_BACK_MAX: u64 = 32;
@@ -39,6 +39,9 @@ const KEPT_BACK_QUICK_MAX: u64 = 256;
 const QUICK: Duration = Duration::from_micros(20);
 /// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
 const KEPT_BACK: usize = 4;
+
+/// So many turns a producer that found no room takes at most.
+const TURNS_MAX: usize = 16;
 
 /// Lowest bit of `claimed`: the queue is closed. The count is above it.
 const CLOSED: u64 = 1;
@@ -62,6 +65,10 @@ pub(crate) struct Queue<T> {
     released: CachePadded<AtomicU64>,
     sleepers: Sleepers,
     waiters: Waiters,
+    /// Of a consumer whose turn others may take, where it is the only one.
+    // Held to set, clear or copy it.
+    turn: Mutex<Option<Arc<dyn Turn>>>,
+    helping: Helping,
 }
 
 /// Consumers that found nothing, the latest last: it is woken first, its caches are warm.
@@ -122,6 +129,8 @@ impl<T> Queue<T> {
             released: CachePadded::default(),
             sleepers: Sleepers::default(),
             waiters: Waiters::default(),
+            turn: Mutex::default(),
+            helping: Helping::default(),
         }
     }
 
@@ -229,6 +238,29 @@ impl<T> Queue<T> {
         }
         waker.wake();
         false
+    }
+
+    /// For a producer that found no room: takes the turn of the consumer, if it is quick and nobody stands in line already. True when
+    /// there may be room now.
+    fn make_room(&self, cx: &mut Context<'_>) -> bool {
+        if self.waiters.count.load(Ordering::Relaxed) != 0 || self.consumers.load(Ordering::Relaxed) != 1 {
+            return false;
+        }
+        let turn = self.turn.lock().clone();
+        let Some(turn) = turn.filter(|turn| turn.is_quick()) else { return false };
+        let mut taken = false;
+        // Until nothing is left: the task of a worker that has more to do is another thread's to take as soon as this one waits.
+        for _ in 0..TURNS_MAX {
+            if self.items.is_empty() || !self.helping.help(&*turn, cx) {
+                break;
+            }
+            if self.room() == 0 {
+                self.helping.in_vain();
+                break;
+            }
+            taken = true;
+        }
+        taken
     }
 
     fn release(&self, places: u64) {
@@ -428,6 +460,11 @@ impl<'a, T> Future for Claim<'a, T> {
                     Err(Refused::Closed) => return Poll::Ready(Err(Refused::Closed)),
                     Err(Refused::Full) => {}
                 }
+                if queue.make_room(cx)
+                    && let Ok(place) = queue.try_claim()
+                {
+                    return Poll::Ready(Ok(place));
+                }
                 let waiter = Arc::new(Waiter::default());
                 waiter.waker.register(cx.waker());
                 {
@@ -491,8 +528,9 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
         Self { queue, asleep: None, dry: false, turn: None, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
     }
 
-    /// Lets others take its turn when it sleeps.
+    /// Lets others take its turn when it sleeps, and when they would wait for it.
     pub(crate) fn set_turn(&mut self, turn: Arc<dyn Turn>) {
+        *self.queue.turn.lock() = Some(Arc::clone(&turn));
         self.turn = Some(turn);
     }
 
@@ -597,6 +635,12 @@ impl<T, Q: Deref<Target = Queue<T>>> Drop for Consumer<T, Q> {
     fn drop(&mut self) {
         self.stand_down();
         self.queue.count_consumers(-1);
+        if let Some(turn) = &self.turn {
+            let mut others = self.queue.turn.lock();
+            let left = others.take_if(|other| Arc::ptr_eq(other, turn));
+            drop(others);
+            drop(left);
+        }
     }
 }
 

@@ -131,7 +131,7 @@ impl Bus {
         let descriptor = DescriptorRef::of::<E>();
         let deadline = deadline(&descriptor, options, || now).unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
         let deadline = Some(self.within_deadline(deadline));
-        Ok(self.seal(descriptor, options, deadline, event).map_err(not_sent)?.into())
+        Ok(self.seal(edri_events::EventId::next(), descriptor, options, deadline, event).map_err(not_sent)?.into())
     }
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.

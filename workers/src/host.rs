@@ -418,28 +418,49 @@ impl Desk {
         Some((&delivery.envelope, &mut self.cx, &mut self.consumer))
     }
 
-    /// Puts the event down. If it was handled well, it is settled, and if that needed no waiting, the next one for the
-    /// same handler is taken in hand. Anything else is for [`Desk::handle`] to see to.
+    /// Puts down the event, which was handled well: it is settled, and if that needed no waiting, the next one for the same handler is
+    /// taken in hand. The value is asked for only where somebody wants it.
     #[inline]
-    pub(crate) fn put_down(&mut self, outcome: Outcome, waited: bool) {
-        let (delivery, value) = match (&self.hand, outcome) {
-            (Some(delivery), Ok(value)) if self.watched.is_none() && !self.cx.deferral().load(Ordering::Relaxed) => {
-                (delivery, value)
+    pub(crate) fn put_down(&mut self, value: impl FnOnce() -> Value, waited: bool) {
+        let Some(delivery) = &self.hand else { return };
+        if self.watched.is_some() || self.cx.deferral().load(Ordering::Relaxed) {
+            // For `Desk::handle` to see to.
+            self.outcome = Some(Ok(value()));
+            return;
+        }
+        match delivery.ticket() {
+            None => self.go_on(waited),
+            Some(ticket) => {
+                self.stop_timer();
+                // A requester that is gone by now is counted by the router.
+                self.seat.router.complete(ticket, Ok(value()));
+                self.go_on(waited);
             }
-            (_, outcome) => {
-                self.outcome = Some(outcome);
-                return;
-            }
-        };
+        }
+    }
+
+    /// Puts down the event, which was not handled well: [`Desk::handle`] sees to it.
+    #[cold]
+    pub(crate) fn give_up(&mut self, error: HandlerError) {
+        self.outcome = Some(Err(error));
+    }
+
+    #[inline]
+    fn stop_timer(&mut self) {
         if let Some(handling) = self.timer.stop(&self.seat.status) {
             self.consumer.pace(handling);
             if let Some(turn) = &self.turn {
                 turn.pace(handling);
             }
         }
-        succeed(&self.seat, delivery, value);
-        let handler = delivery.handler;
+    }
+
+    /// Takes the next event for the same handler in hand, if there is one and the last one did not wait.
+    fn go_on(&mut self, waited: bool) {
+        self.stop_timer();
+        self.seat.status.count(Ended::Handled);
         self.cx.end();
+        let Some(handler) = self.hand.as_ref().map(|delivery| delivery.handler) else { return };
         self.hand = None;
         // The time limit of the one that waited runs until the call returns.
         while !waited && self.turns > 0 {
@@ -487,19 +508,18 @@ impl Desk {
     }
 }
 
-/// Calls a handler; `true` says that it was not ready at once.
-pub(crate) async fn attend(handling: impl Future<Output = Outcome>, consumer: &mut InboxConsumer) -> (Outcome, bool) {
-    let mut handling = pin!(handling);
-    let mut waited = false;
-    let outcome = poll_fn(|cx| {
-        let polled = handling.as_mut().poll(cx);
-        if polled.is_pending() && !std::mem::replace(&mut waited, true) {
-            consumer.give_back();
-        }
-        polled
-    })
-    .await;
-    (outcome, waited)
+/// Polls a handler. The first time that it is not ready, the consumer gives back what it keeps, as before anything that may last.
+pub(crate) fn attend<F: Future>(
+    handling: Pin<&mut F>,
+    cx: &mut std::task::Context<'_>,
+    consumer: &mut InboxConsumer,
+    waited: &mut bool,
+) -> Poll<F::Output> {
+    let polled = handling.poll(cx);
+    if polled.is_pending() && !std::mem::replace(waited, true) {
+        consumer.give_back();
+    }
+    polled
 }
 
 /// Waits for a handler that was not ready at once.

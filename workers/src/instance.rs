@@ -1,5 +1,7 @@
 //! A worker type and its handlers with the types taken off, so that hosts and managers are compiled once.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use edri_events::{CodecError, DescriptorRef, Envelope, Event, Failure, Pattern, Value};
@@ -73,12 +75,23 @@ impl<W: Worker> Blueprint<W> {
         self.add_typed::<E>(Handler::Exclusive(|worker, desk| {
             Box::pin(async move {
                 while let Some((event, cx, consumer)) = desk.in_hand() {
-                    let handling = async {
-                        let event = event.payload::<E>().map_err(HandlerError::Invalid)?;
-                        worker.handle(event, cx).await.map(Value::typed).map_err(HandlerError::Failed)
+                    let mut waited = false;
+                    let event = match event.payload::<E>() {
+                        Ok(event) => event,
+                        Err(error) => {
+                            desk.give_up(HandlerError::Invalid(error));
+                            continue;
+                        }
                     };
-                    let (outcome, waited) = attend(handling, consumer).await;
-                    desk.put_down(outcome, waited);
+                    let handled = {
+                        // Polled where it is: to move it would cost more than many a handler.
+                        let mut handling = pin!(worker.handle(event, cx));
+                        poll_fn(|cx| attend(handling.as_mut(), cx, consumer, &mut waited)).await
+                    };
+                    match handled {
+                        Ok(value) => desk.put_down(|| Value::typed(value), waited),
+                        Err(failure) => desk.give_up(HandlerError::Failed(failure)),
+                    }
                 }
             })
         }));
@@ -109,12 +122,15 @@ impl<W: Worker> Blueprint<W> {
             Handler::Exclusive(|worker, desk| {
                 Box::pin(async move {
                     while let Some((event, cx, consumer)) = desk.in_hand() {
-                        let handling = async {
-                            let value = worker.handle(event, cx).await.map_err(HandlerError::Failed)?;
-                            Ok(value.unwrap_or_else(|| Value::typed(())))
+                        let mut waited = false;
+                        let handled = {
+                            let mut handling = pin!(worker.handle(event, cx));
+                            poll_fn(|cx| attend(handling.as_mut(), cx, consumer, &mut waited)).await
                         };
-                        let (outcome, waited) = attend(handling, consumer).await;
-                        desk.put_down(outcome, waited);
+                        match handled {
+                            Ok(value) => desk.put_down(|| value.unwrap_or_else(|| Value::typed(())), waited),
+                            Err(failure) => desk.give_up(HandlerError::Failed(failure)),
+                        }
                     }
                 })
             }),

@@ -39,7 +39,8 @@ pub(crate) async fn serve(
     let mut beside = Beside { calls: FuturesUnordered::new(), lost: None };
     loop {
         if desk.turns == 0 {
-            // Lets other tasks of the runtime have their turn under load.
+            // Lets other tasks of the runtime have their turn under load, and publishers the places.
+            desk.consumer.give_back();
             tokio::task::yield_now().await;
             desk.turns = TURNS;
         }

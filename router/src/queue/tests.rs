@@ -322,3 +322,66 @@ fn who_would_only_wait_takes_the_turn_of_a_sleeper_and_wakes_it_where_that_may_n
         assert_eq!(seen(), (1, u64::from(!may) + 1));
     }
 }
+
+/// Takes one item when its turn is taken, if there is to be any use in it.
+struct Drainer {
+    queue: Arc<Queue<u64>>,
+    drains: AtomicBool,
+    taken: AtomicU64,
+}
+
+impl Turn for Drainer {
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn take(&self) -> bool {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        if self.drains.load(Ordering::Relaxed) {
+            self.queue.evict();
+        }
+        true
+    }
+}
+
+#[test]
+fn who_finds_no_room_takes_the_turn_of_the_only_consumer_and_stands_in_line_where_that_is_in_vain() {
+    let queue = Arc::new(Queue::new(1));
+    let turn = Arc::new(Drainer { queue: Arc::clone(&queue), drains: AtomicBool::new(true), taken: AtomicU64::new(0) });
+    let taken = || turn.taken.swap(0, Ordering::Relaxed);
+    let claim_and_fill = || queue.claim().now_or_never().map(|place| place.expect("open").fill(0)).is_some();
+    let mut consumer = Consumer::new(Arc::clone(&queue));
+    consumer.set_turn(Arc::clone(&turn) as Arc<dyn Turn>);
+
+    assert!(claim_and_fill());
+    assert_eq!(taken(), 0, "there was room");
+    assert!(claim_and_fill());
+    assert_eq!(taken(), 1);
+
+    // One in vain, and then none for a while.
+    turn.drains.store(false, Ordering::Relaxed);
+    assert!(!claim_and_fill());
+    assert_eq!(taken(), 1);
+    turn.drains.store(true, Ordering::Relaxed);
+    let waits = (0..1000).take_while(|_| !claim_and_fill()).count();
+    assert_eq!((waits, taken()), (64, 1));
+
+    // Nobody overtakes who stands in line.
+    turn.drains.store(false, Ordering::Relaxed);
+    let mut first = Box::pin(queue.claim());
+    assert!((&mut first).now_or_never().is_none());
+    turn.drains.store(true, Ordering::Relaxed);
+    taken();
+    assert!((0..100).all(|_| !claim_and_fill()));
+    assert_eq!(taken(), 0);
+    drop(first);
+    while !claim_and_fill() {}
+
+    // Two can work side by side, and one that is gone cannot.
+    let another = Consumer::new(Arc::clone(&queue));
+    taken();
+    assert!((0..100).all(|_| !claim_and_fill()));
+    drop((another, consumer));
+    assert!((0..100).all(|_| !claim_and_fill()));
+    assert_eq!(taken(), 0);
+}
