@@ -49,3 +49,25 @@ fn find_encoded(namespace: &Namespace, request: &Envelope) -> Option<Value> {
     let found = namespace.find_at_once(Fields::read(&asked.bytes).ok()?.key().ok()?)?;
     Some(body(write_found(&found), encoding).ok()?.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Bounds;
+    use crate::typed::Found;
+
+    #[test]
+    fn who_finds_others_at_it_for_long_and_what_is_no_key_is_left_to_the_worker() {
+        let namespace = Namespace::new("things", Bounds::default());
+        let read = |key: &'static str| {
+            let namespace = &namespace;
+            std::thread::scope(|scope| scope.spawn(move || namespace.find_at_once(key)).join().expect("no panic"))
+        };
+        assert_eq!(read("a"), Some(Found(None)));
+        assert_eq!(read(""), None);
+        let held = namespace.kept.lock();
+        assert_eq!(read("a"), None);
+        drop(held);
+        assert_eq!(read("a"), Some(Found(None)));
+    }
+}
