@@ -18,6 +18,7 @@ mod python;
 mod quakes;
 mod remote;
 mod requests;
+mod responders;
 mod running;
 mod same;
 mod scheduler;

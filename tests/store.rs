@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 mod nodes;
+mod reads;
 
 use std::time::Duration;
 

@@ -1,8 +1,11 @@
 //! What the scenarios share.
 
+use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use edri::prelude::*;
@@ -10,6 +13,7 @@ use edri::{Account, Event, GroupView, Limits, Reason, ShutdownReport};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything may take before a test calls it hung.
@@ -31,6 +35,14 @@ pub(crate) async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
     match timeout(LIMIT, future).await {
         Ok(output) => output,
         Err(_) => panic!("waited {LIMIT:?} for: {what}"),
+    }
+}
+
+/// Polls once, as one does who goes on to something else. Its request is sent then, however many were before it in this turn.
+pub(crate) async fn begun<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    match unconstrained(poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 
@@ -86,6 +98,11 @@ impl Gate {
     /// Lets everybody through from now on.
     pub(crate) fn open(&self) {
         self.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Closes it, for those who come from now on.
+    pub(crate) fn close(&self) {
+        self.permits.forget_permits(Semaphore::MAX_PERMITS);
     }
 
     /// How many have come so far.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_events::{Body, DescriptorRef, Encoding, Event, ManagerName, Pattern};
-use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
+use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Responder, Selection};
 use edri_workers::{
     Backoff, Blueprint, Demand, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Process,
     Retry, TakeArguments, Worker,
@@ -119,6 +119,8 @@ pub(crate) struct Settings {
     pub(crate) remote: Option<Comes>,
     /// What they may handle; anything when it is empty.
     pub(crate) serves: Vec<Pattern>,
+    /// Who answers in the stead of workers that are in this process.
+    pub(crate) responder: Option<Arc<dyn Responder>>,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
 }
@@ -151,6 +153,7 @@ impl Manager {
                 arguments: None,
                 remote: None,
                 serves: Vec::new(),
+                responder: None,
                 wrong: None,
             },
             worker: (),
@@ -287,6 +290,14 @@ impl<W: Worker> Manager<Typed<W>> {
             Ok(pattern) => self.worker.blueprint.handles_any(pattern),
             Err(error) => self.settings.refuse(error.to_string()),
         }
+        self
+    }
+
+    /// Asks `responder` before the workers, which it has to agree with: see [`Responder`]. Workers in processes of their own have
+    /// none.
+    #[doc(hidden)]
+    pub fn responder(mut self, responder: Arc<dyn Responder>) -> Self {
+        self.settings.responder = Some(responder);
         self
     }
 

@@ -1,5 +1,6 @@
 //! A manager in the making, and a running one from outside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
@@ -216,14 +217,20 @@ impl Prepared {
         if definition.selections.is_empty() {
             return Err(invalid(&definition, "it handles no event: add `.handles::<E>()`".to_owned()));
         }
-        let group = Group::new(GroupOptions {
+        let options = GroupOptions {
             name: GroupName::Manager(name.clone()),
             spread: if settings.keyed { Spread::ByKey(settings.instances) } else { Spread::Compete },
             capacity: settings.capacity,
             overflow: settings.overflow,
             handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
             shared: settings.shared,
-        });
+        };
+        let group = match &settings.responder {
+            Some(responder) if settings.placement != Placement::Process => {
+                Group::responding(options, Arc::clone(responder))
+            }
+            _ => Group::new(options),
+        };
         Ok(Self { name, definition, group, introduced: introduced.map(Box::new), line })
     }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::bus::check_kind;
 use crate::core::Stalled;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{GroupRef, Offered};
 use crate::letters::Reason;
 use crate::limits::ARRIVING_NAMES_MAX;
@@ -88,6 +88,12 @@ impl Router {
             Ok(routed) => routed,
             Err(refused) => return self.nobody(group, refused),
         };
+        if let ReplyTo::Response(ticket) = delivery.reply
+            && let Some(outcome) = group.respond(&delivery.envelope)
+        {
+            self.core.complete(ticket, outcome);
+            return Arrived::Taken;
+        }
         let mut displaced = Vec::new();
         let arrived = match group.offer(delivery, &mut displaced) {
             Offered::Taken => Arrived::Taken,

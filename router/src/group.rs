@@ -1,6 +1,7 @@
 //! A subscriber group: inboxes, policy and accounts.
 
 mod remote;
+mod responder;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use crate::turn::Turn;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
 use remote::Remote;
+pub use responder::Responder;
 
 /// What happens to a notification whose group has no room.
 #[derive(
@@ -100,6 +102,8 @@ pub struct Group {
     /// Takes what comes, where it is published: the inboxes are closed from the beginning then.
     tap: Option<Arc<dyn Tap>>,
     tap_closed: AtomicBool,
+    /// Is asked before its workers are.
+    responder: Option<Arc<dyn Responder>>,
 }
 
 /// A counted reference to a group.
@@ -199,6 +203,7 @@ impl Group {
             remote,
             tap: None,
             tap_closed: AtomicBool::new(false),
+            responder: None,
         }
     }
 

@@ -158,6 +158,19 @@ impl<T> Queue<T> {
         self.claimed.load(Ordering::Acquire) & CLOSED != 0
     }
 
+    /// Whether it takes items and is done with all that it took: nothing waits, and all who consume sleep. One who has filled a place
+    /// finds this true only once a consumer that is alone has come back for more.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        // In this order: a consumer is no sleeper any more when it gives back the place of what it took.
+        let claimed = self.claimed.load(Ordering::Acquire);
+        if claimed & CLOSED != 0 || claimed / ONE != self.released.load(Ordering::Acquire) {
+            return false;
+        }
+        let sleeping = self.sleepers.count.load(Ordering::Acquire);
+        sleeping > 0 && sleeping as isize >= self.consumers.load(Ordering::Relaxed)
+    }
+
     /// Claims a place at once, unless others wait for one.
     #[inline]
     pub(crate) fn try_claim(&self) -> Result<Place<'_, T>, Refused> {
@@ -382,7 +395,8 @@ impl Sleepers {
         list.last += 1;
         let number = list.last;
         list.sleepers.push(Sleeper { number, waker, turn });
-        self.count.store(list.sleepers.len(), Ordering::Relaxed);
+        // Release: who sees it asleep sees what it has done.
+        self.count.store(list.sleepers.len(), Ordering::Release);
         number
     }
 
@@ -560,12 +574,13 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
 
     #[inline]
     fn took_one(&mut self) {
+        // No sleeper any more before the place is given back: see `Queue::is_at_rest`.
+        if self.asleep.is_some() {
+            self.wake_up();
+        }
         self.unreleased += 1;
         if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed).min(self.unreleased_max) {
             self.give_back();
-        }
-        if self.asleep.is_some() {
-            self.wake_up();
         }
     }
 

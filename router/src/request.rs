@@ -20,7 +20,7 @@ use crate::group::{Group, GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
 use crate::queue::Refused;
 use crate::status::{Ended, ManagerState};
-use crate::table::Route;
+use crate::table::{Route, Snapshot};
 use crate::traced::{self, Traced};
 use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
 use crate::{GroupName, PublishError, RequestError, WaitEnded};
@@ -76,7 +76,7 @@ impl Bus {
             let began = Instant::now();
             let envelope = self.request_envelope(event, options, began)?;
             let traced = traced::request(&envelope);
-            let outcome = match self.ask_at_once(envelope, To::Any) {
+            let outcome = match self.ask_at_once(envelope, began, To::Any) {
                 Sent::Over(outcome) => outcome,
                 open => self.outcome_of(open, began, To::Any).await,
             };
@@ -143,40 +143,63 @@ impl Bus {
     }
 
     async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        match self.ask_at_once(envelope, to) {
+        match self.ask_at_once(envelope, began, to) {
             Sent::Over(outcome) => outcome,
             open => self.outcome_of(open, began, to).await,
         }
     }
 
     /// Asks one worker, as far as that goes without waiting.
-    fn ask_at_once(&self, envelope: Envelope, to: To<'_>) -> Sent<'_> {
-        if envelope.head().descriptor.is_idempotent() {
-            return Sent::Idempotent(envelope);
-        }
+    fn ask_at_once(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Sent<'_> {
         let deadline = envelope.head().deadline;
-        match self.try_place(&*self.core, envelope, to, deadline, 0, ReplyTo::Response) {
-            Ok(Tried::Answered(outcome)) => Sent::Over(outcome),
-            Ok(tried) => Sent::Open(tried),
+        let snapshot = self.core.snapshot();
+        let route = self.only_route(&snapshot, &envelope, to);
+        if let Some(route) = route
+            && deadline.is_none_or(|deadline| deadline > began)
+            && let Some(outcome) = route.target.respond(&envelope)
+        {
+            return Sent::Over(outcome);
+        }
+        let again = envelope.head().descriptor.is_idempotent().then(|| envelope.clone());
+        match self.try_place(&*self.core, envelope, route, to, deadline, 0, ReplyTo::Response) {
+            Ok(Tried::Answered(outcome)) if again.is_none() || outcome.is_ok() => Sent::Over(outcome),
+            Ok(tried) => Sent::Open(tried, again),
             Err(error) => Sent::Over(Err(error)),
         }
+    }
+
+    /// The one route of an event to whoever is meant, where there is one.
+    #[inline(always)]
+    fn only_route<'a>(
+        &self,
+        snapshot: &'a Snapshot<GroupRef>,
+        envelope: &Envelope,
+        to: To<'_>,
+    ) -> Option<&'a Route<GroupRef>> {
+        let descriptor = &envelope.head().descriptor;
+        let entry = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor))?;
+        entry.only().filter(|route| to.takes(route, &self.core, envelope))
     }
 
     /// Waits for what was sent to end.
     async fn outcome_of(&self, sent: Sent<'_>, began: Instant, to: To<'_>) -> Outcome {
         match sent {
             Sent::Over(outcome) => outcome,
-            Sent::Open(tried) => self.finish(tried, began, to).await,
-            Sent::Idempotent(envelope) => self.ask_again_if_lost(envelope, began, to).await,
+            Sent::Open(tried, None) => self.finish(tried, began, to).await,
+            Sent::Open(tried, Some(envelope)) => self.ask_again_if_lost(tried, envelope, began, to).await,
         }
     }
 
-    /// Asks one worker, and another when the node of the first is lost.
-    async fn ask_again_if_lost(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
-        let (deadline, mut attempts, mut lost) = (envelope.head().deadline, 0, None);
+    /// Waits for the outcome of what was sent, and asks another worker when the node of the first is lost.
+    async fn ask_again_if_lost<'a>(
+        &'a self,
+        mut tried: Tried<&'a Core>,
+        envelope: Envelope,
+        began: Instant,
+        to: To<'_>,
+    ) -> Outcome {
+        let (deadline, mut attempts, mut lost) = (envelope.head().deadline, 1, None);
         loop {
-            let tried = self.try_place(&*self.core, envelope.clone(), to, deadline, attempts, ReplyTo::Response)?;
-            attempts += 1;
             match (self.finish(tried, began, to).await, lost) {
                 // Nobody else can do it again, so how it was lost is what there is to say.
                 (Err(RequestError::NoHandler(_)), Some(lost)) => return Err(lost),
@@ -184,6 +207,8 @@ impl Bus {
                 (Err(error @ RequestError::PeerLost(_)), _) if attempts < IDEMPOTENT_ATTEMPTS_MAX => lost = Some(error),
                 (outcome, _) => return outcome,
             }
+            tried = self.try_place_anew(&*self.core, envelope.clone(), to, deadline, attempts, ReplyTo::Response)?;
+            attempts += 1;
         }
     }
 
@@ -213,20 +238,37 @@ impl Bus {
         to: To<'_>,
         reply: impl FnOnce(Ticket) -> ReplyTo,
     ) -> Result<Sought<Arc<Core>>, RequestError> {
-        match self.try_place(Arc::clone(&self.core), envelope, to, None, 0, reply)? {
+        match self.try_place_anew(Arc::clone(&self.core), envelope, to, None, 0, reply)? {
             Tried::Answered(outcome) => Ok(Sought::Above(Box::pin(std::future::ready(outcome)))),
             Tried::Placed(waiting, group) => Ok(Sought::Here(waiting, group)),
             Tried::Waits(waiting, delivery) => self.place_slowly(waiting, delivery, to).await,
         }
     }
 
+    /// As [`Bus::try_place`], for an event whose route was not looked up.
+    fn try_place_anew<C: Deref<Target = Core> + Unpin>(
+        &self,
+        core: C,
+        envelope: Envelope,
+        to: To<'_>,
+        deadline: Option<Instant>,
+        lost: u32,
+        reply: impl FnOnce(Ticket) -> ReplyTo,
+    ) -> Result<Tried<C>, RequestError> {
+        let snapshot = self.core.snapshot();
+        let route = self.only_route(&snapshot, &envelope, to);
+        self.try_place(core, envelope, route, to, deadline, lost, reply)
+    }
+
     /// Opens a slot for an outcome that is wanted until `deadline`, and gives the event to one group, as far as that goes without
-    /// waiting. Nodes that had the event were `lost` so many times.
+    /// waiting; `route` is the one it has, if it has one. Nodes that had the event were `lost` so many times.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "a request is moved as seldom as can be")]
     fn try_place<C: Deref<Target = Core> + Unpin>(
         &self,
         core: C,
         envelope: Envelope,
+        route: Option<&Route<GroupRef>>,
         to: To<'_>,
         deadline: Option<Instant>,
         lost: u32,
@@ -237,24 +279,18 @@ impl Bus {
         };
         let mut waiting = Waiting::new(core, ticket);
         let (reply, redelivered) = (reply(ticket), lost > 0);
+        // Most requests have one who answers, and has room: the delivery is made where it is to be.
+        if let Some(route) = route
+            && let Some(place) = route.target.try_claim(&envelope)
         {
-            let snapshot = self.core.snapshot();
-            let descriptor = &envelope.head().descriptor;
-            let entry = snapshot.entry(descriptor).filter(|entry| is_known(entry, descriptor));
-            // Most requests have one who answers, and has room: the delivery is made where it is to be.
-            if let Some(route) = entry.and_then(|entry| entry.only())
-                && to.takes(route, &self.core, &envelope)
-                && let Some(place) = route.target.try_claim(&envelope)
+            let handler = to.handler(route, &self.core);
+            let delivery = Delivery { redelivered, ..Delivery::new(envelope, handler, reply) };
+            if place.fill_and_serve(delivery)
+                && let Some(outcome) = waiting.take()
             {
-                let handler = to.handler(route, &self.core);
-                let delivery = Delivery { redelivered, ..Delivery::new(envelope, handler, reply) };
-                if place.fill_and_serve(delivery)
-                    && let Some(outcome) = waiting.take()
-                {
-                    return Ok(Tried::Answered(outcome));
-                }
-                return Ok(Tried::Placed(waiting, Arc::clone(&route.target)));
+                return Ok(Tried::Answered(outcome));
             }
+            return Ok(Tried::Placed(waiting, Arc::clone(&route.target)));
         }
         let delivery = Delivery { redelivered, ..Delivery::new(envelope, 0, reply) };
         Ok(match self.offer_one(delivery, to) {
@@ -500,9 +536,8 @@ enum Placed {
 /// What came of asking at once.
 enum Sent<'a> {
     Over(Outcome),
-    Open(Tried<&'a Core>),
-    /// Nothing: it may have to be asked again.
-    Idempotent(Envelope),
+    /// It was sent; once more if its node is lost, where it is idempotent.
+    Open(Tried<&'a Core>, Option<Envelope>),
 }
 
 /// Who is answered at once would never let go of the thread, so a request counts as one of tokio's own operations does.

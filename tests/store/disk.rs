@@ -37,7 +37,7 @@ impl Drop for Folder {
     }
 }
 
-async fn opened(path: &str) -> (Node, Namespace<String>) {
+pub(super) async fn opened(path: &str) -> (Node, Namespace<String>) {
     let node = started(App::new("keeper").manager(Store::open(path).namespace("things"))).await;
     let things = Namespace::new(node.bus(), "things");
     (node, things)

@@ -86,7 +86,7 @@ fn claim_of(namespace: &Namespace, own: &Address) -> Claim {
         node: own.node.to_string(),
         manager: own.manager.as_ref().map(ToString::to_string).unwrap_or_default(),
         since_ms: namespace.since.load(Ordering::Relaxed),
-        given_up: namespace.given_up.lock().is_some(),
+        given_up: namespace.given_up.get().is_some(),
     }
 }
 
@@ -164,7 +164,8 @@ async fn compare_one(bus: &Bus, namespace: &Namespace) {
             namespace = %namespace.name, node = other.node, manager = other.manager,
             "another store has claimed this namespace earlier: this one stops answering, its items stay where they are"
         );
-        *namespace.given_up.lock() = Some(failure.clone());
+        // Only this sets it, and it is given up once.
+        let _ = namespace.given_up.set(failure.clone());
         namespace.end_watches(&failure);
         return;
     }

@@ -15,6 +15,7 @@ pub mod limits;
 mod model;
 mod namespace;
 mod raw;
+mod reader;
 mod store;
 mod typed;
 mod upgrade;

@@ -1,8 +1,8 @@
 //! A namespace at work: reads, writes, watches.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edri_events::{Body, Encoding, Failure, Value};
 use edri_router::{Accepted, Bus, Deferred, RequestError};
@@ -17,6 +17,9 @@ use crate::limits::{ANSWER_BYTES_MAX, WATCH_CHANGES_MAX};
 use crate::model::{Answer, Bounds, Change, Command, Refusal};
 use crate::raw::Writer;
 use crate::typed::Found;
+
+/// Whoever reads without the worker waits so long for others who look or change, most of whom take less than a microsecond.
+const AT_ONCE: Duration = Duration::from_micros(20);
 
 /// The time of day, in milliseconds since 1970.
 pub(crate) fn now() -> u64 {
@@ -36,8 +39,8 @@ pub(crate) struct Namespace {
     pub(crate) kept: Mutex<Kept>,
     /// Since when this store has the namespace; 0 before.
     pub(crate) since: AtomicU64,
-    // Held to read or set: who has the namespace instead.
-    pub(crate) given_up: Mutex<Option<Failure>>,
+    /// Who has the namespace instead.
+    pub(crate) given_up: OnceLock<Failure>,
     /// What is to be published; one task does so.
     news: mpsc::Sender<Announced>,
     // Taken once, by that task.
@@ -54,7 +57,7 @@ impl Namespace {
             bounds,
             kept: Mutex::new(Kept::new(bounds)),
             since: AtomicU64::new(0),
-            given_up: Mutex::new(None),
+            given_up: OnceLock::new(),
             news,
             publishing: Mutex::new(Some(publishing)),
             unpublished: AtomicU64::new(0),
@@ -63,7 +66,7 @@ impl Namespace {
 
     /// Fails when another store has the namespace.
     pub(crate) fn check_owned(&self) -> Result<(), Failure> {
-        self.given_up.lock().clone().map_or(Ok(()), Err)
+        self.given_up.get().cloned().map_or(Ok(()), Err)
     }
 
     pub(crate) fn end_watches(&self, because: &Failure) {
@@ -76,6 +79,12 @@ impl Namespace {
     pub(crate) fn find(&self, key: &str) -> Result<Found, Failure> {
         check_key(key)?;
         Ok(self.kept.lock().find(now, key))
+    }
+
+    /// As [`Namespace::find`] where that can be told at once: nobody else looks or changes for longer than a moment, and the key is one.
+    pub(crate) fn find_at_once(&self, key: &str) -> Option<Found> {
+        check_key(key).ok()?;
+        Some(self.kept.try_lock_for(AT_ONCE)?.find(now, key))
     }
 
     /// Answers a request that changes nothing.

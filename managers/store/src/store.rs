@@ -15,7 +15,8 @@ use crate::file::StoreError;
 use crate::limits::NAMESPACES_MAX;
 use crate::model::{Bounds, Eviction};
 use crate::namespace::Namespace;
-use crate::worker::{Shared, StoreWorker};
+use crate::reader::Reader;
+use crate::worker::{Events, Shared, StoreWorker};
 
 /// How often a lost worker is followed by another, which goes on with what it had.
 const RESTARTS_MAX: u32 = 3;
@@ -131,10 +132,14 @@ impl IntoDefinition for Store {
     fn into_definition(self) -> Definition {
         let checked = self.check();
         let namespaces = self.namespaces.iter().map(|options| Arc::new(Namespace::new(&options.name, options.bounds)));
-        let shared = Arc::new(Shared { path: self.path, namespaces: namespaces.collect(), disk: Mutex::new(None) });
+        let namespaces: Vec<_> = namespaces.collect();
+        let events = Arc::new(Events::of(&namespaces));
+        let reader = Arc::new(Reader { events: Arc::clone(&events) });
+        let shared = Arc::new(Shared { path: self.path, namespaces, events, disk: Mutex::new(None) });
         *self.handle.shared.lock() = Arc::downgrade(&shared);
         let mut manager = Manager::new(&self.name)
             .worker(move || StoreWorker::new(Arc::clone(&shared)))
+            .responder(reader)
             // What keeps a store from starting does not soon go away by itself.
             .restart(Restart::at_most(RESTARTS_MAX, RESTARTS_WITHIN));
         let events = match checked {

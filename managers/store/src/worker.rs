@@ -34,6 +34,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     pub(crate) path: Option<PathBuf>,
     pub(crate) namespaces: Vec<Arc<Namespace>>,
+    pub(crate) events: Arc<Events>,
     // Held to set, to take or to copy the queue.
     pub(crate) disk: Mutex<Option<Disk>>,
 }
@@ -47,7 +48,6 @@ impl Shared {
 /// The worker. What it has is shared with whoever comes after it, should it be lost.
 pub(crate) struct StoreWorker {
     shared: Arc<Shared>,
-    events: Events,
     queue: Option<tokio::sync::mpsc::Sender<Work>>,
     held: Option<Held>,
     keeper: Option<JoinHandle<()>>,
@@ -55,7 +55,7 @@ pub(crate) struct StoreWorker {
 
 impl StoreWorker {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { events: Events::of(&shared.namespaces), shared, queue: None, held: None, keeper: None }
+        Self { shared, queue: None, held: None, keeper: None }
     }
 
     fn open(&self) -> impl Future<Output = Result<(), Failure>> + Send + 'static {
@@ -154,7 +154,7 @@ struct Write {
 
 impl StoreWorker {
     fn ask(&self, event: &Envelope, cx: &mut Context) -> Result<Asked, Failure> {
-        let (namespace, verb) = self.events.find(event, &self.shared.namespaces)?;
+        let (namespace, verb) = self.shared.events.find(event)?;
         if verb == Verb::Claim {
             let encoding = event.body(Encoding::MessagePack)?.encoding;
             return Ok(Asked::Answered(claim::answer(namespace, cx.address())?.transcode(encoding)?.into()));
@@ -248,37 +248,34 @@ pub(crate) fn command(verb: Verb, fields: &Fields<'_>) -> Result<Command, Failur
 }
 
 /// The events of the namespaces, by the hashes of their names, which descriptors have: each request looks for one.
-struct Events(Vec<(u64, KnownEvent)>);
+#[derive(Debug)]
+pub(crate) struct Events(Vec<(u64, KnownEvent)>);
 
+#[derive(Debug)]
 struct KnownEvent {
     name: String,
-    /// The place of the namespace.
-    namespace: usize,
+    namespace: Arc<Namespace>,
     verb: Verb,
 }
 
 impl Events {
-    fn of(namespaces: &[Arc<Namespace>]) -> Self {
-        let of_namespace = |(place, namespace): (usize, &Arc<Namespace>)| {
-            VERBS.map(|verb| KnownEvent { name: verb.event(&namespace.name), namespace: place, verb })
+    pub(crate) fn of(namespaces: &[Arc<Namespace>]) -> Self {
+        let of_namespace = |namespace: &Arc<Namespace>| {
+            VERBS.map(|verb| KnownEvent { name: verb.event(&namespace.name), namespace: Arc::clone(namespace), verb })
         };
-        let events = namespaces.iter().enumerate().flat_map(of_namespace);
+        let events = namespaces.iter().flat_map(of_namespace);
         let mut events: Vec<_> = events.map(|event| (key_hash(&event.name), event)).collect();
         events.sort_by_key(|(hash, _)| *hash);
         Self(events)
     }
 
-    fn find<'a>(
-        &self,
-        event: &Envelope,
-        namespaces: &'a [Arc<Namespace>],
-    ) -> Result<(&'a Arc<Namespace>, Verb), Failure> {
+    pub(crate) fn find(&self, event: &Envelope) -> Result<(&Arc<Namespace>, Verb), Failure> {
         let hash = event.head().descriptor.name_hash();
         let first = self.0.partition_point(|(other, _)| *other < hash);
         let same = self.0[first..].iter().take_while(|(other, _)| *other == hash).map(|(_, known)| known);
         let found = same.into_iter().find(|known| *known.name == **event.name());
         found
-            .and_then(|known| Some((namespaces.get(known.namespace)?, known.verb)))
+            .map(|known| (&known.namespace, known.verb))
             .ok_or_else(|| Failure::new("unknown_verb", format!("`{}` is none of mine", event.name())))
     }
 }

@@ -40,6 +40,39 @@ fn a_place_given_back_unfilled_is_free_again_and_was_never_accepted() {
 }
 
 #[test]
+fn a_queue_is_at_rest_while_all_who_consume_sleep_and_are_done_with_what_they_took() {
+    for capacity in [1, 4, 64] {
+        let queue = Queue::new(capacity);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(!queue.is_at_rest(), "nobody consumes");
+        let mut consumer = Consumer::new(&queue);
+        assert!(!queue.is_at_rest(), "it has not looked yet");
+        assert!(consumer.poll_next(&mut cx).is_pending());
+        assert!(queue.is_at_rest());
+        let place = queue.try_claim().expect("room");
+        assert!(!queue.is_at_rest(), "something is about to come");
+        drop(place);
+        assert!(queue.is_at_rest());
+        fill(&queue, 1).expect("room");
+        assert!(!queue.is_at_rest(), "something waits");
+        assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(1)));
+        assert!(!queue.is_at_rest(), "it has something in its hands");
+        consumer.give_back();
+        assert!(!queue.is_at_rest(), "it has it still");
+        assert!(consumer.poll_next(&mut cx).is_pending());
+        assert!(queue.is_at_rest());
+        let mut another = Consumer::new(&queue);
+        assert!(!queue.is_at_rest(), "one of two may have something in its hands");
+        assert!(another.poll_next(&mut cx).is_pending());
+        assert!(queue.is_at_rest());
+        drop(another);
+        assert!(queue.is_at_rest());
+        queue.close();
+        assert!(!queue.is_at_rest(), "it takes nothing any more");
+    }
+}
+
+#[test]
 fn those_who_wait_are_served_in_the_order_they_came_and_nobody_overtakes() {
     let queue = Queue::new(1);
     fill(&queue, 0).expect("empty");
