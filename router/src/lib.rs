@@ -11,6 +11,7 @@
 
 mod account;
 mod actor;
+mod answers;
 mod arrive;
 mod beyond;
 mod border;
@@ -33,6 +34,7 @@ mod limits;
 mod pending;
 mod queue;
 mod relay;
+mod reply;
 mod request;
 mod router;
 mod shards;
@@ -53,6 +55,7 @@ mod uplink;
 mod wait;
 
 pub use account::Account;
+pub use answers::{Answer, Answers};
 pub use arrive::{Arrival, Arrived};
 pub use beyond::{Beyond, LinkState, LinkView, NodeView};
 pub use border::{Border, CheckItem, Left, Passage, Refusal};
@@ -78,7 +81,7 @@ pub use limits::{
 };
 pub use pending::{Forgone, Outcome, Ticket};
 pub use relay::{Keeper, Relay, Relayed, RelayedAnswers};
-pub use request::{Answer, Answers, Deferred, Reply};
+pub use reply::{Deferred, Reply};
 pub use router::{Joining, Router};
 pub use status::{Ended, Health, ManagerState, Tally, WorkerState, WorkerStatus};
 pub use subscribe::{Received, Selection, Subscribe, Subscription, UntypedSubscription};

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::answers::{Answer, Answers};
 use crate::bus::{Bus, Options};
 use crate::pending::Outcome;
-use crate::request::{Answer, Answers, To};
+use crate::request::To;
 use crate::status::WorkerStatus;
 use crate::tunnel::Opened;
 use crate::{Border, Left, Passage, PublishError, Receipt, Refusal, RequestError, Router, TunnelError};

@@ -1,16 +1,12 @@
-//! Requests: one worker answers, or one of each manager that can.
+//! Requests: one worker answers.
 
 use std::ops::Deref;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use edri_events::{
-    Data, DescriptorRef, Envelope, Event, ManagerName, NodeName, REQUEST_TIMEOUT_DEFAULT, Request, Value,
-};
+use edri_events::{DescriptorRef, Envelope, Event, EventId, ManagerName, REQUEST_TIMEOUT_DEFAULT, Request};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{Fuse, FuturesUnordered, Stream, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::bus::{Bus, NOTHING, Options, deadline};
 use crate::circle::Waits;
@@ -19,10 +15,10 @@ use crate::delivery::{Delivery, ReplyTo};
 use crate::group::{Group, GroupRef, Offered};
 use crate::pending::{Outcome, Ticket, Waiting};
 use crate::queue::Refused;
-use crate::status::{Ended, ManagerState};
+use crate::status::ManagerState;
 use crate::table::{Route, Snapshot};
 use crate::traced::{self, Traced};
-use crate::uplink::{AnswersAbove, OutcomeAbove, Uplink};
+use crate::uplink::{OutcomeAbove, Uplink};
 use crate::{GroupName, PublishError, RequestError, WaitEnded};
 
 /// How often an idempotent request is sent when nodes are lost over it.
@@ -109,19 +105,6 @@ impl Bus {
         Ok(self.ask(envelope, began, To::Node(node, None)).await?.take()?)
     }
 
-    /// Sends a request to every manager that answers it, on this node and on others, one worker of each (of a keyed manager that of the partition of
-    /// the event's key), and streams the answers as they come: until
-    /// all have answered, the deadline has passed, or the stream is dropped, which cancels what is still open.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError::NoHandler`] when nobody answers this event; otherwise each answer has its own.
-    pub async fn request_all<E: Request>(&self, event: E) -> Result<Answers<E::Output>, RequestError> {
-        let envelope = self.request_envelope(event, &NOTHING, Instant::now())?;
-        let answers = self.ask_all(envelope).await?;
-        Ok(Answers { open: answers, here: self.node(), take: |value| value.take().map_err(RequestError::from) })
-    }
-
     pub(crate) fn request_envelope<E: Event>(
         &self,
         event: E,
@@ -131,7 +114,7 @@ impl Bus {
         let descriptor = DescriptorRef::of::<E>();
         let deadline = deadline(&descriptor, options, || now).unwrap_or_else(|| now + REQUEST_TIMEOUT_DEFAULT);
         let deadline = Some(self.within_deadline(deadline));
-        Ok(self.seal(edri_events::EventId::next(), descriptor, options, deadline, event).map_err(not_sent)?.into())
+        Ok(self.seal(EventId::next(), descriptor, options, deadline, event).map_err(not_sent)?.into())
     }
 
     /// Asks one worker. What is sent was begun at `began`: the clock is read once a request.
@@ -142,7 +125,7 @@ impl Bus {
         seen(outcome, &traced)
     }
 
-    async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
+    pub(crate) async fn ask_one(&self, envelope: Envelope, began: Instant, to: To<'_>) -> Outcome {
         match self.ask_at_once(envelope, began, to) {
             Sent::Over(outcome) => outcome,
             open => self.outcome_of(open, began, to).await,
@@ -462,7 +445,7 @@ impl Bus {
     }
 
     /// The groups that answer this event, and by which of their handlers.
-    fn who_answers(&self, envelope: &Envelope, to: To<'_>) -> Vec<(GroupRef, u32)> {
+    pub(crate) fn who_answers(&self, envelope: &Envelope, to: To<'_>) -> Vec<(GroupRef, u32)> {
         let mut found = Vec::new();
         if let Some(entry) = self.core.snapshot().entry(&envelope.head().descriptor) {
             entry.for_all(envelope, |route| {
@@ -472,51 +455,6 @@ impl Bus {
             });
         }
         found
-    }
-
-    pub(crate) async fn ask_all(&self, envelope: Envelope) -> Result<OpenAnswers, RequestError> {
-        // One span for all: they are asked by the same event.
-        let traced = traced::request(&envelope);
-        let asked = match self.core.uplink() {
-            Some(uplink) => uplink.request_all(envelope).await.map(|answers| Asked::Above(answers.fuse())),
-            None => self.ask_all_here(envelope).await.map(Asked::Here),
-        };
-        let asked = asked.inspect_err(|error| traced.failed(error.code()))?;
-        Ok(OpenAnswers { asked, traced })
-    }
-
-    async fn ask_all_here(&self, envelope: Envelope) -> Result<FuturesUnordered<OpenAnswer>, RequestError> {
-        let descriptor = envelope.head().descriptor.clone();
-        if !self.core.snapshot().entry(&descriptor).is_some_and(|entry| is_known(entry, &descriptor)) {
-            self.core.declare(descriptor.clone()).await?;
-        }
-        let limit = envelope.head().deadline.unwrap_or_else(Instant::now);
-        if !self.core.is_settled() {
-            // Ends at the deadline, with whoever is there by then.
-            with_limit(&self.core, limit, self.core.settled()).await;
-        }
-        let asked = self.who_answers(&envelope, To::Any);
-        if asked.is_empty() {
-            return Err(RequestError::NoHandler(descriptor.name().clone()));
-        }
-        let ask_one = |(group, _): (GroupRef, u32)| {
-            let following = group.is_front().then(|| self.core.follow_request(envelope.id(), group.id()));
-            let (bus, envelope, mut group) = (self.clone(), envelope.clone(), group.name().clone());
-            let answer: OpenAnswer = Box::pin(async move {
-                let outcome = bus.ask_one(envelope, Instant::now(), To::Group(&group)).await;
-                let node = following.and_then(|following| following.node());
-                if let Some(node) = node.filter(|node| *node != bus.core.address.node) {
-                    group = GroupName::Remote { node, group: Box::new(group) };
-                }
-                (group, outcome)
-            });
-            answer
-        };
-        Ok(asked.into_iter().map(ask_one).collect())
-    }
-
-    pub(crate) fn node(&self) -> NodeName {
-        self.core.address.node.clone()
     }
 }
 
@@ -616,7 +554,7 @@ impl<'a> To<'a> {
 }
 
 /// Runs `future` until `limit`.
-async fn with_limit<F: Future>(core: &Core, limit: Instant, future: F) -> Option<F::Output> {
+pub(crate) async fn with_limit<F: Future>(core: &Core, limit: Instant, future: F) -> Option<F::Output> {
     let mut timer = std::pin::pin!(core.sleep_until(limit));
     tokio::select! {
         biased;
@@ -651,162 +589,5 @@ pub(crate) fn not_sent(error: PublishError) -> RequestError {
         PublishError::Stopping => RequestError::Stopping,
         PublishError::Refused(failure) => RequestError::Failed(failure),
         PublishError::Elsewhere(failure) => RequestError::Elsewhere(failure),
-    }
-}
-
-pub(crate) type OpenAnswer = BoxFuture<'static, (GroupName, Outcome)>;
-
-/// Answers to come.
-pub(crate) struct OpenAnswers {
-    asked: Asked,
-    traced: Traced,
-}
-
-enum Asked {
-    Here(FuturesUnordered<OpenAnswer>),
-    Above(Fuse<AnswersAbove>),
-}
-
-/// One manager's answer to a request that all were sent.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Answer<T> {
-    /// The node of who answered.
-    pub node: NodeName,
-    /// Who answered.
-    pub manager: ManagerName,
-    /// What.
-    pub result: Result<T, RequestError>,
-}
-
-/// The answers to a request that every manager was sent, as they come. Dropping it cancels what is still open.
-#[must_use = "dropping the answers cancels the request"]
-pub struct Answers<T> {
-    pub(crate) open: OpenAnswers,
-    /// The node of those who are not said to be of another.
-    pub(crate) here: NodeName,
-    pub(crate) take: fn(Value) -> Result<T, RequestError>,
-}
-
-impl<T> Answers<T> {
-    /// How many have not answered yet. In a process worker that is not known: 1 as long as there may be more.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        match &self.open.asked {
-            Asked::Here(open) => open.len(),
-            Asked::Above(answers) => usize::from(!answers.is_done()),
-        }
-    }
-
-    /// The next answer; `None` once all have answered or failed. Cancel safe.
-    pub async fn next(&mut self) -> Option<Answer<T>> {
-        StreamExt::next(self).await
-    }
-
-    /// The first `count` that succeeded, or as many as there were. What is still open then is cancelled.
-    pub async fn wanted(mut self, count: usize) -> Vec<T> {
-        let mut wanted = Vec::new();
-        while wanted.len() < count {
-            match self.next().await {
-                Some(answer) => wanted.extend(answer.result),
-                None => break,
-            }
-        }
-        wanted
-    }
-}
-
-impl<T> Stream for Answers<T> {
-    type Item = Answer<T>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer<T>>> {
-        let take = self.take;
-        loop {
-            let answer = match &mut self.open.asked {
-                Asked::Here(open) => open.poll_next_unpin(cx),
-                Asked::Above(answers) => answers.poll_next_unpin(cx),
-            };
-            let Some((group, outcome)) = ready!(answer) else {
-                self.open.traced = Traced::default();
-                return Poll::Ready(None);
-            };
-            // Only managers are asked.
-            let Some(manager) = group.manager_anywhere().cloned() else { continue };
-            let node = group.node().unwrap_or(&self.here).clone();
-            return Poll::Ready(Some(Answer { node, manager, result: outcome.and_then(take) }));
-        }
-    }
-}
-
-impl<T> std::fmt::Debug for Answers<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answers").field("open", &self.open()).finish_non_exhaustive()
-    }
-}
-
-/// What a worker took with it to answer later; dropping it tells the requester `worker_lost`.
-#[must_use = "dropping a reply tells the requester that the worker was lost"]
-pub struct Reply<T: Data> {
-    deferred: Deferred,
-    value: std::marker::PhantomData<fn(T)>,
-}
-
-/// A reply below the types.
-#[doc(hidden)]
-pub struct Deferred {
-    core: Arc<Core>,
-    group: GroupRef,
-    ticket: Option<Ticket>,
-}
-
-impl Deferred {
-    pub(crate) fn new(core: Arc<Core>, group: GroupRef, ticket: Ticket) -> Self {
-        group.hold(1);
-        Self { core, group, ticket: Some(ticket) }
-    }
-
-    /// Gives the requester its outcome; whether it still waited.
-    pub fn send(mut self, outcome: Outcome) -> bool {
-        self.settle(outcome)
-    }
-
-    fn settle(&mut self, outcome: Outcome) -> bool {
-        let Some(ticket) = self.ticket.take() else { return false };
-        let ended = if outcome.is_ok() { Ended::Handled } else { Ended::Failed };
-        // A call from elsewhere is told its outcome also when nobody wants it any more.
-        let wanted = self.core.pending.is_wanted(ticket);
-        let completed = self.core.complete(ticket, outcome);
-        self.group.settle(1, ended);
-        wanted && completed
-    }
-}
-
-impl Drop for Deferred {
-    fn drop(&mut self) {
-        self.settle(Err(RequestError::WorkerLost("the reply was dropped without an answer".to_owned())));
-    }
-}
-
-impl<T: Data> Reply<T> {
-    #[doc(hidden)]
-    pub fn new(deferred: Deferred) -> Self {
-        Self { deferred, value: std::marker::PhantomData }
-    }
-
-    /// Answers the requester; whether it still waited.
-    pub fn send(self, result: Result<T, edri_events::Failure>) -> bool {
-        self.deferred.send(result.map(Value::typed).map_err(RequestError::Failed))
-    }
-
-    /// Whether the requester still waits.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.deferred.ticket.is_some_and(|ticket| self.deferred.core.pending.is_wanted(ticket))
-    }
-}
-
-impl<T: Data> std::fmt::Debug for Reply<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reply").field("group", self.deferred.group.name()).finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use crate::group::{Group, GroupRef};
 use crate::letters::Reason;
 use crate::limits::Limits;
 use crate::pending::{Forgone, Outcome, Ticket};
-use crate::request::Deferred;
+use crate::reply::Deferred;
 use crate::subscribe::Selection;
 use crate::system::NodeChanged;
 use crate::uplink::{Outcomes, Uplink};

@@ -3,8 +3,9 @@
 use edri_events::{Body, Encoding, Envelope, Kind, Pattern, REQUEST_TIMEOUT_DEFAULT, Value};
 use std::time::Instant;
 
+use crate::answers::Answers;
 use crate::bus::{Bus, Options, Refusal};
-use crate::request::{Answers, To};
+use crate::request::To;
 use crate::subscribe::{Subscribe, UntypedSubscription};
 use crate::tunnel::Opened;
 use crate::{DeclareError, PublishError, Receipt, RequestError, TryPublishError};
