@@ -273,6 +273,8 @@ async fn a_worker_sees_at_once_that_the_opener_was_dropped() {
         until("the worker to serve it", || view(&node, "server").workers[0].in_hand == 1).await;
         drop(tunnel);
         seen.wait_for(number).await;
+        // Otherwise the next one might be dropped before it is served.
+        until("the worker to be done with it", || view(&node, "server").workers[0].in_hand == 0).await;
     }
     assert_eq!(seen.list(), vec![("the other end of the tunnel was dropped".to_owned(), true); 3]);
     ends_well(&node).await;
