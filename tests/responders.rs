@@ -36,6 +36,8 @@ enum What {
     /// The same, once the gate is open.
     WriteLater(u64),
     Panic,
+    /// A panic of the responder, which a worker does not have.
+    PanicAtOnce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -73,6 +75,7 @@ impl Responder for Known {
         match request.payload::<Ask>().ok()?.what {
             What::Read => Some(Ok(Value::typed((By::Responder, self.number())))),
             What::Fail => Some(Err(RequestError::Failed(Failure::new("as_asked", "as it was asked to")))),
+            What::PanicAtOnce => panic!("as it was asked to"),
             _ => None,
         }
     }
@@ -94,7 +97,7 @@ impl Worker for Keeps {
 impl Handle<Ask> for Keeps {
     async fn handle(&mut self, ask: &Ask, _: &mut Context) -> Result<(By, u64), Failure> {
         match ask.what {
-            What::Read | What::ReadSlowly | What::Fail => {}
+            What::Read | What::ReadSlowly | What::Fail | What::PanicAtOnce => {}
             What::Write(number) => self.known.write(number),
             What::WriteLater(number) => {
                 self.gate.pass().await;
@@ -150,6 +153,19 @@ async fn until_responded(bus: &Bus) {
         assert!(Instant::now() < limit, "never answered where it was asked");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_responder_panics_a_worker_has_the_request() {
+    let (node, hand) = node().await;
+    let bus = node.bus();
+    until_responded(bus).await;
+    hand.known.write(7);
+    let asked = hand.known.asked();
+    assert_eq!(ask(bus, What::PanicAtOnce).await.expect("answered"), (By::Worker, 7));
+    assert!(hand.known.asked() > asked, "it was not asked");
+    until_responded(bus).await;
+    ends_well(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -428,15 +428,13 @@ impl Desk {
             self.outcome = Some(Ok(value()));
             return;
         }
-        match delivery.ticket() {
-            None => self.go_on(waited),
-            Some(ticket) => {
-                self.stop_timer();
-                // A requester that is gone by now is counted by the router.
-                self.seat.router.complete(ticket, Ok(value()));
-                self.go_on(waited);
-            }
+        let ticket = delivery.ticket();
+        self.stop_timer();
+        if let Some(ticket) = ticket {
+            // A requester that is gone by now is counted by the router.
+            self.seat.router.complete(ticket, Ok(value()));
         }
+        self.go_on(waited);
     }
 
     /// Puts down the event, which was not handled well: [`Desk::handle`] sees to it.
@@ -455,9 +453,8 @@ impl Desk {
         }
     }
 
-    /// Takes the next event for the same handler in hand, if there is one and the last one did not wait.
+    /// Counts the event as handled, and takes the next for the same handler in hand, if there is one and this one did not wait.
     fn go_on(&mut self, waited: bool) {
-        self.stop_timer();
         self.seat.status.count(Ended::Handled);
         self.cx.end();
         let Some(handler) = self.hand.as_ref().map(|delivery| delivery.handler) else { return };

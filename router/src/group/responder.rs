@@ -1,5 +1,6 @@
 //! Requests that are answered where they are placed, without a worker.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +16,8 @@ use crate::{Outcome, traced};
 /// It is asked only while the group's workers take events and have none in hand, so a requester finds what its own requests before
 /// have done, also those that it has not waited for. The node takes what it has answered for handled.
 pub trait Responder: Send + Sync + std::fmt::Debug + 'static {
-    /// The outcome of a request; `None` leaves it to a worker. Called by whoever asks, several at a time: it must be quick,
-    /// must not wait and must not panic.
+    /// The outcome of a request; `None` leaves it to a worker. Called by whoever asks, several at a time: it must be quick
+    /// and must not wait. When it panics, a worker has the request.
     fn respond(&self, request: &Envelope) -> Option<Outcome>;
 }
 
@@ -42,7 +43,12 @@ impl Group {
             return None;
         }
         let times = request.head().stamped.map(|sent| (sent, Instant::now()));
-        let outcome = responder.respond(request)?;
+        // It runs in the task of whoever asks, which may be the one that has the links.
+        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| responder.respond(request))) else {
+            tracing::error!(group = %self.name, event = %request.name(), "a responder panicked: a worker has the request");
+            return None;
+        };
+        let outcome = outcome?;
         if let (Some((sent, begun)), Some(worker)) = (times, self.workers.read().first()) {
             worker.timed(begun.saturating_duration_since(sent), begun.elapsed());
         }

@@ -170,16 +170,24 @@ impl<T> Pipe<T> {
         item: &mut Option<T>,
     ) -> Poll<Result<(), TunnelError>> {
         let Some(weight) = item.as_ref().map(self.weigh) else { return Poll::Ready(Ok(())) };
-        if let Some(sent) = self.try_send(side, item, weight, None) {
-            return Poll::Ready(sent);
+        self.poll_with(cx, side, |wait| self.try_send(side, item, weight, wait))
+    }
+
+    /// Tries, and waits; an opener runs the worker before it waits, where it may.
+    #[inline]
+    fn poll_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        side: Side,
+        mut attempt: impl FnMut(Option<&mut Context<'_>>) -> Option<R>,
+    ) -> Poll<R> {
+        if side == Side::Opener {
+            if let Some(done) = attempt(None) {
+                return Poll::Ready(done);
+            }
+            self.tie.run(cx);
         }
-        if side == Side::Opener
-            && self.tie.run(cx)
-            && let Some(sent) = self.try_send(side, item, weight, None)
-        {
-            return Poll::Ready(sent);
-        }
-        self.try_send(side, item, weight, Some(cx)).map_or(Poll::Pending, Poll::Ready)
+        attempt(Some(cx)).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Sends the item if there is credit for it; otherwise whoever asks is woken when there is.
@@ -263,18 +271,7 @@ impl<T> Pipe<T> {
 
     /// Takes all there is into the batch, which is empty, and gives back what was taken before. False once nothing more comes.
     fn poll_take(&self, cx: &mut Context<'_>, side: Side, batch: &mut Batch<T>) -> Poll<Result<bool, TunnelError>> {
-        if side == Side::Worker {
-            return self.try_take(side, batch, Some(cx)).map_or(Poll::Pending, Poll::Ready);
-        }
-        if let Some(taken) = self.try_take(side, batch, None) {
-            return Poll::Ready(taken);
-        }
-        if self.tie.run(cx)
-            && let Some(taken) = self.try_take(side, batch, None)
-        {
-            return Poll::Ready(taken);
-        }
-        self.try_take(side, batch, Some(cx)).map_or(Poll::Pending, Poll::Ready)
+        self.poll_with(cx, side, |wait| self.try_take(side, batch, wait))
     }
 
     fn try_take(

@@ -29,9 +29,12 @@ impl Tie {
         self.woken.store(true, Ordering::Relaxed);
     }
 
-    /// For an opener about to wait: runs the worker that it has woken, unless that took long lately. True when it has run.
-    pub(super) fn run(&self, cx: &mut Context<'_>) -> bool {
-        let Some(turn) = self.turn.get() else { return false };
-        self.woken.swap(false, Ordering::Relaxed) && self.helping.help(&**turn, cx)
+    /// For an opener about to wait: runs the worker that it has woken, unless that took long lately.
+    pub(super) fn run(&self, cx: &mut Context<'_>) {
+        if let Some(turn) = self.turn.get()
+            && self.woken.swap(false, Ordering::Relaxed)
+        {
+            self.helping.help(&**turn, cx);
+        }
     }
 }
