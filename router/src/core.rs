@@ -1,6 +1,5 @@
 //! What all handles of a node share: the snapshot, the pending table, the dead letters and the accounts.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
@@ -22,6 +21,7 @@ use crate::circle::Waits;
 use crate::delivery::{Delivery, ReplyTo};
 use crate::divide::Fronts;
 use crate::group::{Displaced, Group, GroupRef, Offered};
+use crate::groups::Groups;
 use crate::history::Histories;
 use crate::interest::Follow;
 use crate::known::Known;
@@ -91,15 +91,6 @@ pub(crate) struct Core {
     pub(crate) histories: Histories,
     // Held to add, remove or list groups: when they come, go, or somebody asks for the topology.
     groups: Mutex<Groups>,
-}
-
-#[derive(Default)]
-struct Groups {
-    living: HashMap<u64, GroupRef>,
-    /// Ended groups whose last deliveries are still in somebody's hands.
-    leaving: Vec<GroupRef>,
-    /// The accounts of those that left.
-    left: Account,
 }
 
 /// How far an event came at once.
@@ -280,7 +271,7 @@ impl Core {
 
     pub(crate) fn add_group(&self, group: &GroupRef) {
         group.signal_reach(&self.changed);
-        self.groups.lock().living.insert(group.id(), Arc::clone(group));
+        self.groups.lock().add(group);
     }
 
     /// Ends a closed group: whatever still waits in it ends with `reason`.
@@ -292,10 +283,7 @@ impl Core {
 
     /// Takes a group whose deliveries have ended, or soon will have, off the list.
     pub(crate) fn forget_group(&self, group: &GroupRef) {
-        let mut groups = self.groups.lock();
-        if groups.living.remove(&group.id()).is_some() {
-            groups.leaving.push(Arc::clone(group));
-        }
+        self.groups.lock().end(group);
     }
 
     pub(crate) fn empty_group(self: &Arc<Self>, group: &GroupRef, reason: Reason, detail: &str) -> usize {
@@ -332,30 +320,11 @@ impl Core {
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupRef> {
-        let mut groups: Vec<_> = self.groups.lock().living.values().cloned().collect();
-        groups.sort_by_key(|group| group.id());
-        groups
+        self.groups.lock().living()
     }
 
     pub(crate) fn account(&self) -> Account {
-        let mut groups = self.groups.lock();
-        let Groups { living, leaving, left } = &mut *groups;
-        let mut total = Account::default();
-        leaving.retain(|group| {
-            let account = group.account();
-            let ended = account.is_balanced() && account.in_hand == 0 && account.queued == 0;
-            if ended {
-                *left += account
-            } else {
-                total += account
-            }
-            !ended
-        });
-        total += *left;
-        for group in living.values() {
-            total += group.account();
-        }
-        total
+        self.groups.lock().account()
     }
 
     pub(crate) fn unrouted(&self) -> u64 {

@@ -26,6 +26,7 @@ mod divide;
 mod error;
 mod group;
 mod group_name;
+mod groups;
 mod history;
 mod interest;
 mod known;
