@@ -4,23 +4,31 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-const SHARDS_MIN: usize = 16;
+/// A table has 2 to the power of twice this many shards at least.
+const BITS_MIN: u32 = 2;
 
 /// A persistent hash map.
 ///
-/// The keys are spread over a power of two of shards, about √n of them, so a write copies √n references twice: to the
-/// shards and to the entries of one. A look-up is two steps, whatever the number of entries.
+/// The keys are spread over shards in rows: ∛n rows of ∛n shards of ∛n entries or fewer. A write copies ∛n references three times:
+/// to the rows, to the shards of one and to the entries of one of those. A look-up is three steps, whatever the number of entries.
 ///
 /// ```text
-/// shards ─▶ [ Arc, Arc, Arc, … ]      low bits of the hash choose the shard
-///              │
-///              ▼
-///           HashTable of (hash, key, value)
+/// rows ─▶ [ Arc, Arc, Arc, … ]        low bits of the hash choose the row
+///            │
+///            ▼
+///          [ Arc, Arc, Arc, … ]       the next bits the shard
+///                  │
+///                  ▼
+///               HashTable of (hash, key, value)
 /// ```
 pub(crate) struct Shards<K, V> {
-    shards: Arc<[Arc<Shard<K, V>>]>,
+    rows: Arc<[Row<K, V>]>,
     len: usize,
+    /// As many bits of a hash choose the row, and as many the shard.
+    bits: u32,
 }
+
+type Row<K, V> = Arc<[Arc<Shard<K, V>>]>;
 
 type Shard<K, V> = HashTable<Slot<K, V>>;
 
@@ -33,13 +41,27 @@ struct Slot<K, V> {
 
 impl<K, V> Clone for Shards<K, V> {
     fn clone(&self) -> Self {
-        Self { shards: Arc::clone(&self.shards), len: self.len }
+        Self { rows: Arc::clone(&self.rows), len: self.len, bits: self.bits }
     }
 }
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
-        Self { shards: (0..SHARDS_MIN).map(|_| Arc::default()).collect(), len: 0 }
+        Self::of([], 0, BITS_MIN)
+    }
+}
+
+impl<K, V> Shards<K, V> {
+    fn of(slots: impl IntoIterator<Item = Slot<K, V>>, len: usize, bits: u32) -> Self {
+        let side = 1 << bits;
+        let mut shards: Vec<Shard<K, V>> = Vec::new();
+        shards.resize_with(side * side, Shard::new);
+        for slot in slots {
+            let (row, column) = place(slot.hash, bits);
+            shards[row * side + column].insert_unique(spread(slot.hash), slot, |slot| spread(slot.hash));
+        }
+        let mut shards = shards.into_iter().map(Arc::new);
+        Self { rows: (0..side).map(|_| shards.by_ref().take(side).collect()).collect(), len, bits }
     }
 }
 
@@ -51,15 +73,17 @@ impl<K: Clone + AsRef<str>, V: Clone> Shards<K, V> {
 
     /// The value of `key`, whose hash is `hash`.
     pub(crate) fn get(&self, hash: u64, key: &str) -> Option<&V> {
-        self.shards[self.index(hash)]
+        let (row, column) = place(hash, self.bits);
+        self.rows[row][column]
             .find(spread(hash), |slot| slot.hash == hash && slot.key.as_ref() == key)
             .map(|slot| &slot.value)
     }
 
     /// Sets the value of `key`.
     pub(crate) fn insert(&mut self, hash: u64, key: K, value: V) {
-        if self.len >= 4 * self.shards.len() * self.shards.len() {
-            self.grow();
+        if self.len >= 1 << (3 * self.bits) {
+            let slots: Vec<_> = self.slots().cloned().collect();
+            *self = Self::of(slots, self.len, self.bits + 1);
         }
         let shard = self.shard_mut(hash);
         match shard.find_mut(spread(hash), |slot| slot.hash == hash && slot.key.as_ref() == key.as_ref()) {
@@ -84,27 +108,24 @@ impl<K: Clone + AsRef<str>, V: Clone> Shards<K, V> {
 
     /// All entries, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter().map(|slot| (&slot.key, &slot.value)))
+        self.slots().map(|slot| (&slot.key, &slot.value))
     }
 
-    fn index(&self, hash: u64) -> usize {
-        hash as usize & (self.shards.len() - 1)
+    fn slots(&self) -> impl Iterator<Item = &Slot<K, V>> {
+        self.rows.iter().flat_map(|row| row.iter()).flat_map(|shard| shard.iter())
     }
 
     fn shard_mut(&mut self, hash: u64) -> &mut Shard<K, V> {
-        let index = self.index(hash);
-        Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[index])
+        let (row, column) = place(hash, self.bits);
+        let row = &mut Arc::make_mut(&mut self.rows)[row];
+        Arc::make_mut(&mut Arc::make_mut(row)[column])
     }
+}
 
-    fn grow(&mut self) {
-        let mut shards: Vec<Shard<K, V>> = Vec::new();
-        shards.resize_with(self.shards.len() * 2, Shard::new);
-        let mask = shards.len() - 1;
-        for slot in self.shards.iter().flat_map(|shard| shard.iter()) {
-            shards[slot.hash as usize & mask].insert_unique(spread(slot.hash), slot.clone(), |slot| spread(slot.hash));
-        }
-        self.shards = shards.into_iter().map(Arc::new).collect();
-    }
+/// The row of a hash and its place there.
+fn place(hash: u64, bits: u32) -> (usize, usize) {
+    let mask = (1 << bits) - 1;
+    (hash as usize & mask, (hash >> bits) as usize & mask)
 }
 
 /// The low bits chose the shard, so the table inside gets the others.
