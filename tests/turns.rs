@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::{OpenedTunnel, Options, RequestError, TunnelError, Window, Worker};
+use edri::{OpenedTunnel, Options, RequestError, TunnelError, Window, Worker, key_hash};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime;
@@ -481,5 +482,80 @@ async fn a_publisher_without_room_runs_a_quick_worker_and_leaves_a_slow_one_to_i
     let published = within("the events", publishing).await.expect("no panic");
     let account = at_rest(node.bus()).await;
     assert_eq!((account.handled, account.deliveries), (published, published));
+    ends_well(&node).await;
+}
+
+/// For one of the partitions.
+#[event(notification, name = "turns.spread", key = key)]
+struct Spread {
+    key: u64,
+    what: What,
+}
+
+#[derive(Clone)]
+struct Partition(Arc<AtomicU64>, Gate);
+
+impl Worker for Partition {}
+
+impl Handle<Spread> for Partition {
+    async fn handle(&mut self, spread: &Spread, _: &mut Context) -> Result<(), Failure> {
+        match spread.what {
+            What::Wait => self.1.pass().await,
+            What::Panic => panic!("as it was asked to"),
+            _ => {}
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_partition_is_served_whoever_of_their_workers_was_woken_and_whatever_it_does() {
+    // Not a number that divides how many events one is timed of: else it would always be one of the same partition.
+    const KEYS: u64 = 17;
+    let partition = Partition(Arc::default(), Gate::closed());
+    let workers = partition.clone();
+    let manager = Manager::new("partitions").workers(4, move || workers.clone()).handles::<Spread>().keyed();
+    let node = started(App::new("test").manager(manager)).await;
+    let Partition(handled, gate) = partition;
+    let mut expected = 0;
+    for round in 0..400_u64 {
+        // The first of all, or another, has something else to do than the others.
+        let special = match round {
+            100 | 101 | 300 => Some((round % KEYS, What::Panic)),
+            200..210 => Some((round % KEYS, What::Wait)),
+            _ => None,
+        };
+        let bus = node.bus().clone();
+        let what = move |key| special.filter(|(chosen, _)| *chosen == key).map_or(What::Nothing, |(_, what)| what);
+        let publish = async move || {
+            for key in 0..KEYS {
+                bus.publish(Spread { key, what: what(key) }).await.expect("room");
+            }
+        };
+        // In a task of the node's runtime, and in a thread that is none of it.
+        match round % 2 {
+            0 => tokio::spawn(async move { publish().await }).await.expect("no panic"),
+            _ => {
+                let publish = move || publish().now_or_never().expect("room");
+                std::thread::spawn(publish).join().expect("no panic");
+            }
+        }
+        // Those behind the special one in its partition wait for it.
+        let behind = |key: u64| key_hash(&key.to_string()) % 4;
+        let not_held_up = |(chosen, what): (u64, What)| match what {
+            What::Wait => (0..KEYS).filter(|key| behind(*key) != behind(chosen) || *key < chosen).count() as u64,
+            _ => KEYS - 1,
+        };
+        let others = special.map_or(KEYS, not_held_up);
+        until("the others", || handled.load(Ordering::Relaxed) == expected + others).await;
+        if special.is_some_and(|(_, what)| what == What::Wait) {
+            gate.let_through(1);
+            until("the one that waited", || handled.load(Ordering::Relaxed) == expected + KEYS).await;
+        }
+        expected = handled.load(Ordering::Relaxed);
+    }
+    let account = at_rest(node.bus()).await;
+    assert_eq!((account.handled, account.dead_lettered), (400 * KEYS - 3, 3));
     ends_well(&node).await;
 }

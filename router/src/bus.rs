@@ -584,9 +584,10 @@ impl Bus {
             }
             let mut handler = Some(route.handler);
             while let Some(number) = handler {
-                match group.inbox(group.inbox_for(&envelope)).try_claim() {
+                let inbox = group.inbox_for(&envelope);
+                match group.inbox(inbox).try_claim() {
                     Ok(place) => {
-                        places.push((place, number));
+                        places.push((group, inbox, place, number));
                         break;
                     }
                     Err(Refused::Full) => return Err(Refusal::Full(group.name().clone())),
@@ -604,8 +605,8 @@ impl Bus {
         if places.is_empty() && lossy.is_empty() {
             self.core.unrouted.fetch_add(1, Ordering::Relaxed);
         }
-        for (place, handler) in places {
-            place.fill(Delivery::new(envelope.clone(), handler, ReplyTo::None));
+        for (group, inbox, place, handler) in places {
+            group.fill(inbox, place, Delivery::new(envelope.clone(), handler, ReplyTo::None));
         }
         let mut displaced = Vec::new();
         for route in lossy {

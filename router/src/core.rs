@@ -371,11 +371,12 @@ impl Core {
     pub(crate) fn push_alone(&self, entry: &Entry<GroupRef>, envelope: Envelope) -> Option<Envelope> {
         // The delivery is made where it is to be.
         let route = entry.only();
-        let Some((route, place)) = route.and_then(|route| Some((route, route.target.try_claim(&envelope)?))) else {
+        let Some((route, (inbox, place))) = route.and_then(|route| Some((route, route.target.try_claim(&envelope)?)))
+        else {
             return Some(envelope);
         };
         let _traced = traced::publish(&envelope);
-        place.fill(Delivery::new(envelope, route.handler, ReplyTo::None));
+        route.target.fill(inbox, place, Delivery::new(envelope, route.handler, ReplyTo::None));
         None
     }
 
@@ -626,7 +627,7 @@ impl Stalled {
     pub(crate) fn place_now(&mut self) -> bool {
         let Ok(place) = self.group.inbox(self.inbox).try_claim() else { return false };
         if let Some(delivery) = self.delivery.take() {
-            place.fill(delivery);
+            self.group.fill(self.inbox, place, delivery);
         }
         true
     }
@@ -641,7 +642,7 @@ impl Stalled {
             let Some(mut delivery) = self.delivery.take() else { return true };
             match claimed {
                 Ok(place) => {
-                    place.fill(delivery);
+                    group.fill(self.inbox, place, delivery);
                     return true;
                 }
                 Err(Refused::Full) => {

@@ -1,5 +1,6 @@
 //! A subscriber group: inboxes, policy and accounts.
 
+mod chain;
 mod remote;
 mod responder;
 
@@ -22,6 +23,7 @@ use crate::tap::Tap;
 use crate::turn::Turn;
 use crate::uplink::Source;
 use crate::{Account, GroupName};
+use chain::Chain;
 use remote::Remote;
 pub use responder::Responder;
 
@@ -74,6 +76,8 @@ pub struct Group {
     name: GroupName,
     overflow: Overflow,
     inboxes: Box<[Queue<Delivery>]>,
+    /// Where there are several.
+    chain: Option<Chain>,
     next: AtomicUsize,
     state: AtomicState,
     handlers: Vec<(Pattern, u32)>,
@@ -186,6 +190,7 @@ impl Group {
             name: options.name,
             overflow: options.overflow,
             inboxes: (0..inboxes).map(|_| Queue::new(options.capacity)).collect(),
+            chain: (inboxes > 1).then(Chain::default),
             next: AtomicUsize::new(0),
             state: AtomicState::starting(),
             handlers: options.handlers,
@@ -391,7 +396,7 @@ impl Group {
         loop {
             match queue.try_claim() {
                 Ok(place) => {
-                    place.fill(delivery);
+                    self.fill(inbox, place, delivery);
                     return Offered::Taken;
                 }
                 Err(Refused::Full) => {}
@@ -420,10 +425,31 @@ impl Group {
         }
     }
 
-    /// Claims a place for this event, if there is one at once.
+    /// Fills a place of one of its inboxes. A worker there is woken, or will be by another.
     #[inline]
-    pub(crate) fn try_claim(&self, envelope: &Envelope) -> Option<Place<'_, Delivery>> {
-        self.inboxes[self.inbox_for(envelope)].try_claim().ok()
+    pub(crate) fn fill(&self, inbox: usize, place: Place<'_, Delivery>, delivery: Delivery) {
+        match &self.chain {
+            None => place.fill(delivery),
+            Some(chain) => {
+                place.put(delivery);
+                chain.wake(inbox, &self.inboxes);
+            }
+        }
+    }
+
+    /// Wakes another worker that has something to do and that nobody has woken; for the task of the worker of an inbox, whenever the
+    /// runtime runs it and when it ends.
+    pub fn pass_on(&self, inbox: usize) {
+        if let Some(chain) = &self.chain {
+            chain.pass_on(inbox, &self.inboxes);
+        }
+    }
+
+    /// Claims a place for this event, if there is one at once, in the inbox that comes with it.
+    #[inline]
+    pub(crate) fn try_claim(&self, envelope: &Envelope) -> Option<(usize, Place<'_, Delivery>)> {
+        let inbox = self.inbox_for(envelope);
+        Some((inbox, self.inboxes[inbox].try_claim().ok()?))
     }
 
     /// How much room there is for this event: none when the answer is zero.

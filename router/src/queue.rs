@@ -37,6 +37,9 @@ const KEPT_BACK_MAX: u64 = 32;
 const KEPT_BACK_QUICK_MAX: u64 = 256;
 /// A consumer is quick when an item takes it so long at most: the places it keeps back then come 5 ms late at most.
 const QUICK: Duration = Duration::from_micros(20);
+/// A consumer is slight when an item takes it so long at most: less than it costs to bring the item to another core. What is built
+/// without optimisation takes longer, and is to go the same ways.
+const SLIGHT: Duration = Duration::from_micros(if cfg!(debug_assertions) { 20 } else { 1 });
 /// All consumers together keep back at most one place in so many, so that a busy one cannot starve the producers.
 const KEPT_BACK: usize = 4;
 
@@ -69,6 +72,8 @@ pub(crate) struct Queue<T> {
     // Held to set, clear or copy it.
     turn: Mutex<Option<Arc<dyn Turn>>>,
     helping: Helping,
+    /// Its consumer was slight lately, and is a task whose turn others may take.
+    slight: AtomicBool,
 }
 
 /// Consumers that found nothing, the latest last: it is woken first, its caches are warm.
@@ -131,6 +136,7 @@ impl<T> Queue<T> {
             waiters: Waiters::default(),
             turn: Mutex::default(),
             helping: Helping::default(),
+            slight: AtomicBool::new(false),
         }
     }
 
@@ -231,18 +237,34 @@ impl<T> Queue<T> {
 
     #[inline]
     fn wake_consumer(&self) {
+        if self.has_sleeper() {
+            self.wake_one();
+        }
+    }
+
+    /// Whether a consumer sleeps, to one who has filled a place.
+    #[inline]
+    pub(crate) fn has_sleeper(&self) -> bool {
         // Orders the push before the look at the sleepers; the consumer does the reverse.
         fence(Ordering::SeqCst);
-        if self.sleepers.count.load(Ordering::Relaxed) != 0 {
-            self.sleepers.wake_one();
-        }
+        self.sleepers.count.load(Ordering::Relaxed) != 0
+    }
+
+    /// Wakes a consumer, if one sleeps; whether one did.
+    pub(crate) fn wake_one(&self) -> bool {
+        self.sleepers.wake_one()
+    }
+
+    /// Whether its consumer was slight lately: whether bringing it an item is more work than the item.
+    #[inline]
+    pub(crate) fn is_slight(&self) -> bool {
+        self.slight.load(Ordering::Relaxed)
     }
 
     /// As [`Queue::wake_consumer`], but takes the turn of the one that would be woken, if that may be; whether it was so.
     #[inline]
     fn serve_consumer(&self) -> bool {
-        fence(Ordering::SeqCst);
-        if self.sleepers.count.load(Ordering::Relaxed) == 0 {
+        if !self.has_sleeper() {
             return false;
         }
         let Some(Sleeper { waker, turn, .. }) = self.sleepers.pop() else { return false };
@@ -357,10 +379,13 @@ impl<T> Queue<T> {
 }
 
 impl Sleepers {
-    fn wake_one(&self) {
-        if let Some(sleeper) = self.pop() {
+    fn wake_one(&self) -> bool {
+        let sleeper = self.pop();
+        let slept = sleeper.is_some();
+        if let Some(sleeper) = sleeper {
             sleeper.waker.wake();
         }
+        slept
     }
 
     fn pop(&self) -> Option<Sleeper> {
@@ -425,23 +450,27 @@ pub(crate) struct Place<'a, T> {
     queue: &'a Queue<T>,
 }
 
-impl<T> Place<'_, T> {
+impl<'a, T> Place<'a, T> {
     #[inline]
     pub(crate) fn fill(self, item: T) {
-        self.queue.push(item);
-        self.queue.wake_consumer();
+        self.put(item).wake_consumer();
+    }
+
+    /// As [`Place::fill`], but wakes nobody: that is the caller's to do, whose queue comes back.
+    #[inline]
+    pub(crate) fn put(self, item: T) -> &'a Queue<T> {
+        let queue = self.queue;
+        queue.push(item);
+        // Filled, whatever becomes of it.
         std::mem::forget(self);
+        queue
     }
 
     /// As [`Place::fill`], for one who would only wait for what comes of it: takes the turn of the consumer that would be woken,
     /// if that may be; whether it was so.
     #[inline]
     pub(crate) fn fill_and_serve(self, item: T) -> bool {
-        let queue = self.queue;
-        queue.push(item);
-        // Filled, whatever becomes of it.
-        std::mem::forget(self);
-        queue.serve_consumer()
+        self.put(item).serve_consumer()
     }
 }
 
@@ -619,6 +648,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     /// Says how long an item took lately.
     pub(crate) fn pace(&mut self, took: Duration) {
         self.unreleased_max = if took <= QUICK { KEPT_BACK_QUICK_MAX } else { KEPT_BACK_MAX };
+        self.queue.slight.store(took <= SLIGHT && self.turn.is_some(), Ordering::Relaxed);
     }
 
     /// Gives the places of the taken items back to the producers. Called before anything that may last.

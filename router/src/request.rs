@@ -264,7 +264,7 @@ impl Bus {
         let (reply, redelivered) = (reply(ticket), lost > 0);
         // Most requests have one who answers, and has room: the delivery is made where it is to be.
         if let Some(route) = route
-            && let Some(place) = route.target.try_claim(&envelope)
+            && let Some((_, place)) = route.target.try_claim(&envelope)
         {
             let handler = to.handler(route, &self.core);
             let delivery = Delivery { redelivered, ..Delivery::new(envelope, handler, reply) };
@@ -335,7 +335,7 @@ impl Bus {
             best = others.into_iter().min_by_key(cost).unwrap_or(best);
         }
         delivery.handler = to.handler(best, &self.core);
-        if let Some(place) = best.target.try_claim(&delivery.envelope) {
+        if let Some((_, place)) = best.target.try_claim(&delivery.envelope) {
             place.fill_and_serve(delivery);
             return Placed::Taken(Arc::clone(&best.target));
         }

@@ -101,8 +101,8 @@ impl Host {
         let runtime = seat.router.runtime().clone();
         match work {
             Work::Task(factory) => {
-                let life = |turn| run(seat, factory, ready, Reach::Turn(turn));
-                Box::pin(joined(runtime.spawn(turn::Task::new(runtime.id(), life))))
+                let task = turn::Task::new(seat, |seat, turn| run(seat, factory, ready, Reach::Turn(turn)));
+                Box::pin(joined(runtime.spawn(task)))
             }
             Work::Thread(factory) => Box::pin(thread::spawn(seat, factory, ready)),
             Work::Process(plan, introduced) => {

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use edri_router::{Reason, Turn};
+use edri_router::{GroupRef, Reason, Turn};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime;
 
-use crate::host::{Exit, panic_text};
+use crate::host::{Exit, Seat, panic_text};
 
 /// A worker whose handling takes at most so long is quick: whoever asks it has the answer sooner in its turn than by a wake-up,
 /// which takes 50 µs where a thread of the runtime has to be woken.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     /// The worker was quick lately.
     quick: AtomicBool,
     runtime: runtime::Id,
+    group: GroupRef,
+    inbox: usize,
 }
 
 struct Life {
@@ -50,8 +52,8 @@ struct Life {
 }
 
 impl Task {
-    /// The task of a worker on this runtime that lives as `life` says.
-    pub(crate) fn new<F>(runtime: runtime::Id, life: impl FnOnce(Arc<Shared>) -> F) -> Self
+    /// The task of the worker at `seat` that lives as `life` says.
+    pub(crate) fn new<F>(seat: Seat, life: impl FnOnce(Seat, Arc<Shared>) -> F) -> Self
     where
         F: Future<Output = Exit> + Send + 'static,
     {
@@ -59,9 +61,11 @@ impl Task {
             life: Mutex::new(Life { future: None, waker: None, exit: None }),
             woken: AtomicBool::new(false),
             quick: AtomicBool::new(false),
-            runtime,
+            runtime: seat.router.runtime().id(),
+            group: GroupRef::clone(&seat.group),
+            inbox: seat.inbox,
         });
-        let future = Box::pin(life(Arc::clone(&shared)));
+        let future = Box::pin(life(seat, Arc::clone(&shared)));
         shared.life.lock().future = Some(future);
         Self(shared)
     }
@@ -72,6 +76,7 @@ impl Future for Task {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exit> {
         let shared = &self.0;
+        shared.group.pass_on(shared.inbox);
         shared.woken.store(true, Ordering::Relaxed);
         // Orders the word before the look at the lock; who has the turn does the reverse.
         fence(Ordering::SeqCst);
@@ -92,6 +97,8 @@ impl Drop for Task {
         // The worker has a hand on what is shared, as has the inbox while it sleeps.
         let future = self.0.life.lock().future.take();
         drop(future);
+        // It does not run any more, so it cannot have been woken for others.
+        self.0.group.pass_on(self.0.inbox);
     }
 }
 
