@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edri::prelude::*;
-use edri::{Definition, ManagerState, RequestError, Restart, Worker};
-use edri_router::{Outcome, Responder};
+use edri::{Body, Definition, Encoding, ManagerState, Placement, RequestError, Restart, Value, Worker};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tracing_subscriber::filter::LevelFilter;
@@ -69,12 +68,12 @@ impl Known {
     }
 }
 
-impl Responder for Known {
-    fn respond(&self, request: &Envelope) -> Option<Outcome> {
+impl Known {
+    fn respond(&self, what: What) -> Option<Result<(By, u64), Failure>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        match request.payload::<Ask>().ok()?.what {
-            What::Read => Some(Ok(Value::typed((By::Responder, self.number())))),
-            What::Fail => Some(Err(RequestError::Failed(Failure::new("as_asked", "as it was asked to")))),
+        match what {
+            What::Read => Some(Ok((By::Responder, self.number()))),
+            What::Fail => Some(Err(Failure::new("as_asked", "as it was asked to"))),
             What::PanicAtOnce => panic!("as it was asked to"),
             _ => None,
         }
@@ -129,8 +128,8 @@ impl Hand {
         let responder = Arc::clone(&known);
         Manager::new("keeper")
             .worker(move || Keeps { known: Arc::clone(&known), gate: gate.clone(), start: start.clone() })
-            .responder(responder)
             .handles::<Ask>()
+            .responds(move |ask: &Ask| responder.respond(ask.what))
             .restart(restart)
             .into()
     }
@@ -481,4 +480,119 @@ async fn what_is_answered_at_once_has_the_spans_of_what_a_worker_answers() {
         }
     }
     ends_well(&node).await;
+}
+
+/// What decodes as an `Ask` and is none.
+#[event(request, name = "responders.wonder", response = (By, u64))]
+struct Wonder {
+    what: What,
+}
+
+#[event(request, name = "responders.muse", response = u64)]
+struct Muse {}
+
+#[event(notification, name = "responders.told")]
+struct Told {}
+
+/// Handles all of them.
+struct Handles;
+
+impl Worker for Handles {}
+
+impl Handle<Ask> for Handles {
+    async fn handle(&mut self, _: &Ask, _: &mut Context) -> Result<(By, u64), Failure> {
+        Ok((By::Worker, 1))
+    }
+}
+
+impl Handle<Wonder> for Handles {
+    async fn handle(&mut self, _: &Wonder, _: &mut Context) -> Result<(By, u64), Failure> {
+        Ok((By::Worker, 2))
+    }
+}
+
+impl Handle<Muse> for Handles {
+    async fn handle(&mut self, _: &Muse, _: &mut Context) -> Result<u64, Failure> {
+        Ok(3)
+    }
+}
+
+impl Handle<Told> for Handles {
+    async fn handle(&mut self, _: &Told, _: &mut Context) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn at_once(_: &Ask) -> Option<Result<(By, u64), Failure>> {
+    Some(Ok((By::Responder, 10)))
+}
+
+#[tokio::test]
+async fn each_responder_is_asked_for_the_event_that_it_names_with_a_type_or_without() {
+    let manager = Manager::new("several")
+        .worker(|| Handles)
+        .responds(at_once)
+        .responds_any("responders.muse", |request| {
+            assert_eq!(request.name().as_str(), "responders.muse");
+            Some(Ok(Value::typed(30_u64)))
+        })
+        .handles::<Ask>()
+        .handles::<Wonder>()
+        .handles::<Muse>()
+        .handles::<Told>();
+    let node = started(App::new("test").manager(manager)).await;
+    let bus = node.bus();
+    let limit = Instant::now() + LIMIT;
+    while ask(bus, What::Read).await.expect("answered").0 != By::Responder {
+        assert!(Instant::now() < limit, "never answered where it was asked");
+        tokio::task::yield_now().await;
+    }
+    let body = |what: What| {
+        let asked = serde_json::json!({ "what": what });
+        Body::new(Encoding::Json, serde_json::to_vec(&asked).expect("encodes"))
+    };
+    for _ in 0..10 {
+        at_rest(bus).await;
+        // As bytes, which each of the two could be read from.
+        let answer = bus.untyped().request("responders.ask", body(What::Read)).await.expect("answered");
+        assert_eq!(answer.decode::<(By, u64)>().expect("decodes"), (By::Responder, 10));
+        at_rest(bus).await;
+        let answer = bus.untyped().request("responders.wonder", body(What::Read)).await.expect("answered");
+        assert_eq!(answer.decode::<(By, u64)>().expect("decodes"), (By::Worker, 2));
+        at_rest(bus).await;
+        assert_eq!(bus.request(Wonder { what: What::Read }).await.expect("answered"), (By::Worker, 2));
+        at_rest(bus).await;
+        assert_eq!(bus.request(Muse {}).await.expect("answered"), 30);
+    }
+    // What is no `Ask` a worker has, which knows the words for it.
+    at_rest(bus).await;
+    let wrong = Body::new(Encoding::Json, b"{}".to_vec());
+    let error = bus.untyped().request("responders.ask", wrong).await.expect_err("is none");
+    assert_eq!(error.code(), "invalid_payload", "{error}");
+    ends_well(&node).await;
+}
+
+#[tokio::test]
+async fn a_responder_that_cannot_be_is_refused_with_what_to_do() {
+    let manager = || Manager::new("several").worker(|| Handles);
+    let muse = |_: &Envelope| Some(Ok(Value::typed(30_u64)));
+    let cases: [(Definition, &str); 7] = [
+        (manager().handles::<Muse>().responds(at_once).into(), "`responders.ask` has a responder and no handler"),
+        (manager().handles::<Ask>().responds(at_once).responds(at_once).into(), "has two responders"),
+        (
+            manager().handles::<Ask>().responds(at_once).responds_any("responders.ask", muse).into(),
+            "has two responders",
+        ),
+        (manager().handles::<Muse>().responds_any("responders.ask", muse).into(), "no handler"),
+        (manager().handles::<Told>().responds_any("responders.told", muse).into(), "is no request"),
+        (manager().handles::<Muse>().responds_any("no name", muse).into(), "name"),
+        (
+            manager().handles::<Ask>().responds(at_once).placement(Placement::Process).into(),
+            "its workers are processes, with which a responder shares nothing",
+        ),
+    ];
+    for (definition, expect) in cases {
+        let error = App::new("test").manager(definition).start().await.expect_err(expect).to_string();
+        assert!(error.contains("manager `several`") && error.contains(expect), "{error}");
+    }
 }

@@ -4,14 +4,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_events::{Body, DescriptorRef, Encoding, Event, ManagerName, Pattern};
-use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Responder, Selection};
+use edri_events::{
+    Body, DescriptorRef, Encoding, Envelope, Event, EventName, Failure, ManagerName, Pattern, Request, Value,
+};
+use edri_router::{INBOX_CAPACITY_DEFAULT, INBOX_CAPACITY_MAX, INSTANCES_MAX, Overflow, Selection};
 use edri_workers::{
     Backoff, Blueprint, Demand, Factory, Handle, HandleAny, HandleConcurrent, Hosted, Placement, Policy, Process,
     Retry, TakeArguments, Worker,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::responds::Responds;
 
 /// When a lost worker is restarted, and when its manager gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +123,8 @@ pub(crate) struct Settings {
     pub(crate) remote: Option<Comes>,
     /// What they may handle; anything when it is empty.
     pub(crate) serves: Vec<Pattern>,
-    /// Who answers in the stead of workers that are in this process.
-    pub(crate) responder: Option<Arc<dyn Responder>>,
+    /// What answers in the stead of workers that are in this process.
+    pub(crate) responds: Responds,
     /// The first thing that was wrong, told when the manager is started.
     pub(crate) wrong: Option<String>,
 }
@@ -153,7 +157,7 @@ impl Manager {
                 arguments: None,
                 remote: None,
                 serves: Vec::new(),
-                responder: None,
+                responds: Responds::default(),
                 wrong: None,
             },
             worker: (),
@@ -293,11 +297,72 @@ impl<W: Worker> Manager<Typed<W>> {
         self
     }
 
-    /// Asks `responder` before the workers, which it has to agree with: see [`Responder`]. Workers in processes of their own have
-    /// none.
-    #[doc(hidden)]
-    pub fn responder(mut self, responder: Arc<dyn Responder>) -> Self {
-        self.settings.responder = Some(responder);
+    /// Requests of type `E` are put to `respond` where they are asked, before the workers: what it knows at once is the answer, or the failure,
+    /// and `None` leaves the request to a worker. It is for what is only read, out of what it shares with the workers; they handle `E` too,
+    /// and answer it the same.
+    ///
+    /// It is asked only while the manager runs and its workers have nothing in hand or waiting. So a requester finds what it has sent to
+    /// the manager before, awaited or not, where there is one worker that takes one event at a time. It runs in the task of whoever asks,
+    /// several at a time, also in the one that has the links to other nodes: it has to be quick and must not wait. When it panics, a worker has the
+    /// request. Workers in processes share nothing with it, so a manager that has them is refused.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use edri_events::{Failure, event};
+    /// use edri_managers::Manager;
+    /// use edri_workers::{Context, Handle, Worker};
+    ///
+    /// #[event(request, name = "visits.count", response = u64, crate = edri_events)]
+    /// struct Count {}
+    ///
+    /// #[event(request, name = "visits.add", response = u64, crate = edri_events)]
+    /// struct Add {}
+    ///
+    /// struct Visits(Arc<AtomicU64>);
+    ///
+    /// impl Worker for Visits {}
+    ///
+    /// impl Handle<Add> for Visits {
+    ///     async fn handle(&mut self, _: &Add, _: &mut Context) -> Result<u64, Failure> {
+    ///         Ok(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    ///     }
+    /// }
+    ///
+    /// // Asked while there is something to add.
+    /// impl Handle<Count> for Visits {
+    ///     async fn handle(&mut self, _: &Count, _: &mut Context) -> Result<u64, Failure> {
+    ///         Ok(self.0.load(Ordering::Relaxed))
+    ///     }
+    /// }
+    ///
+    /// let visits = Arc::new(AtomicU64::new(0));
+    /// let read = Arc::clone(&visits);
+    /// let manager = Manager::new("visits")
+    ///     .worker(move || Visits(Arc::clone(&visits)))
+    ///     .handles::<Add>()
+    ///     .handles::<Count>()
+    ///     .responds::<Count>(move |_| Some(Ok(read.load(Ordering::Relaxed))));
+    /// ```
+    pub fn responds<E: Request>(
+        mut self,
+        respond: impl Fn(&E) -> Option<Result<E::Output, Failure>> + Send + Sync + 'static,
+    ) -> Self {
+        let added = self.settings.responds.add(respond);
+        self.settings.refuse_if(added);
+        self
+    }
+
+    /// As [`Manager::responds`], for requests of this name, without their Rust type.
+    pub fn responds_any(
+        mut self,
+        name: &str,
+        respond: impl Fn(&Envelope) -> Option<Result<Value, Failure>> + Send + Sync + 'static,
+    ) -> Self {
+        let name = EventName::new(name).map_err(|error| error.to_string());
+        let added = name.and_then(|name| self.settings.responds.add_any(name, respond));
+        self.settings.refuse_if(added);
         self
     }
 
@@ -450,6 +515,12 @@ impl Settings {
             self.refuse(format!("{instances} instances: a manager has 1 to {INSTANCES_MAX}"));
         }
         self.instances = instances.clamp(1, INSTANCES_MAX);
+    }
+
+    fn refuse_if(&mut self, result: Result<(), String>) {
+        if let Err(wrong) = result {
+            self.refuse(wrong);
+        }
     }
 
     fn refuse(&mut self, wrong: String) {

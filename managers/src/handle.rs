@@ -225,11 +225,9 @@ impl Prepared {
             handlers: definition.selections.iter().map(|wants| (wants.pattern.clone(), wants.handler)).collect(),
             shared: settings.shared,
         };
-        let group = match &settings.responder {
-            Some(responder) if settings.placement != Placement::Process => {
-                Group::responding(options, Arc::clone(responder))
-            }
-            _ => Group::new(options),
+        let group = match &settings.responds {
+            responds if responds.is_empty() => Group::new(options),
+            responds => Group::responding(options, Arc::new(responds.clone())),
         };
         Ok(Self { name, definition, group, introduced: introduced.map(Box::new), line })
     }
@@ -301,6 +299,14 @@ fn check(definition: &Definition) -> Result<ManagerName, ManagerError> {
     }
     if let Some(wrong) = &settings.wrong {
         return invalid(wrong.clone());
+    }
+    if !settings.responds.is_empty() && settings.placement == Placement::Process {
+        let wrong = "its workers are processes, with which a responder shares nothing: run them as tasks or threads, or take \
+                     `responds` away";
+        return invalid(wrong.to_owned());
+    }
+    if let Err(wrong) = settings.responds.check(&definition.selections, &definition.events) {
+        return invalid(wrong);
     }
     if definition.factory.is_none() && settings.placement != Placement::Process {
         let what = if settings.remote.is_some() { "a worker over a network" } else { "a program" };

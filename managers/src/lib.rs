@@ -9,6 +9,7 @@ mod actor;
 mod arrivals;
 mod definition;
 mod handle;
+mod responds;
 
 pub use arrivals::{Arrivals, Newcomer, Undeclared, WAITING_MAX};
 pub use definition::{Definition, IntoDefinition, Manager, Program, Remote, Restart, Typed};

@@ -68,9 +68,7 @@ pub use delivery::{Delivery, Offer, ReplyTo};
 pub use described::Described;
 pub use divide::{Hold, Holding, slot_of};
 pub use error::{DeclareError, PublishError, RequestError, TryPublishError, WaitEnded};
-#[doc(hidden)]
-pub use group::Responder;
-pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Spread};
+pub use group::{Group, GroupOptions, GroupRef, InboxConsumer, Overflow, Responder, Spread};
 pub use group_name::GroupName;
 pub use history::{History, Missed, Position, Recorded, Replay, Since, Start};
 pub use interest::{Interest, InterestFeed};

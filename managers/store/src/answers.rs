@@ -4,8 +4,8 @@
 //! table answers:<ns>   number, 16 hexadecimal digits ─▶ checksum 8, list of: id of a request, answered at, answer
 //! ```
 //!
-//! Those of one transaction are one record, because a record for each costs the engine as much as the items do. Numbers grow. A
-//! record is forgotten as a whole, once none of its answers is to be remembered any more.
+//! They come here from the journal (`journal.rs`), all that it has as one record, because a record for each costs the engine as much as
+//! the items do. Numbers grow. A record is forgotten as a whole, once none of its answers is to be remembered any more.
 
 use std::collections::VecDeque;
 
@@ -27,18 +27,23 @@ pub(crate) fn number(row: &str) -> Option<u64> {
 }
 
 /// The record of these answers, which are in the order in which they were given.
-pub(crate) fn write<'a>(row: &str, answers: impl ExactSizeIterator<Item = &'a Remembered>) -> Vec<u8> {
+pub(crate) fn write(row: &str, answers: &[Remembered]) -> Vec<u8> {
     let mut out = Writer(vec![0; 8]);
-    out.list(3 * answers.len());
-    for answer in answers {
-        out.text(&answer.id);
-        out.count(answer.at);
-        ask::write_answer(&mut out, &answer.answer);
-    }
+    write_list(&mut out, answers.iter());
     let Writer(mut record) = out;
     let sum = checksum(&[row.as_bytes(), &record[8..]]);
     record[..8].copy_from_slice(&sum.to_le_bytes());
     record
+}
+
+/// Writes answers as a list.
+pub(crate) fn write_list<'a>(out: &mut Writer, answers: impl Iterator<Item = &'a Remembered> + Clone) {
+    out.list(3 * answers.clone().count());
+    for answer in answers {
+        out.text(&answer.id);
+        out.count(answer.at);
+        ask::write_answer(out, &answer.answer);
+    }
 }
 
 /// Reads what [`write`] wrote; `None` when it did not.
@@ -48,6 +53,11 @@ pub(crate) fn read(row: &str, record: &[u8]) -> Option<Vec<Remembered>> {
     if read_count(sum)? != checksum(&[row.as_bytes(), list]) {
         return None;
     }
+    read_list(list)
+}
+
+/// Reads what [`write_list`] wrote; `None` when it did not.
+pub(crate) fn read_list(list: &[u8]) -> Option<Vec<Remembered>> {
     let parts = raw::elements(list).ok()?;
     let read = |answer: &[&[u8]]| match answer {
         [id, at, answer] => {
@@ -124,7 +134,7 @@ mod tests {
             .map(|n| Remembered { id: format!("r{n}").into(), at: n * n * 1000, answer: kinds[n as usize % 5].clone() })
             .collect();
         for count in [0, 1, 5, 6, 70] {
-            let record = write(&row(77), answers[..count].iter());
+            let record = write(&row(77), &answers[..count]);
             assert_eq!(read(&row(77), &record).as_deref(), Some(&answers[..count]));
             assert_eq!(read(&row(78), &record), None);
             assert_eq!(read("r77", &record), None);

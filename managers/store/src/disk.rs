@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edri_events::Failure;
-use redb::{Database, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers::{self, Ledger};
 use crate::file::{self, EngineError, StoreError};
+use crate::journal::{self, Journal};
 use crate::limits::WRITES_WAITING_MAX;
 use crate::model::{Answer, Bounds, Effects, Model, Remembered};
 use crate::namespace::{Namespace, Replying};
@@ -54,9 +55,9 @@ impl Disk {
     pub(crate) fn open(path: &Path, namespaces: Vec<Arc<Namespace>>) -> Result<Self, StoreError> {
         let database = file::open(path)?;
         let loaded = load(&database, path, &namespaces)?;
-        let ledgers = show_loaded(&namespaces, loaded);
+        let books = show_loaded(&namespaces, loaded);
         let (queue, work) = mpsc::channel(WRITES_WAITING_MAX);
-        let mut writer = Writer { path: path.to_owned(), database: Some(database), namespaces, ledgers, work };
+        let mut writer = Writer { path: path.to_owned(), database: Some(database), namespaces, books, work };
         let writer = std::thread::Builder::new()
             .name("edri-store".to_owned())
             .spawn(move || writer.run())
@@ -73,8 +74,15 @@ impl Disk {
     }
 }
 
+/// What is known of a namespace's tables.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    journal: Journal,
+    ledger: Ledger,
+}
+
 /// A namespace as it is in the file.
-type Loaded = (Model, Ledger);
+type Loaded = (Model, Books);
 
 /// Reads every record.
 fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Result<Vec<Loaded>, StoreError> {
@@ -83,11 +91,11 @@ fn load(database: &Database, path: &Path, namespaces: &[Arc<Namespace>]) -> Resu
     file::guarded(path, read)
 }
 
-/// Puts what was read into the namespaces; what their tables of answers have.
-fn show_loaded(namespaces: &[Arc<Namespace>], loaded: Vec<Loaded>) -> Vec<Ledger> {
-    let show = |(namespace, (model, ledger)): (&Arc<Namespace>, Loaded)| {
+/// Puts what was read into the namespaces; what their tables have.
+fn show_loaded(namespaces: &[Arc<Namespace>], loaded: Vec<Loaded>) -> Vec<Books> {
+    let show = |(namespace, (model, books)): (&Arc<Namespace>, Loaded)| {
         namespace.kept.lock().load(model);
-        ledger
+        books
     };
     namespaces.iter().zip(loaded).map(show).collect()
 }
@@ -101,7 +109,7 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
         model.restore_version(file::read_count(version.value()).ok_or_else(|| file::damaged(path, "its version"))?);
     }
     let (name, mut sum) = (file::entries_table(namespace), file::Sum::default());
-    if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
+    if let Some(table) = file::existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
         for row in table.iter().map_err(|error| fail(error.into()))? {
             let (key, record) = row.map_err(|error| fail(error.into()))?;
             let what = || format!("the item `{}` of namespace `{namespace}`", key.value());
@@ -112,7 +120,7 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
     }
     file::check_sum(&meta, path, namespace, sum)?;
     let name = file::answers_table(namespace);
-    if let Some(table) = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
+    if let Some(table) = file::existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)? {
         for row in table.iter().map_err(|error| fail(error.into()))? {
             let (row, record) = row.map_err(|error| fail(error.into()))?;
             let what = || format!("the answers `{}` of namespace `{namespace}`", row.value());
@@ -122,16 +130,17 @@ fn load_one(database: &Database, path: &Path, namespace: &str, bounds: Bounds) -
             answers.into_iter().for_each(|answer| model.restore_answer(answer));
         }
     }
-    Ok((model, ledger))
-}
-
-/// A table, if there is one.
-fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, EngineError> {
-    match opened {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let mut books = Books { journal: Journal::default(), ledger };
+    books.journal = file::read_journal(&read, &meta, path, namespace, |answers, changes| {
+        for change in changes {
+            match &change.entry {
+                Some(entry) => model.restore(Arc::clone(&change.key), entry.clone()),
+                None => model.restore_removed(&change.key, change.version),
+            }
+        }
+        answers.iter().for_each(|answer| model.restore_answer(answer.clone()));
+    })?;
+    Ok((model, books))
 }
 
 /// The thread that writes.
@@ -140,8 +149,8 @@ struct Writer {
     /// None after an error, until it could be opened again.
     database: Option<Database>,
     namespaces: Vec<Arc<Namespace>>,
-    /// What their tables of answers have, in the same order.
-    ledgers: Vec<Ledger>,
+    /// What is known of their tables, in the same order.
+    books: Vec<Books>,
     work: mpsc::Receiver<Work>,
 }
 
@@ -212,7 +221,7 @@ impl Writer {
         }
         let Some(database) = &self.database else { return self.fail(batch, "its file is closed".to_owned()) };
         let written = file::guarded(&self.path, || {
-            let written = commit(database, &self.namespaces, &mut self.ledgers, &batch);
+            let written = commit(database, &self.namespaces, &mut self.books, &batch);
             written.map_err(|error| file::failed(&self.path, error))
         });
         match written {
@@ -296,7 +305,7 @@ impl Writer {
             });
             match opened {
                 Ok((database, loaded)) => {
-                    self.ledgers = show_loaded(&self.namespaces, loaded);
+                    self.books = show_loaded(&self.namespaces, loaded);
                     tracing::warn!(path = %self.path.display(), "the store's file can be written again");
                     self.database = Some(database);
                     return;
@@ -351,68 +360,95 @@ fn change_bytes(change: &crate::model::Change) -> usize {
     change.key.len() + change.after.as_ref().map_or(0, |entry| entry.value.len())
 }
 
-/// Writes a batch in one transaction. When this returns, it is on disk. After an error the ledgers are to be read again.
+/// Writes a batch in one transaction. When this returns, it is on disk. After an error the books are to be read again.
 fn commit(
     database: &Database,
     namespaces: &[Arc<Namespace>],
-    ledgers: &mut [Ledger],
+    books: &mut [Books],
     batch: &[Write],
 ) -> Result<(), EngineError> {
     let transaction = database.begin_write()?;
-    {
-        let mut meta = transaction.open_table(file::META)?;
-        for (namespace, ledger) in namespaces.iter().zip(ledgers) {
-            let writes = || batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace));
-            if writes().next().is_none() {
-                continue;
-            }
-            let entries = file::entries_table(&namespace.name);
-            let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&entries))?;
-            let (sum_row, version_row) = (file::sum_row(&namespace.name), file::version_row(&namespace.name));
-            let kept = meta.get(&*sum_row)?.map(|sum| file::Sum::read(sum.value()));
-            let damaged = || redb::StorageError::Corrupted(format!("the sum of namespace `{}`", namespace.name));
-            let mut sum = kept.map_or(Ok(file::Sum::default()), |kept| kept.ok_or_else(damaged))?;
-            let mut version = None;
-            for change in writes().flat_map(|write| &write.effects.changes) {
-                match &change.after {
-                    Some(entry) => {
-                        let record = file::write_entry(&change.key, entry);
-                        sum.add(&record);
-                        let old = entries.insert(&*change.key, &*record)?;
-                        old.iter().for_each(|old| sum.take(old.value()));
-                    }
-                    None => {
-                        let old = entries.remove(&*change.key)?;
-                        old.iter().for_each(|old| sum.take(old.value()));
-                    }
-                }
-                version = Some(change.version);
-            }
-            if let Some(version) = version {
-                meta.insert(&*version_row, &version.to_le_bytes()[..])?;
-                meta.insert(&*sum_row, &*sum.write())?;
-            }
-            let remembered: Vec<_> = writes().filter_map(|write| write.effects.remembered.as_ref()).collect();
-            remember(&transaction, &namespace.name, ledger, &remembered)?;
+    for (namespace, books) in namespaces.iter().zip(books) {
+        let of_it = batch.iter().filter(|write| Arc::ptr_eq(&write.namespace, namespace) && !write.effects.is_empty());
+        let effects = of_it.map(|write| &write.effects);
+        if effects.clone().next().is_none() {
+            continue;
+        }
+        effects.clone().for_each(|effects| books.journal.note(effects));
+        if books.journal.is_full() {
+            fold(&transaction, &namespace.name, books)?;
+        } else {
+            record(&transaction, &namespace.name, &mut books.journal, effects)?;
         }
     }
     transaction.commit()?;
     Ok(())
 }
 
-/// Writes the answers of a transaction, and takes out those that need not be remembered any more.
+/// Writes into the journal what a transaction does.
+fn record<'a>(
+    transaction: &WriteTransaction,
+    namespace: &str,
+    journal: &mut Journal,
+    effects: impl Iterator<Item = &'a Effects> + Clone,
+) -> Result<(), EngineError> {
+    if journal.records() == 0 {
+        let begun = file::write_begun(journal.next(), true);
+        transaction.open_table(file::META)?.insert(&*file::journal_row(namespace), &begun[..])?;
+    }
+    let name = file::journal_table(namespace);
+    let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&name))?;
+    let row = answers::row(journal.next());
+    table.insert(&*row, &*journal::write(&row, effects))?;
+    journal.recorded();
+    Ok(())
+}
+
+/// Puts what is in the journal, and what was only noted, among the entries and the answers; the journal begins anew.
+fn fold(transaction: &WriteTransaction, namespace: &str, books: &mut Books) -> Result<(), EngineError> {
+    let unfolded = books.journal.fold();
+    let mut meta = transaction.open_table(file::META)?;
+    let name = file::entries_table(namespace);
+    let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&name))?;
+    let sum_row = file::sum_row(namespace);
+    let kept = meta.get(&*sum_row)?.map(|sum| file::Sum::read(sum.value()));
+    let damaged = || redb::StorageError::Corrupted(format!("the sum of namespace `{namespace}`"));
+    let mut sum = kept.map_or(Ok(file::Sum::default()), |kept| kept.ok_or_else(damaged))?;
+    for (key, entry) in &unfolded.entries {
+        let old = match entry {
+            Some(entry) => {
+                let record = file::write_entry(key, entry);
+                sum.add(&record);
+                entries.insert(&**key, &*record)?
+            }
+            None => entries.remove(&**key)?,
+        };
+        old.iter().for_each(|old| sum.take(old.value()));
+    }
+    meta.insert(&*sum_row, &*sum.write())?;
+    if let Some(version) = unfolded.version {
+        meta.insert(&*file::version_row(namespace), &version.to_le_bytes()[..])?;
+    }
+    remember(transaction, namespace, &mut books.ledger, &unfolded.answers)?;
+    let name = file::journal_table(namespace);
+    transaction.delete_table(TableDefinition::<&str, &[u8]>::new(&name))?;
+    meta.insert(&*file::journal_row(namespace), &file::write_begun(books.journal.next(), false)[..])?;
+    Ok(())
+}
+
+/// Writes answers, and takes out those that need not be remembered any more.
 fn remember(
     transaction: &WriteTransaction,
     namespace: &str,
     ledger: &mut Ledger,
-    answers: &[&Remembered],
+    answers: &[Remembered],
 ) -> Result<(), EngineError> {
     let Some(now) = answers.iter().map(|answer| answer.at).max() else { return Ok(()) };
     let name = file::answers_table(namespace);
     let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&name))?;
     let number = ledger.next();
     let row = answers::row(number);
-    table.insert(&*row, &*answers::write(&row, answers.iter().copied()))?;
+    table.insert(&*row, &*answers::write(&row, answers))?;
     ledger.add(number, answers.iter().map(|answer| answer.at));
     while let Some(old) = ledger.forget(now) {
         table.remove(&*answers::row(old))?;
@@ -425,7 +461,7 @@ pub(crate) fn load_for_tests(
     database: &Database,
     path: &Path,
     namespace: &Arc<Namespace>,
-) -> Result<Ledger, StoreError> {
+) -> Result<Books, StoreError> {
     let namespaces = std::slice::from_ref(namespace);
     Ok(show_loaded(namespaces, load(database, path, namespaces)?).pop().expect("one for each"))
 }
@@ -434,12 +470,21 @@ pub(crate) fn load_for_tests(
 pub(crate) fn commit_for_tests(
     database: &Database,
     namespace: &Arc<Namespace>,
-    ledger: &mut Ledger,
+    books: &mut Books,
     effects: Vec<Effects>,
 ) -> Result<(), EngineError> {
     let write = |effects| Write { namespace: Arc::clone(namespace), effects, reply: None };
     let batch: Vec<_> = effects.into_iter().map(write).collect();
-    commit(database, std::slice::from_ref(namespace), std::slice::from_mut(ledger), &batch)
+    commit(database, std::slice::from_ref(namespace), std::slice::from_mut(books), &batch)
+}
+
+/// Folds the journal of a namespace however long it is.
+#[cfg(test)]
+pub(crate) fn fold_for_tests(database: &Database, namespace: &str, books: &mut Books) -> Result<(), EngineError> {
+    let transaction = database.begin_write()?;
+    fold(&transaction, namespace, books)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 #[cfg(test)]

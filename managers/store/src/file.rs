@@ -1,9 +1,11 @@
 //! What the file of a durable store looks like, and what is done with a file as a whole.
 //!
 //! ```text
-//! table meta            "format" ─▶ 2    "version:<ns>" ─▶ the last version    "sum:<ns>" ─▶ number of entries 8, sum 8
+//! table meta            "format" ─▶ 3    "version:<ns>" ─▶ the last version    "sum:<ns>" ─▶ number of entries 8, sum 8
+//!                       "journal:<ns>" ─▶ number of its first record 8, whether it has any 1
 //! table entries:<ns>    key ─▶ version 8, expires at 8 (0: never), checksum 8, value
 //! table answers:<ns>    see `answers.rs`
+//! table journal:<ns>    see `journal.rs`: what has changed since the other two were written
 //! ```
 //!
 //! Numbers are little-endian; checksums are XXH3 of the key and everything else in the record. The sum is that of the
@@ -17,14 +19,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Builder, Database, ReadTransaction, ReadableTable, TableDefinition, TableHandle};
+use redb::{
+    Builder, Database, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, TableHandle,
+};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::model::Entry;
+use crate::journal::{self, Journal, Noted};
+use crate::model::{Entry, Remembered};
 use crate::{answers, upgrade};
 
 /// The format that is written here. Older ones are read.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
 
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -145,6 +150,32 @@ pub(crate) fn answers_table(namespace: &str) -> String {
     format!("answers:{namespace}")
 }
 
+pub(crate) fn journal_table(namespace: &str) -> String {
+    format!("journal:{namespace}")
+}
+
+/// The row that says where the journal begins.
+pub(crate) fn journal_row(namespace: &str) -> String {
+    format!("journal:{namespace}")
+}
+
+/// That the journal begins with this number, and whether it has anything.
+pub(crate) fn write_begun(first: u64, any: bool) -> [u8; 9] {
+    let mut begun = [u8::from(any); 9];
+    begun[..8].copy_from_slice(&first.to_le_bytes());
+    begun
+}
+
+fn read_begun(bytes: &[u8]) -> Option<(u64, bool)> {
+    let (first, any) = bytes.split_at_checked(8)?;
+    let any = match any {
+        [0] => false,
+        [1] => true,
+        _ => return None,
+    };
+    Some((read_count(first)?, any))
+}
+
 pub(crate) fn version_row(namespace: &str) -> String {
     format!("version:{namespace}")
 }
@@ -240,7 +271,7 @@ pub(crate) fn open(path: &Path) -> Result<Database, StoreError> {
     }
     let (database, format) = open_as_it_is(path)?;
     if format < FORMAT {
-        guarded(path, || upgrade::from_format_1(&database, path))?;
+        guarded(path, || upgrade::from_format(format, &database, path))?;
     }
     Ok(database)
 }
@@ -306,6 +337,54 @@ fn fill<T>(path: &Path, fill: impl FnOnce(&Database) -> Result<T, StoreError>) -
     Ok(filled)
 }
 
+/// A table, if there is one.
+pub(crate) fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, EngineError> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads the journal of a namespace, record by record; what it has.
+pub(crate) fn read_journal(
+    read: &ReadTransaction,
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    path: &Path,
+    namespace: &str,
+    mut each: impl FnMut(&[Remembered], &[Noted]),
+) -> Result<Journal, StoreError> {
+    let fail = |error: EngineError| failed(path, error);
+    let not_whole = |what: &str| damaged(path, &format!("the journal of namespace `{namespace}` {what}"));
+    let begun = meta.get(&*journal_row(namespace)).map_err(|error| fail(error.into()))?;
+    let begun = begun.map_or(Some((0, false)), |begun| read_begun(begun.value()));
+    let (first, any) = begun.ok_or_else(|| not_whole("does not say where it begins"))?;
+    let (name, mut journal) = (journal_table(namespace), Journal::from(first));
+    let table = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(&name))).map_err(fail)?;
+    if any != table.is_some() {
+        return Err(not_whole("is not there, or should not be"));
+    }
+    let Some(table) = table else { return Ok(journal) };
+    for row in table.iter().map_err(|error| fail(error.into()))? {
+        let (row, record) = row.map_err(|error| fail(error.into()))?;
+        let what = || format!("the record `{}` of the journal of namespace `{namespace}`", row.value());
+        if answers::number(row.value()) != Some(journal.next()) {
+            return Err(not_whole("lacks a record"));
+        }
+        let (answers, changes) = journal::read(row.value(), record.value()).ok_or_else(|| damaged(path, &what()))?;
+        each(&answers, &changes);
+        changes.iter().for_each(|change| journal.note_change(&change.key, change.version, change.entry.as_ref()));
+        journal.note_answers(&answers);
+        journal.recorded();
+    }
+    // The engine counts them elsewhere, so the last are missed too when they are lost with a page.
+    let records = table.len().map_err(|error| fail(error.into()))?;
+    if journal.records() == 0 || journal.records() != records {
+        return Err(not_whole("lacks its last records"));
+    }
+    Ok(journal)
+}
+
 /// Copies all tables as they are at one moment.
 pub(crate) fn copy(read: &ReadTransaction, from: &Path, to: &Path) -> Result<(), StoreError> {
     fill(to, |database| {
@@ -368,13 +447,22 @@ fn salvage_from(database: &Database, from: &Path, to: &Path) -> Result<Salvaged,
     fill(to, |target| {
         let (mut salvaged, mut sums) = (Salvaged::default(), BTreeMap::<String, Sum>::new());
         let transaction = target.begin_write().map_err(|error| failed(to, error.into()))?;
-        for table in read.list_tables().map_err(|error| failed(from, error.into()))? {
-            let name = table.name().to_owned();
+        let tables = read.list_tables().map_err(|error| failed(from, error.into()))?;
+        let mut names: Vec<_> = tables.map(|table| table.name().to_owned()).collect();
+        // What is in a journal comes after what it changes.
+        names.sort_by_key(|name| name.starts_with("journal:"));
+        for name in names {
             let mut rows = 0;
-            let copied = guarded(from, || {
-                let namespace = name.strip_prefix("entries:").unwrap_or_default().to_owned();
-                let sum = sums.entry(namespace).or_insert_with(Sum::default);
-                salvage_table(&read, &transaction, (from, to), (&name, format), (&mut salvaged, &mut rows, sum))
+            let copied = guarded(from, || match name.split_once(':') {
+                Some(("journal", namespace)) => {
+                    let sum = sums.entry(namespace.to_owned()).or_default();
+                    salvage_journal(&read, &transaction, (from, to), namespace, (&mut salvaged, &mut rows, sum))
+                }
+                prefixed => {
+                    let namespace = prefixed.filter(|(table, _)| *table == "entries").map_or("", |(_, name)| name);
+                    let sum = sums.entry(namespace.to_owned()).or_default();
+                    salvage_table(&read, &transaction, (from, to), (&name, format), (&mut salvaged, &mut rows, sum))
+                }
             });
             match copied {
                 Err(error @ StoreError::Damaged { .. }) => {
@@ -415,16 +503,71 @@ fn salvage_table(
                 whole
             }
             Some(("answers", _)) => are_answers(format, key, record),
-            // Sums are made anew.
+            // Sums are made anew, and journals are folded.
             _ => read_count(record).is_some(),
         };
         *rows += 1;
         if is_whole {
             target.insert(key, record).map_err(|error| failed(to, error.into()))?;
-        } else if !key.starts_with("sum:") && salvaged.damaged.len() < DAMAGED_TOLD_MAX {
+        } else if !key.starts_with("sum:") && !key.starts_with("journal:") && salvaged.damaged.len() < DAMAGED_TOLD_MAX
+        {
             salvaged.damaged.push(format!("`{key}` of table `{name}`"));
         }
     }
+    Ok(())
+}
+
+/// Puts what can be read of a journal where folding it would have.
+fn salvage_journal(
+    read: &ReadTransaction,
+    transaction: &redb::WriteTransaction,
+    (from, to): (&Path, &Path),
+    namespace: &str,
+    (salvaged, rows, sum): (&mut Salvaged, &mut u64, &mut Sum),
+) -> Result<(), StoreError> {
+    let fail = |error: EngineError| failed(to, error);
+    let names = (journal_table(namespace), entries_table(namespace), answers_table(namespace));
+    let source = read.open_table(TableDefinition::<&str, &[u8]>::new(&names.0));
+    let source = source.map_err(|error| failed(from, error.into()))?;
+    let open =
+        |name| transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).map_err(|error| fail(error.into()));
+    let (mut entries, mut answers, mut meta) =
+        (open(&names.1)?, open(&names.2)?, transaction.open_table(META).map_err(|error| fail(error.into()))?);
+    let last = answers.last().map_err(|error| fail(error.into()))?;
+    let mut number = last.and_then(|(row, _)| answers::number(row.value())).map_or(0, |last| last + 1);
+    let kept = meta.get(&*version_row(namespace)).map_err(|error| fail(error.into()))?;
+    let mut version = kept.and_then(|version| read_count(version.value())).unwrap_or(0);
+    for row in source.iter().map_err(|error| failed(from, error.into()))? {
+        let (row, record) = row.map_err(|error| failed(from, error.into()))?;
+        let whole = journal::read(row.value(), record.value());
+        *rows += 1;
+        if whole.is_none() && salvaged.damaged.len() < DAMAGED_TOLD_MAX {
+            salvaged.damaged.push(format!("`{}` of table `{}`, in part", row.value(), names.0));
+        }
+        let (remembered, changes) = whole.unwrap_or_else(|| (Vec::new(), journal::salvage(record.value())));
+        for Noted { key, version: changed, entry } in changes {
+            version = version.max(changed);
+            let old = match entry {
+                Some(entry) => {
+                    let record = write_entry(&key, &entry);
+                    salvaged.items += 1;
+                    sum.add(&record);
+                    entries.insert(&*key, &*record)
+                }
+                None => entries.remove(&*key),
+            };
+            if let Some(old) = old.map_err(|error| fail(error.into()))? {
+                salvaged.items -= 1;
+                sum.take(old.value());
+            }
+        }
+        if !remembered.is_empty() {
+            let row = answers::row(number);
+            number += 1;
+            answers.insert(&*row, &*answers::write(&row, &remembered)).map_err(|error| fail(error.into()))?;
+        }
+    }
+    meta.insert(&*version_row(namespace), &version.to_le_bytes()[..]).map_err(|error| fail(error.into()))?;
     Ok(())
 }
 
@@ -476,9 +619,17 @@ fn check_records(read: &ReadTransaction, path: &Path, format: u64) -> Result<(),
                 return Err(damaged(path, &format!("`{}` of table `{name}`", key.value())));
             }
         }
-        if let Some(("entries", namespace)) = name.split_once(':') {
-            check_sum(&meta, path, namespace, sum)?;
+        match name.split_once(':') {
+            Some(("entries", namespace)) => check_sum(&meta, path, namespace, sum)?,
+            Some(("journal", namespace)) => drop(read_journal(read, &meta, path, namespace, |_, _| {})?),
+            _ => {}
         }
+    }
+    // Where one says that it has a journal and has not.
+    for row in meta.range("journal:"..).map_err(|error| fail(error.into()))? {
+        let (row, _) = row.map_err(|error| fail(error.into()))?;
+        let Some(namespace) = row.value().strip_prefix("journal:") else { break };
+        read_journal(read, &meta, path, namespace, |_, _| {})?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod client;
 mod disk;
 pub mod event;
 mod file;
+mod journal;
 mod kept;
 pub mod limits;
 mod model;

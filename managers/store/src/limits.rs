@@ -42,6 +42,10 @@ pub const WATCH_CHANGES_MAX: usize = 4096;
 pub const WATCH_BYTES_MAX: usize = 16 << 20;
 /// The most writes that wait for the disk; further ones wait in the inbox.
 pub const WRITES_WAITING_MAX: usize = 4096;
+/// So many changes of a durable namespace are put among its items together; what happens to one key counts each time.
+pub const JOURNAL_CHANGES_MAX: usize = 1024;
+/// ... or so many bytes of keys and values.
+pub const JOURNAL_BYTES_MAX: usize = 1 << 20;
 
 const _: () = assert!(VALUE_BYTES_MAX < ANSWER_BYTES_MAX && ANSWER_BYTES_MAX < 16 << 20);
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);

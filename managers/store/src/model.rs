@@ -201,6 +201,12 @@ impl Model {
         self.put(&key, Some(entry));
     }
 
+    /// Puts back that a key was removed.
+    pub(crate) fn restore_removed(&mut self, key: &Arc<str>, version: u64) {
+        self.version = self.version.max(version);
+        self.put(key, None);
+    }
+
     /// Puts back what was answered, the oldest first.
     pub(crate) fn restore_answer(&mut self, remembered: Remembered) {
         self.answered_at.push_back((remembered.at, Arc::clone(&remembered.id)));

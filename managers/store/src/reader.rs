@@ -1,44 +1,21 @@
 //! Reading where it is asked, without the worker.
 
-use std::sync::Arc;
-
-use edri_events::{Encoding, Envelope, Value};
-use edri_router::{Outcome, Responder};
+use edri_events::{Encoding, Envelope, Failure, Value};
 
 use crate::ask::{Fields, write_found};
-use crate::event::Verb;
 use crate::namespace::{Namespace, body};
 use crate::typed::Question;
-use crate::worker::Events;
 
 /// Answers who asks for the item of one key as the worker would. Whatever is not as it should be is the worker's to tell.
-pub(crate) struct Reader {
-    pub(crate) events: Arc<Events>,
-}
-
-// What is kept is not for a log.
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
+pub(crate) fn respond(namespace: &Namespace, request: &Envelope) -> Option<Result<Value, Failure>> {
+    if namespace.check_owned().is_err() {
+        return None;
     }
-}
-
-impl Responder for Reader {
-    fn respond(&self, request: &Envelope) -> Option<Outcome> {
-        let typed = match request.typed::<Question>() {
-            Some(Question::Get(get)) => Some(get),
-            Some(_) => return None,
-            None => None,
-        };
-        let (namespace, verb) = self.events.find(request).ok()?;
-        if verb != Verb::Get || namespace.check_owned().is_err() {
-            return None;
-        }
-        Some(Ok(match typed {
-            Some(get) => Value::typed(namespace.find_at_once(&get.key)?),
-            None => find_encoded(namespace, request)?,
-        }))
-    }
+    Some(Ok(match request.typed::<Question>() {
+        Some(Question::Get(get)) => Value::typed(namespace.find_at_once(&get.key)?),
+        Some(_) => return None,
+        None => find_encoded(namespace, request)?,
+    }))
 }
 
 /// The answer to a question that is encoded, in the encoding that it has.

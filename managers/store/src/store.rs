@@ -15,7 +15,7 @@ use crate::file::StoreError;
 use crate::limits::NAMESPACES_MAX;
 use crate::model::{Bounds, Eviction};
 use crate::namespace::Namespace;
-use crate::reader::Reader;
+use crate::reader;
 use crate::worker::{Events, Shared, StoreWorker};
 
 /// How often a lost worker is followed by another, which goes on with what it had.
@@ -134,16 +134,21 @@ impl IntoDefinition for Store {
         let namespaces = self.namespaces.iter().map(|options| Arc::new(Namespace::new(&options.name, options.bounds)));
         let namespaces: Vec<_> = namespaces.collect();
         let events = Arc::new(Events::of(&namespaces));
-        let reader = Arc::new(Reader { events: Arc::clone(&events) });
+        let readers = namespaces.clone();
         let shared = Arc::new(Shared { path: self.path, namespaces, events, disk: Mutex::new(None) });
         *self.handle.shared.lock() = Arc::downgrade(&shared);
         let mut manager = Manager::new(&self.name)
             .worker(move || StoreWorker::new(Arc::clone(&shared)))
-            .responder(reader)
             // What keeps a store from starting does not soon go away by itself.
             .restart(Restart::at_most(RESTARTS_MAX, RESTARTS_WITHIN));
         let events = match checked {
-            Ok(events) => events,
+            Ok(events) => {
+                for namespace in readers {
+                    let get = Verb::Get.event(&namespace.name);
+                    manager = manager.responds_any(&get, move |request| reader::respond(&namespace, request));
+                }
+                events
+            }
             Err(wrong) => {
                 manager = manager.invalid(wrong);
                 Vec::new()

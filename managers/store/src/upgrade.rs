@@ -1,12 +1,13 @@
-//! Files of format 1, as far as they differ from those of today.
+//! Files of older formats, as far as they differ from those of today.
 //!
 //! ```text
-//! table answers:<ns>    id of a request ─▶ answered at 8, checksum 8, answer
+//! format 2              no journals
+//! format 1              nor these:  table answers:<ns>    id of a request ─▶ answered at 8, checksum 8, answer
 //! ```
 
 use std::path::Path;
 
-use redb::{Database, ReadableTable, TableDefinition, TableHandle};
+use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
 use crate::file::{EngineError, FORMAT, META, StoreError, checksum, damaged, failed, read_count};
 use crate::model::Remembered;
@@ -15,10 +16,31 @@ use crate::{answers, ask};
 /// How many answers become one record.
 const ANSWERS_AT_ONCE: usize = 1024;
 
-/// Makes a file of format 1 one of today's, in one transaction: wholly or not at all.
-pub(crate) fn from_format_1(database: &Database, path: &Path) -> Result<(), StoreError> {
+/// Makes a file of an older format one of today's, in one transaction: wholly or not at all.
+pub(crate) fn from_format(format: u64, database: &Database, path: &Path) -> Result<(), StoreError> {
     let fail = |error: EngineError| failed(path, error);
     let transaction = database.begin_write().map_err(|error| fail(error.into()))?;
+    prepare(&transaction, format, path)?;
+    transaction.commit().map_err(|error| fail(error.into()))?;
+    tracing::info!(path = %path.display(), from = format, to = FORMAT, "a store's file was brought to the format of this version");
+    Ok(())
+}
+
+/// Does all of it, but for the commit.
+fn prepare(transaction: &WriteTransaction, format: u64, path: &Path) -> Result<(), StoreError> {
+    let fail = |error: EngineError| failed(path, error);
+    if format == 1 {
+        gather_answers(transaction, path)?;
+    }
+    // A file without journals is one whose journals have nothing, and older versions would not look for them.
+    let mut meta = transaction.open_table(META).map_err(|error| fail(error.into()))?;
+    meta.insert("format", &FORMAT.to_le_bytes()[..]).map_err(|error| fail(error.into()))?;
+    Ok(())
+}
+
+/// Makes the answers of format 1 those of today.
+fn gather_answers(transaction: &WriteTransaction, path: &Path) -> Result<(), StoreError> {
+    let fail = |error: EngineError| failed(path, error);
     let tables = transaction.list_tables().map_err(|error| fail(error.into()))?;
     let names: Vec<_> =
         tables.map(|table| table.name().to_owned()).filter(|name| name.starts_with("answers:")).collect();
@@ -38,16 +60,9 @@ pub(crate) fn from_format_1(database: &Database, path: &Path) -> Result<(), Stor
         let mut table = transaction.open_table(definition).map_err(|error| fail(error.into()))?;
         for (number, answers) in (0..).zip(read.chunks(ANSWERS_AT_ONCE)) {
             let row = answers::row(number);
-            table.insert(&*row, &*answers::write(&row, answers.iter())).map_err(|error| fail(error.into()))?;
+            table.insert(&*row, &*answers::write(&row, answers)).map_err(|error| fail(error.into()))?;
         }
     }
-    transaction
-        .open_table(META)
-        .map_err(|error| fail(error.into()))?
-        .insert("format", &FORMAT.to_le_bytes()[..])
-        .map_err(|error| fail(error.into()))?;
-    transaction.commit().map_err(|error| fail(error.into()))?;
-    tracing::info!(path = %path.display(), format = FORMAT, "a store's file of format 1 was brought to the format of this version");
     Ok(())
 }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use edri_events::Encoding;
 
 use super::*;
-use crate::answers::Ledger;
-use crate::disk::{Disk, commit_for_tests, load_for_tests};
+use crate::disk::{Books, Disk, commit_for_tests, fold_for_tests, load_for_tests};
 use crate::event::milliseconds;
-use crate::limits::REMEMBERED_FOR;
+use crate::limits::{JOURNAL_CHANGES_MAX, REMEMBERED_FOR};
 use crate::model::{Bounds, Command, If};
 use crate::namespace::Namespace;
 
@@ -33,14 +32,15 @@ fn namespace() -> Arc<Namespace> {
     Arc::new(Namespace::new("things", Bounds::default()))
 }
 
-/// Writes so many items into a file, a few at a time.
+/// Writes so many items into a file, a few at a time; none stay in the journal.
 fn filled(path: &Path, items: usize) {
-    filled_by(path, items, 7);
+    let (database, mut books) = filled_by(path, items, 7);
+    fold_for_tests(&database, "things", &mut books).expect("is folded");
 }
 
 /// Writes so many items into a file, so many at a time.
-fn filled_by(path: &Path, items: usize, at_once: usize) {
-    let (database, namespace, mut ledger) = (open(path).expect("opens"), namespace(), Ledger::default());
+fn filled_by(path: &Path, items: usize, at_once: usize) -> (Database, Books) {
+    let (database, namespace, mut books) = (open(path).expect("opens"), namespace(), Books::default());
     for chunk in (0..items).collect::<Vec<_>>().chunks(at_once) {
         let effects = chunk.iter().map(|number| {
             let key: Arc<str> = format!("key/{number}").into();
@@ -48,8 +48,9 @@ fn filled_by(path: &Path, items: usize, at_once: usize) {
             let set = Command::Set { key, value, expires_in: None, only: If::Always };
             namespace.kept.lock().apply(1, Some(&format!("r{number}")), &set).1
         });
-        commit_for_tests(&database, &namespace, &mut ledger, effects.collect()).expect("is written");
+        commit_for_tests(&database, &namespace, &mut books, effects.collect()).expect("is written");
     }
+    (database, books)
 }
 
 /// A namespace as a file has it.
@@ -91,11 +92,11 @@ fn what_was_answered_is_remembered_as_long_as_it_is_to_be_and_forgotten_by_whole
     let (mut now, mut given) = (1, Vec::new());
     // Through restarts: what is remembered of all that was given, and how many records there are.
     for (round, (pause, expect)) in
-        [(0, 3), (window / 2, 6), (window / 2 - 1, 9), (1, 9), (window, 3)].into_iter().enumerate()
+        [(0, 2), (window / 2, 4), (window / 2 - 1, 6), (1, 6), (window, 2)].into_iter().enumerate()
     {
         now += pause;
         let (database, namespace) = (open(&path).expect("opens"), namespace());
-        let mut ledger = load_for_tests(&database, &path, &namespace).expect("is whole");
+        let mut books = load_for_tests(&database, &path, &namespace).expect("is whole");
         for batch in 0..3 {
             let effects: Vec<_> = (0..5)
                 .map(|number| {
@@ -105,7 +106,11 @@ fn what_was_answered_is_remembered_as_long_as_it_is_to_be_and_forgotten_by_whole
                     effects
                 })
                 .collect();
-            commit_for_tests(&database, &namespace, &mut ledger, effects).expect("is written");
+            commit_for_tests(&database, &namespace, &mut books, effects).expect("is written");
+            // The last of them stay in the journal until the next round.
+            if batch != 2 {
+                fold_for_tests(&database, "things", &mut books).expect("is folded");
+            }
         }
         drop(database);
         let database = open(&path).expect("opens");
@@ -126,7 +131,9 @@ fn what_was_answered_is_remembered_as_long_as_it_is_to_be_and_forgotten_by_whole
 fn a_damaged_record_of_answers_is_told() {
     let folder = Folder::new("damaged-answers");
     let path = folder.0.join("store");
-    filled_by(&path, 50, 50);
+    let (database, mut books) = filled_by(&path, 50, 50);
+    fold_for_tests(&database, "things", &mut books).expect("is folded");
+    drop(database);
     let whole = std::fs::read(&path).expect("is there");
     let at = (0..whole.len() - 3).rev().find(|at| whole[*at..].starts_with(b"r33")).expect("is in it");
     let mut bytes = whole.clone();
@@ -143,11 +150,20 @@ fn a_damaged_record_of_answers_is_told() {
 
 #[test]
 fn a_flipped_bit_is_told_and_never_read_as_something_else() {
+    let path = |folder: &Folder| folder.0.join("store");
     let folder = Folder::new("flip");
-    let path = folder.0.join("store");
     // At once, so that most of what is in the file is in use.
-    filled_by(&path, 300, 300);
-    let (expect, whole) = (read(&path).expect("opens"), std::fs::read(&path).expect("is there"));
+    let (database, mut books) = filled_by(&path(&folder), 300, 300);
+    fold_for_tests(&database, "things", &mut books).expect("is folded");
+    drop(database);
+    flip_bits(&folder, &path(&folder));
+    let folder = Folder::new("flip-journal");
+    drop(filled_by(&path(&folder), 300, 60));
+    flip_bits(&folder, &path(&folder));
+}
+
+fn flip_bits(folder: &Folder, path: &Path) {
+    let (expect, whole) = (read(path).expect("opens"), std::fs::read(path).expect("is there"));
     let flipped = folder.0.join("flipped");
     let (mut told, mut unseen, mut older) = (0, 0, 0);
     std::panic::set_hook(Box::new(|_| {}));
@@ -208,7 +224,7 @@ fn a_newer_format_is_refused_with_advice() {
         transaction.commit().expect("is written");
     }
     let error = read(&path).expect_err("is refused");
-    assert!(matches!(error, StoreError::Newer { found: 3, .. }) && error.to_string().contains("newer one"), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 4, .. }) && error.to_string().contains("newer one"), "{error}");
 }
 
 #[test]
@@ -250,4 +266,112 @@ fn a_backup_is_restored_where_nothing_is() {
     assert!(matches!(restore(&path, &back), Err(StoreError::Exists(_))));
     assert!(matches!(restore(folder.0.join("nowhere"), folder.0.join("new")), Err(StoreError::Io { .. })));
     assert!(!folder.0.join("new").exists() && !folder.0.join("nowhere").exists());
+}
+
+// ---- the journal -------------------------------------------------------------------------------------------------------
+
+/// How many rows a table has, and the first.
+fn rows(path: &Path, table: &str) -> (usize, Option<String>) {
+    let database = Database::open(path).expect("opens");
+    let read = database.begin_read().expect("begins");
+    let table = existing(read.open_table(TableDefinition::<&str, &[u8]>::new(table))).expect("is read");
+    let Some(table) = table else { return (0, None) };
+    let rows: Vec<_> = table.iter().expect("is read").map(|row| row.expect("is read").0.value().to_owned()).collect();
+    (rows.len(), rows.into_iter().next())
+}
+
+#[test]
+fn what_is_in_the_journal_is_read_again_and_folded_once_it_is_long() {
+    let folder = Folder::new("journal");
+    let path = folder.0.join("store");
+    let (database, namespace) = (open(&path).expect("opens"), namespace());
+    drop(database);
+    let set = |key: usize| {
+        let value = Encoding::MessagePack.encode(&key).expect("encodes");
+        Command::Set { key: format!("key/{key}").into(), value, expires_in: None, only: If::Always }
+    };
+    let (mut changes, mut folded) = (0, 0);
+    // A restart after each: so what is read is what was written, folded or not.
+    for round in 0..45_usize {
+        let database = open(&path).expect("opens");
+        let fresh = Arc::new(Namespace::new("things", Bounds::default()));
+        let mut books = load_for_tests(&database, &path, &fresh).expect("is whole");
+        let all = |of: &Namespace| of.kept.lock().page(1, "", None, usize::MAX).items;
+        assert_eq!(all(&fresh), all(&namespace), "round {round}");
+        assert_eq!(fresh.kept.lock().model().version(), namespace.kept.lock().model().version(), "round {round}");
+        let effects: Vec<_> = (0..100)
+            .map(|number| {
+                let (id, key) = (format!("r{round}-{number}"), round * 10 + number);
+                let command = match number % 3 {
+                    // Of what was written before, also in records that are folded.
+                    0 => Command::Delete { key: format!("key/{}", key.saturating_sub(7)).into(), only: If::Always },
+                    _ => set(key),
+                };
+                namespace.kept.lock().apply(1, Some(&id), &command).1
+            })
+            .collect();
+        changes += effects.iter().map(|effects| effects.changes.len()).sum::<usize>();
+        commit_for_tests(&database, &namespace, &mut books, effects).expect("is written");
+        drop(database);
+        let (records, first) = rows(&path, "journal:things");
+        if records == 0 {
+            assert!(changes >= JOURNAL_CHANGES_MAX, "round {round}");
+            (changes, folded) = (0, folded + 1);
+        } else {
+            assert!(changes < JOURNAL_CHANGES_MAX, "round {round}");
+            // Of the rounds before, one had no record each time that it was folded.
+            assert_eq!(first, Some(answers::row((round + 1 - records - folded) as u64)), "round {round}");
+        }
+    }
+    assert!(folded > 0 && changes > 0, "{folded} times, and {changes} changes since");
+    assert_eq!(rows(&path, "answers:things").0, folded);
+    // What was answered is remembered, wherever it is.
+    for id in ["r0-1", "r44-1"] {
+        let (database, fresh) = (open(&path).expect("opens"), Arc::new(Namespace::new("things", Bounds::default())));
+        load_for_tests(&database, &path, &fresh).expect("is whole");
+        assert!(fresh.kept.lock().apply(1, Some(id), &set(1)).1.is_empty(), "{id}");
+    }
+    let back = folder.0.join("back");
+    restore(&path, &back).expect("is restored");
+    assert_eq!(read(&back).expect("opens"), read(&path).expect("opens"));
+}
+
+#[test]
+fn a_journal_that_lacks_something_is_told_and_the_rest_is_saved() {
+    let folder = Folder::new("journal-lacks");
+    let whole = folder.0.join("store");
+    drop(filled_by(&whole, 70, 7));
+    let name = journal_table("things");
+    let definition = TableDefinition::<&str, &[u8]>::new(&name);
+    let cases: [(&str, usize, usize); 5] =
+        [("first", 63, 0), ("middle", 63, 0), ("damaged", 69, 1), ("all", 0, 0), ("row", 70, 0)];
+    for (case, items, told) in cases {
+        let path = folder.0.join(case);
+        std::fs::copy(&whole, &path).expect("is copied");
+        let database = Database::open(&path).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        match case {
+            "first" => drop(transaction.open_table(definition).expect("opens").remove(&*answers::row(0))),
+            "middle" => drop(transaction.open_table(definition).expect("opens").remove(&*answers::row(5))),
+            "damaged" => {
+                let mut table = transaction.open_table(definition).expect("opens");
+                let mut record = table.get(&*answers::row(5)).expect("is read").expect("is there").value().to_vec();
+                *record.last_mut().expect("is long") ^= 1;
+                table.insert(&*answers::row(5), &*record).expect("is written");
+            }
+            "all" => drop(transaction.delete_table(definition).expect("is there")),
+            _ => drop(transaction.open_table(META).expect("opens").remove("journal:things")),
+        }
+        transaction.commit().expect("is written");
+        drop(database);
+        let error = read(&path).expect_err("is told");
+        assert!(matches!(&error, StoreError::Damaged { what, .. } if what.contains("journal")), "{case}: {error}");
+        let error = restore(&path, folder.0.join("no")).expect_err("is told");
+        assert!(matches!(&error, StoreError::Damaged { what, .. } if what.contains("journal")), "{case}: {error}");
+        let saved = folder.0.join(format!("{case}-saved"));
+        let salvaged = salvage(&path, &saved).expect("is saved");
+        assert_eq!((salvaged.items as usize, salvaged.damaged.len()), (items, told), "{case}: {salvaged:?}");
+        assert_eq!(read(&saved).expect("opens").len(), items, "{case}");
+    }
+    assert_eq!(read(&whole).expect("opens").len(), 70);
 }

@@ -30,15 +30,21 @@ fn id(number: usize) -> String {
 
 /// A file of format 1 with so many items in each namespace, and as many answers.
 fn write_format_1(path: &Path, items: usize) {
+    write_old(path, 1, items);
+}
+
+/// A file of format 1 or 2.
+fn write_old(path: &Path, format: u64, items: usize) {
     let database = Database::builder().create_with_file_format_v3(true).create(path).expect("is made");
     let transaction = database.begin_write().expect("begins");
     {
         let mut meta = transaction.open_table(META).expect("opens");
-        meta.insert("format", &1_u64.to_le_bytes()[..]).expect("is written");
+        meta.insert("format", &format.to_le_bytes()[..]).expect("is written");
         for namespace in NAMESPACES {
             let (mut sum, names) = (Sum::default(), (entries_table(namespace), answers_table(namespace)));
             let mut entries = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&names.0)).expect("opens");
-            let mut answers = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&names.1)).expect("opens");
+            let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(&names.1)).expect("opens");
+            let mut given = Vec::new();
             for number in 0..items {
                 let version = number as u64 + 1;
                 let key = format!("key/{number}");
@@ -47,7 +53,17 @@ fn write_format_1(path: &Path, items: usize) {
                 entries.insert(&*key, &*record).expect("is written");
                 let answer = Answer::Written { version };
                 let remembered = Remembered { id: id(number).into(), at: version, answer };
-                answers.insert(&*remembered.id, &*write_answer(&remembered)).expect("is written");
+                if format == 1 {
+                    table.insert(&*remembered.id, &*write_answer(&remembered)).expect("is written");
+                }
+                given.push(remembered);
+            }
+            if format == 2 {
+                // Each transaction had a record.
+                for (number, given) in (3..).zip(given.chunks(7)) {
+                    let row = answers::row(number);
+                    table.insert(&*row, &*answers::write(&row, given)).expect("is written");
+                }
             }
             meta.insert(&*version_row(namespace), &(items as u64).to_le_bytes()[..]).expect("is written");
             meta.insert(&*sum_row(namespace), &*sum.write()).expect("is written");
@@ -147,4 +163,50 @@ fn a_backup_of_format_1_is_restored_and_stays_as_it_was() {
     assert_eq!(format(&backup), 1);
     check(&opened(&path).expect("opens"), 50);
     assert_eq!((format(&backup), format(&path)), (1, FORMAT));
+}
+
+#[test]
+fn a_file_of_format_2_is_brought_to_the_format_of_today_and_forgets_nothing() {
+    let folder = Folder::new("format-2");
+    let (path, backup) = (folder.0.join("store"), folder.0.join("backup"));
+    for items in [0, 1, 2500] {
+        write_old(&path, 2, items);
+        std::fs::copy(&path, &backup).expect("is copied");
+        for _ in 0..2 {
+            check(&opened(&path).expect("opens"), items);
+            assert_eq!(format(&path), FORMAT);
+        }
+        std::fs::remove_file(&path).expect("is there");
+        restore(&backup, &path).expect("is restored");
+        check(&opened(&path).expect("opens"), items);
+        assert_eq!((format(&backup), format(&path)), (2, FORMAT));
+        std::fs::remove_file(&path).expect("is there");
+    }
+}
+
+#[test]
+fn one_whose_node_is_killed_on_the_way_is_brought_to_it_by_the_next() {
+    let folder = Folder::new("format-killed");
+    let (path, killed) = (folder.0.join("store"), folder.0.join("killed"));
+    for old in [1, 2] {
+        write_old(&path, old, 2500);
+        let database = Database::open(&path).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        prepare(&transaction, old, &path).expect("is whole");
+        // What a kill at this moment leaves.
+        std::fs::copy(&path, &killed).expect("is copied");
+        transaction.commit().expect("is written");
+        std::mem::forget(database);
+        for path in [&killed, &path] {
+            // The engine keeps what it has open locked, so the second is looked at as a copy too.
+            let again = folder.0.join("again");
+            std::fs::copy(path, &again).expect("is copied");
+            check(&opened(&again).expect("opens"), 2500);
+            assert_eq!(format(&again), FORMAT);
+            std::fs::remove_file(&again).expect("is there");
+        }
+        for path in [&killed, &path] {
+            std::fs::remove_file(path).expect("is there");
+        }
+    }
 }
