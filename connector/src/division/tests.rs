@@ -515,6 +515,14 @@ fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is
 
     (other.version, other.member) = (2, false);
     division.said(life(2), other);
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX, "they are to be its own again");
+    (other.version, other.member) = (3, true);
+    division.said(life(2), other);
+    division.turn();
+    assert_eq!(division.saying().releasing, moving);
+    (other.version, other.member) = (4, false);
+    division.said(life(2), other);
     division.set_member(false);
     division.turn();
     assert_eq!(division.saying().owned, Slots::MAX, "for its own publishers, until somebody comes");
@@ -555,5 +563,50 @@ fn a_slot_is_drained_once_both_lanes_have_ended() {
         assert_eq!(division.draining(), 0, "that was never said");
         note(&mut division, events_last, version);
         assert_eq!(division.draining(), releasing);
+        let slot = slots(releasing).next().expect("one of them");
+        division.drained(slot);
+        assert!(!division.holds(slot));
+        let told = division.turn();
+        let [Tell::Saying { saying, .. }] = told[..] else { panic!("{told:?}") };
+        assert_eq!(saying, division.saying());
+        assert!(saying.version > version, "it is another saying");
     }
+}
+
+#[test]
+fn all_is_told_again_when_a_session_begins_anew_and_nothing_otherwise() {
+    let mut division = with_others(1);
+    division.said(life(2), Saying { version: 1, ..Saying::default() });
+    let told = division.turn();
+    assert!(matches!(told[..], [Tell::Saying { .. }, Tell::Note { version: 1, .. }]), "{told:?}");
+    division.set_member(true);
+    division.said(life(2), Saying { version: 1, ..Saying::default() });
+    assert_eq!(division.turn(), []);
+    division.renew(life(2));
+    assert_eq!(division.turn(), told);
+}
+
+#[test]
+fn who_is_alone_has_every_slot_at_once() {
+    let mut division = with_others(0);
+    assert_eq!(division.turn(), []);
+    assert_eq!(division.saying().owned, Slots::MAX);
+}
+
+#[test]
+fn of_two_that_have_a_slot_the_one_of_the_lower_rank_gives_it_up_whoever_is_out_of_reach() {
+    let mut division = with_others(2);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+    division.reach(life(3), false);
+    division.said(life(2), Saying { version: 1, member: true, owned: Slots::MAX, ..Saying::default() });
+    division.turn();
+    let Saying { owned, releasing, .. } = division.saying();
+    assert!(owned != 0 && releasing != 0, "each outranks the other in some");
+    assert_eq!(owned | releasing, Slots::MAX);
+    let outranks = |slot: usize| division.rightful(slot) == Some(life(2));
+    assert!(slots(releasing).all(outranks) && !slots(owned).any(outranks));
 }
