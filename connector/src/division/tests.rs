@@ -610,3 +610,15 @@ fn of_two_that_have_a_slot_the_one_of_the_lower_rank_gives_it_up_whoever_is_out_
     let outranks = |slot: usize| division.rightful(slot) == Some(life(2));
     assert!(slots(releasing).all(outranks) && !slots(owned).any(outranks));
 }
+
+#[test]
+fn who_has_heard_of_a_claim_and_does_not_agree_is_waited_for() {
+    let mut division = with_others(1);
+    division.turn();
+    let version = division.saying().version;
+    for agreed in [0, 5] {
+        division.noted(life(2), version, agreed);
+        division.turn();
+        assert_eq!(division.saying().owned, agreed, "it may know somebody who has the others");
+    }
+}
