@@ -292,8 +292,7 @@ impl Division {
     /// Those of the slots that a life claims to which nothing stands in the way.
     fn agreed(&self, life: Incarnation) -> Slots {
         let Some(claimant) = self.others.get(&life) else { return 0 };
-        let others = self.others.iter().filter(|(other, _)| **other != life);
-        let taken = others.fold(self.saying.held(), |taken, (_, other)| taken | other.saying.held());
+        let taken = self.others.values().fold(self.saying.held(), |taken, other| taken | other.saying.held());
         let mut agreed = claimant.saying.claiming & !taken;
         for slot in slots(agreed & self.saying.claiming) {
             if !self.outranks(claimant, life, slot) {

@@ -622,3 +622,57 @@ fn who_has_heard_of_a_claim_and_does_not_agree_is_waited_for() {
         assert_eq!(division.saying().owned, agreed, "it may know somebody who has the others");
     }
 }
+
+#[test]
+fn a_life_agrees_to_no_claim_of_a_slot_that_it_has() {
+    let mut division = with_others(1);
+    division.turn();
+    division.noted(life(2), division.saying().version, 5);
+    division.turn();
+    assert_eq!(division.saying().owned, 5);
+    // As from one that has not heard of it.
+    division.said(life(2), Saying { version: 1, member: true, claiming: Slots::MAX, ..Saying::default() });
+    let told = division.turn();
+    let [.., Tell::Note { agreed, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!(agreed & 5, 0, "whether it keeps them or is about to give them up");
+    assert_ne!(agreed, 0);
+}
+
+#[test]
+fn a_slot_s_events_go_to_the_one_life_that_has_it_and_nowhere_while_two_have_it() {
+    let mut division = with_others(2);
+    let has = |version, owned, releasing| Saying { version, member: true, owned, releasing, ..Saying::default() };
+    division.said(life(2), has(1, 1, 0));
+    for (version, (owned, releasing)) in (1..).zip([(1, 0), (0, 1)]) {
+        division.said(life(3), has(version, owned, releasing));
+        assert_eq!(division.way(0), Way::Nowhere);
+    }
+    division.said(life(3), has(3, 0, 0));
+    assert_eq!(division.way(0), Way::There(life(2)));
+    division.said(life(2), has(2, 0, 1));
+    assert_eq!(division.way(0), Way::Nowhere, "it is about to give it up");
+}
+
+#[test]
+fn somebody_takes_slots_while_this_life_or_another_does() {
+    let mut division = with_others(1);
+    assert!(division.has_member());
+    division.set_member(false);
+    assert!(!division.has_member());
+    division.said(life(2), Saying { version: 1, member: true, ..Saying::default() });
+    assert!(division.has_member());
+}
+
+#[test]
+fn of_two_lives_of_one_node_the_later_has_its_slots() {
+    let node = NodeName::new("n0").expect("a name");
+    let mut division = Division::new("orders", &node, life(1));
+    division.met(life(2), &node);
+    division.settle();
+    division.set_member(true);
+    division.turn();
+    division.said(life(2), Saying { version: 1, member: true, claiming: Slots::MAX, ..Saying::default() });
+    let told = division.turn();
+    assert!(told.contains(&Tell::Note { to: life(2), version: 1, agreed: Slots::MAX }), "{told:?}");
+    assert_eq!(division.saying().claiming, 0);
+}

@@ -14,7 +14,9 @@ use super::super::{
     Topology, WITHDRAWN_SLOT, Window, Withdrawn,
 };
 use super::{group, life, name};
-use crate::limits::{LINKS_MAX, RECORD_BYTES_MAX, STAMP_MAX};
+use crate::limits::{
+    GROUPS_MAX, LINKS_MAX, MESSAGE_RECORDS_MAX, NODES_MAX, RECORD_BYTES_MAX, SELECTIONS_MAX, STAMP_MAX,
+};
 
 fn node() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c", "d"])
@@ -189,6 +191,29 @@ fn what_breaks_a_limit_or_contradicts_itself_is_no_record() {
     for two in [&b"\x82\xa6digest\x01\xa5later\x01"[..], b"\x82\xa5later\x01\xa6digest\x01"] {
         assert_eq!(Message::decode(two), Err(Refusal::Malformed));
     }
+}
+
+#[test]
+fn no_list_is_longer_than_its_limit() {
+    let reads = |slot, content| {
+        let record = Record { node: name("a"), epoch: 1, incarnation: life(1), slot, version: 1, content };
+        Record::decode(&record.encode()).is_ok()
+    };
+    let of_selections = |count| {
+        let selection = group("g").selections.remove(0);
+        reads(1, Content::Group(GroupState { selections: vec![selection; count], ..group("g") }.into()))
+    };
+    let withdrawn = |count| {
+        let except = (1..=count as u32).collect();
+        reads(WITHDRAWN_SLOT, Content::Withdrawn(Withdrawn { below: WITHDRAWN_SLOT, except }))
+    };
+    let records = |count| Message::decode(&Message::Records(vec![Bytes::new(); count]).encode()).is_ok();
+    let entry = NodeSummary { node: name("a"), incarnation: life(1), epoch: 1, state: 1, groups: 1, digest: 1 };
+    let summary = |count| Message::decode(&Message::Summary(vec![entry.clone(); count]).encode()).is_ok();
+    assert_eq!([SELECTIONS_MAX, SELECTIONS_MAX + 1].map(of_selections), [true, false]);
+    assert_eq!([GROUPS_MAX, GROUPS_MAX + 1].map(withdrawn), [true, false]);
+    assert_eq!([MESSAGE_RECORDS_MAX, MESSAGE_RECORDS_MAX + 1].map(records), [true, false]);
+    assert_eq!([NODES_MAX, NODES_MAX + 1].map(summary), [true, false]);
 }
 
 #[test]
