@@ -675,4 +675,20 @@ fn of_two_lives_of_one_node_the_later_has_its_slots() {
     let told = division.turn();
     assert!(told.contains(&Tell::Note { to: life(2), version: 1, agreed: Slots::MAX }), "{told:?}");
     assert_eq!(division.saying().claiming, 0);
+
+    // Where both have them, whoever is out of reach.
+    let mut division = Division::new("orders", &node, life(1));
+    division.met(life(2), &node);
+    division.met(life(3), &NodeName::new("n1").expect("a name"));
+    division.settle();
+    division.set_member(true);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+    division.reach(life(3), false);
+    division.said(life(2), Saying { version: 1, member: true, owned: Slots::MAX, ..Saying::default() });
+    division.turn();
+    assert_eq!(division.saying().releasing, Slots::MAX);
 }
