@@ -160,7 +160,7 @@ impl Division {
             told: (0, 0),
             is_new: true,
         };
-        self.others.entry(life).or_insert(other);
+        self.others.insert(life, other);
     }
 
     /// Another life can be reached, or not for now.
@@ -173,7 +173,8 @@ impl Division {
     /// The session with another life began anew: what was said may not have arrived.
     pub fn renew(&mut self, life: Incarnation) {
         if let Some(other) = self.others.get_mut(&life) {
-            (other.noted, other.agreed, other.told, other.is_new) = ((0, 0), 0, (0, 0), true);
+            // With what it had noted goes what it had agreed to.
+            (other.noted, other.told, other.is_new) = ((0, 0), (0, 0), true);
         }
     }
 
@@ -291,8 +292,7 @@ impl Division {
     /// Those of the slots that a life claims to which nothing stands in the way.
     fn agreed(&self, life: Incarnation) -> Slots {
         let Some(claimant) = self.others.get(&life) else { return 0 };
-        let others = self.others.iter().filter(|(other, _)| **other != life);
-        let taken = others.fold(self.saying.held(), |taken, (_, other)| taken | other.saying.held());
+        let taken = self.others.values().fold(self.saying.held(), |taken, other| taken | other.saying.held());
         let mut agreed = claimant.saying.claiming & !taken;
         for slot in slots(agreed & self.saying.claiming) {
             if !self.outranks(claimant, life, slot) {

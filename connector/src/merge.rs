@@ -66,6 +66,8 @@ mod tests {
             [(&[1], &[10]), (&[1, 2], &[11]), (&[1, 2, 3], &[12]), (&[3], &[13])];
         let expected = expected.map(|(groups, items)| Run { groups: groups.to_vec(), items: items.to_vec() });
         assert_eq!(runs, expected);
+        let runs = merge(vec![(1, vec![10, 11]), (2, vec![]), (3, vec![10, 11])], |item| *item);
+        assert_eq!(runs, [Run { groups: vec![1, 3], items: vec![10, 11] }]);
     }
 
     proptest! {

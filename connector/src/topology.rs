@@ -193,7 +193,7 @@ impl Topology {
         if peer == self.own.name {
             return Err(Refusal::OwnName);
         }
-        if self.links.len() >= LINKS_MAX && !self.links.contains_key(&link) {
+        if self.links.len() >= LINKS_MAX {
             return Err(Refusal::Links);
         }
         self.links.insert(link, Link::new(peer, incarnation, cost.clamp(1, COST_MAX)));
@@ -278,9 +278,7 @@ impl Topology {
         for ((link, why), count) in std::mem::take(&mut self.refused) {
             out.push(Output::Refused { link, why, count });
         }
-        if out.is_empty() {
-            self.rests_until = self.next_deadline().unwrap_or(Duration::MAX);
-        }
+        self.rests_until = self.next_deadline().unwrap_or(Duration::MAX);
         out
     }
 

@@ -17,7 +17,7 @@ use edri_events::{Envelope, EventId, EventName, NodeName, Pattern, key_hash};
 use crate::core::Core;
 use crate::delivery::Delivery;
 use crate::group::{Group, GroupRef};
-use crate::limits::{KEY_SLOTS, SLOT_CAPACITY};
+use crate::limits::{FRONT_NODES_MAX, KEY_SLOTS, SLOT_CAPACITY};
 use crate::subscribe::Selection;
 use crate::{GroupName, Router};
 
@@ -95,8 +95,10 @@ pub(crate) struct Fronts {
     all: HashMap<Arc<str>, GroupRef>,
     /// Who stands behind each, by the front's id.
     members: HashMap<u64, Vec<Member>>,
-    /// The nodes that ever did. A request in a front that is for one of them names it by its place here, counted from 1, as the handler.
-    nodes: Vec<NodeName>,
+    /// The nodes that do or did, by numbers from 1 that are never used again. A request in a front that is for one of them names it by its
+    /// number, as the handler.
+    nodes: BTreeMap<u32, NodeName>,
+    last_number: u32,
     /// Requests in fronts of which it is wanted to be known who gets them, and who has.
     followed: HashMap<(EventId, u64), Option<NodeName>>,
 }
@@ -121,11 +123,19 @@ impl Fronts {
 
     fn set_members(&mut self, front: u64, members: Vec<Member>) {
         for member in &members {
-            if !self.nodes.contains(&member.node) {
-                self.nodes.push(member.node.clone());
+            if !self.nodes.values().any(|node| *node == member.node) {
+                self.last_number = self.last_number.saturating_add(1);
+                self.nodes.insert(self.last_number, member.node.clone());
             }
         }
         self.members.insert(front, members);
+        let stands = |node: &NodeName| self.members.values().flatten().any(|member| member.node == *node);
+        // What was for one that is gone may still wait, so the last of them are remembered.
+        let excess = self.nodes.len().saturating_sub(FRONT_NODES_MAX);
+        let gone = self.nodes.iter().filter(|(_, node)| !stands(node)).map(|(number, _)| *number);
+        for number in gone.take(excess).collect::<Vec<_>>() {
+            self.nodes.remove(&number);
+        }
     }
 }
 
@@ -188,8 +198,8 @@ impl Core {
 
     /// What stands for a node in a delivery to a front.
     pub(crate) fn number_of(&self, node: &str) -> u32 {
-        let place = self.fronts.lock().nodes.iter().position(|known| **known == *node);
-        place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+        let fronts = self.fronts.lock();
+        fronts.nodes.iter().find(|(_, known)| ***known == *node).map_or(0, |(number, _)| *number)
     }
 
     /// Takes note of who gets this request, which is about to be given to a front.
@@ -212,11 +222,16 @@ impl Router {
         self.core.front(name)
     }
 
-    /// The node that a delivery in a front is for, if its requester has named one: nobody else is to have it.
+    /// Whether a delivery in a front is for this node: its requester has named this one, or none.
+    #[must_use]
+    pub fn is_for(&self, delivery: &Delivery, node: &NodeName) -> bool {
+        delivery.handler == 0 || self.core.fronts.lock().nodes.get(&delivery.handler) == Some(node)
+    }
+
+    /// The node that a delivery in a front is for, if its requester has named one that is not long gone.
     #[must_use]
     pub fn directed(&self, delivery: &Delivery) -> Option<NodeName> {
-        let place = usize::try_from(delivery.handler).ok()?.checked_sub(1)?;
-        self.core.fronts.lock().nodes.get(place).cloned()
+        self.core.fronts.lock().nodes.get(&delivery.handler).cloned()
     }
 
     /// Says that a request that was in this front goes to this node, in case its requester wants to know.
@@ -224,5 +239,37 @@ impl Router {
         if let Some(gets_it) = self.core.fronts.lock().followed.get_mut(&(request.id(), front.id())) {
             *gets_it = Some(node.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: usize) -> Member {
+        Member { node: NodeName::new(&format!("n{node}")).expect("a name"), selects: Vec::new() }
+    }
+
+    #[test]
+    fn of_nodes_that_are_gone_only_the_last_are_remembered_and_no_number_names_another() {
+        let mut fronts = Fronts::default();
+        fronts.set_members(7, vec![member(0)]);
+        for node in 1..3 * FRONT_NODES_MAX {
+            fronts.set_members(8, vec![member(node), member(node + 1)]);
+            assert!(fronts.nodes.len() <= FRONT_NODES_MAX, "{} are remembered", fronts.nodes.len());
+        }
+        let named = |number: usize| fronts.nodes.get(&u32::try_from(number).expect("small")).map(NodeName::as_str);
+        assert_eq!(named(1), Some("n0"), "it runs one still");
+        let last = 3 * FRONT_NODES_MAX;
+        for node in 1..=last {
+            let expected = format!("n{node}");
+            let remembered = node + FRONT_NODES_MAX - 1 > last;
+            assert_eq!(named(node + 1), remembered.then_some(expected.as_str()), "{node}");
+        }
+        fronts.set_members(8, (0..2 * FRONT_NODES_MAX).map(member).collect());
+        assert_eq!(
+            fronts.nodes.values().filter(|node| fronts.members[&8].iter().any(|it| it.node == **node)).count(),
+            2 * FRONT_NODES_MAX
+        );
     }
 }

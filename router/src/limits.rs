@@ -12,6 +12,8 @@ pub const INBOX_CAPACITY_MAX: usize = 1 << 20;
 pub const INBOX_CAPACITY_DEFAULT: usize = 1024;
 /// Into how many slots the keys of a keyed shared manager fall.
 pub const KEY_SLOTS: usize = 64;
+/// How many nodes are remembered that run keyed shared managers, or ran them; more only while more do.
+pub(crate) const FRONT_NODES_MAX: usize = 1024;
 /// The places for the events of one slot, until they are sent to the node that has it.
 pub(crate) const SLOT_CAPACITY: usize = 256;
 /// The most worker instances of one manager.

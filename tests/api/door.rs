@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::access::Folder;
 use super::client::{address, ask, get};
+use super::metrics::Log;
 use super::websocket::socket::Socket;
 use super::{gateway, node};
 use crate::support::{until, within};
@@ -82,6 +83,7 @@ async fn tokens_in_a_file_are_let_in_as_long_as_they_stand_there() {
         (Folder::new("tokens"), Token::random().expect("random"), Token::random().expect("random"));
     let line = |token: &Token, name: &str, may: &str| format!("# of {name}\n{} {name} {may}\n", token.hash());
     let path = folder.write("tokens", &line(&anna, "anna", "request=api.risk"));
+    let (log, _logs) = Log::of_this_thread();
     let gate = node(gateway().access(Access::new().tokens_file(&path))).await;
     let status = async |token: &Token| {
         let bearer = format!("Bearer {}", token.secret());
@@ -110,7 +112,12 @@ async fn tokens_in_a_file_are_let_in_as_long_as_they_stand_there() {
     within("anna is out", async { while status(&anna).await != 401 {} }).await;
     // Something is wrong in it: all stays as it was.
     folder.write("tokens", &format!("{}sha256:12 anna\n", line(&anna, "anna", "request=api.risk")));
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    within("it to be looked at", async {
+        while !log.text().contains("tokens have changed and cannot be used") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     assert_eq!((status(&anna).await, status(&bert).await), (401, 200));
     folder.write("tokens", &line(&anna, "anna", "publish=api.*"));
     within("the next tokens", async { while status(&bert).await != 401 {} }).await;
@@ -119,6 +126,16 @@ async fn tokens_in_a_file_are_let_in_as_long_as_they_stand_there() {
     let said = wrong.start().await.expect_err("no tokens").to_string();
     assert!(said.contains("bad") && said.contains("line 1"), "{said}");
     gate.shutdown().await;
+}
+
+/// The metrics of a node, once its limits let them be read.
+async fn metrics(node: &Node) -> String {
+    loop {
+        let answer = get(node, "/metrics").await;
+        if answer.status == 200 {
+            return String::from_utf8(answer.body.to_vec()).expect("text");
+        }
+    }
 }
 
 #[tokio::test]
@@ -142,9 +159,7 @@ async fn frames_count_in_a_clients_rate_and_in_the_metrics() {
     assert_eq!(socket.next().await["error"]["code"], "unknown_frame");
     node.bus().publish(super::websocket::tick(1)).await.expect("published");
     assert!(socket.next().await["publish"].is_object());
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let text = String::from_utf8(get(&node, "/metrics").await.body.to_vec()).expect("text");
-    for sample in [
+    let samples = [
         r#"edri_websocket_frames_received_total{frame="request",outcome="accepted"} 2"#,
         r#"edri_websocket_frames_received_total{frame="request",outcome="limited"} 1"#,
         r#"edri_websocket_frames_received_total{frame="publish",outcome="limited"} 1"#,
@@ -155,14 +170,20 @@ async fn frames_count_in_a_clients_rate_and_in_the_metrics() {
         "edri_websocket_subscriptions 1",
         "edri_websocket_events_sent_total 1",
         "edri_websocket_events_missed_total 0",
-    ] {
-        assert!(text.lines().any(|line| line == sample), "{sample} in {text}");
-    }
+    ];
+    let has = |text: &str, sample: &str| text.lines().any(|line| line == sample);
+    within("all to be counted", async {
+        loop {
+            let text = metrics(&node).await;
+            if samples.iter().all(|sample| has(&text, sample)) {
+                break;
+            }
+        }
+    })
+    .await;
     drop(socket);
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let gone =
-        async { !get(&node, "/metrics").await.body.windows(30).any(|part| part == b"edri_websocket_subscriptions 1") };
-    assert!(gone.await, "it is gone with its client");
+    let subscribed = async || has(&metrics(&node).await, "edri_websocket_subscriptions 1");
+    within("it to be gone with its client", async { while subscribed().await {} }).await;
     node.shutdown().await;
 }
 

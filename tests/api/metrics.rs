@@ -8,6 +8,7 @@ use edri::prelude::*;
 use edri::{Node, Restart, Token};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::access::as_bearer;
@@ -94,7 +95,24 @@ async fn the_metrics_are_for_whoever_may_read_them() {
 
 /// A log in memory.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// What this thread writes down until the guards are dropped. The whole node of a test runs on it.
+    pub(super) fn of_this_thread() -> (Self, impl Sized) {
+        let log = Self::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(LevelFilter::DEBUG);
+        // With one subscriber alone, `tracing` asks the thread that meets a record first whether it is wanted, which may be a test that
+        // has none, and remembers the answer. With two it asks both.
+        let second = tracing_subscriber::fmt().with_writer(std::io::sink).set_default();
+        (log, [lines.with_writer(move || writer.clone()).set_default(), second])
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -108,20 +126,12 @@ impl Write for Log {
 
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_answer_and_nothing_that_is_secret() {
-    let log = Log::default();
-    let writer = log.clone();
-    let lines =
-        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
-    // With one subscriber alone, `tracing` asks the thread that meets a record first whether it is wanted, which may be a test that
-    // has none, and remembers the answer. With two it asks both.
-    let _second = tracing_subscriber::fmt().with_writer(std::io::sink).set_default();
-    // Of this thread, on which the whole node runs.
-    let _logs = lines.with_writer(move || writer.clone()).set_default();
+    let (log, _logs) = Log::of_this_thread();
     let token = Token::random().expect("random");
     let node = node(gateway().access(Access::new().token(&token.hash(), "anna", Permissions::all()))).await;
     as_bearer(&node, "GET /risk/north?depth=3", token.secret()).await;
     get(&node, "/risk/south").await;
-    let text = || String::from_utf8_lossy(&log.0.lock()).into_owned();
+    let text = || log.text();
     let line = |path: &str| {
         text().lines().find(|line| line.contains("edri::access") && line.contains(path)).map(str::to_owned)
     };

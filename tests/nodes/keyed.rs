@@ -348,6 +348,8 @@ async fn a_request_that_names_a_node_is_answered_there_if_it_has_the_key_and_by_
             break;
         }
     }
+    let failed = |node: &Node| node.topology().divided.iter().map(|view| view.account.failed).sum::<u64>();
+    assert_eq!([&north, &south, &sensor].map(failed), [0, 0, 0], "nobody was sent where the key is not");
     for (key, place) in &places {
         for bus in [&north, &south, &sensor].map(|node| node.bus()) {
             for node in ["north", "south"] {
@@ -367,6 +369,9 @@ async fn a_request_that_names_a_node_is_answered_there_if_it_has_the_key_and_by_
             assert_eq!(nowhere.expect_err("it does not run there").code(), "no_handler");
         }
     }
+    // Of each key, the other node by both names.
+    let refused = 2 * keys.len() as u64;
+    assert_eq!([&north, &south, &sensor].map(failed), [refused; 3]);
     // Without a key it goes wherever it is sent.
     for _ in 0..20 {
         for bus in [&north, &south, &sensor].map(|node| node.bus()) {
@@ -377,6 +382,7 @@ async fn a_request_that_names_a_node_is_answered_there_if_it_has_the_key_and_by_
             }
         }
     }
+    assert_eq!([&north, &south, &sensor].map(failed), [refused; 3], "none of these was refused");
     floor.check();
     for node in [&sensor, &south, &north] {
         ends_well(node).await;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri::prelude::*;
-use edri::{Definition, OpenedTunnel};
+use edri::{Body, Definition, Encoding, OpenedTunnel};
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-use super::{Cluster, Pair, WAYS, Way};
-use crate::support::{Gate, Handling, Seen, at_rest, does, until, within};
+use super::{Cluster, Pair, WAYS, Way, address};
+use crate::support::{Gate, Handling, Seen, at_rest, does, ends_well, until, within};
 use crate::tunnels::{Counted, multiply};
 
 /// Bytes both ways.
@@ -64,6 +64,47 @@ async fn items_go_both_ways_between_nodes_and_the_result_comes_last() {
         }
         let (sensor, centre) = pair.end().await;
         assert_eq!((sensor.account.forwarded, centre.account.handled), (2, 2), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_goes_to_the_manager_and_the_node_that_are_named() {
+    let serves = |name: &str, number: u64| {
+        let worker = does(move |_: &Copied, cx| async move { cx.accept::<Copied>().map(|_| number) }.boxed());
+        Manager::new(name).worker(worker).handles::<Copied>()
+    };
+    let cluster = Cluster::new();
+    let north = cluster.listens("north", |app| app.manager(serves("server", 10)).manager(serves("more", 11))).await;
+    let at = address(&north);
+    let south = cluster.dials("south", at, &["north"], |app| app.manager(serves("server", 20))).await;
+    let sensor = cluster.dials("sensor", at, &["north", "south"], |app| app.manager(serves("own", 1))).await;
+    super::knows(&sensor, 3).await;
+    let bus = sensor.bus();
+    let to = async |manager: &str| {
+        let opened = within("the tunnel", bus.open_to(manager, Copied { down: false })).await;
+        match opened {
+            Ok(tunnel) => within("the result", tunnel.result()).await.map_err(|error| error.code().to_owned()),
+            Err(error) => Err(error.code().to_owned()),
+        }
+    };
+    assert_eq!(to("own").await, Ok(1));
+    assert_eq!(to("more").await, Ok(11));
+    assert_eq!(to("north/server").await, Ok(10));
+    assert_eq!(to("south/server").await, Ok(20));
+    assert!(matches!(to("server").await, Ok(10 | 20)));
+    assert_eq!(to("sensor/own").await, Ok(1));
+    for nobody in ["south/more", "sensor/server", "west/server", "other"] {
+        assert_eq!(to(nobody).await, Err("no_handler".to_owned()), "{nobody}");
+    }
+    let body = || Body::encode(Encoding::MessagePack, &Copied { down: false }).expect("encodes");
+    for (node, results) in [("south/", 20..=20), ("north/", 10..=11), ("sensor/", 1..=1)] {
+        let opened = within("the tunnel", bus.untyped().open_to(node, "nodes.copied", body())).await.expect("opened");
+        let result = within("the result", opened.result()).await.expect("a result");
+        let number: u64 = result.decode().expect("a number");
+        assert!(results.contains(&number), "{number} of {node}");
+    }
+    for node in [&sensor, &south, &north] {
+        ends_well(node).await;
     }
 }
 

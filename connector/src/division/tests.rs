@@ -515,6 +515,14 @@ fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is
 
     (other.version, other.member) = (2, false);
     division.said(life(2), other);
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX, "they are to be its own again");
+    (other.version, other.member) = (3, true);
+    division.said(life(2), other);
+    division.turn();
+    assert_eq!(division.saying().releasing, moving);
+    (other.version, other.member) = (4, false);
+    division.said(life(2), other);
     division.set_member(false);
     division.turn();
     assert_eq!(division.saying().owned, Slots::MAX, "for its own publishers, until somebody comes");
@@ -555,5 +563,132 @@ fn a_slot_is_drained_once_both_lanes_have_ended() {
         assert_eq!(division.draining(), 0, "that was never said");
         note(&mut division, events_last, version);
         assert_eq!(division.draining(), releasing);
+        let slot = slots(releasing).next().expect("one of them");
+        division.drained(slot);
+        assert!(!division.holds(slot));
+        let told = division.turn();
+        let [Tell::Saying { saying, .. }] = told[..] else { panic!("{told:?}") };
+        assert_eq!(saying, division.saying());
+        assert!(saying.version > version, "it is another saying");
     }
+}
+
+#[test]
+fn all_is_told_again_when_a_session_begins_anew_and_nothing_otherwise() {
+    let mut division = with_others(1);
+    division.said(life(2), Saying { version: 1, ..Saying::default() });
+    let told = division.turn();
+    assert!(matches!(told[..], [Tell::Saying { .. }, Tell::Note { version: 1, .. }]), "{told:?}");
+    division.set_member(true);
+    division.said(life(2), Saying { version: 1, ..Saying::default() });
+    assert_eq!(division.turn(), []);
+    division.renew(life(2));
+    assert_eq!(division.turn(), told);
+}
+
+#[test]
+fn who_is_alone_has_every_slot_at_once() {
+    let mut division = with_others(0);
+    assert_eq!(division.turn(), []);
+    assert_eq!(division.saying().owned, Slots::MAX);
+}
+
+#[test]
+fn of_two_that_have_a_slot_the_one_of_the_lower_rank_gives_it_up_whoever_is_out_of_reach() {
+    let mut division = with_others(2);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+    division.reach(life(3), false);
+    division.said(life(2), Saying { version: 1, member: true, owned: Slots::MAX, ..Saying::default() });
+    division.turn();
+    let Saying { owned, releasing, .. } = division.saying();
+    assert!(owned != 0 && releasing != 0, "each outranks the other in some");
+    assert_eq!(owned | releasing, Slots::MAX);
+    let outranks = |slot: usize| division.rightful(slot) == Some(life(2));
+    assert!(slots(releasing).all(outranks) && !slots(owned).any(outranks));
+}
+
+#[test]
+fn who_has_heard_of_a_claim_and_does_not_agree_is_waited_for() {
+    let mut division = with_others(1);
+    division.turn();
+    let version = division.saying().version;
+    for agreed in [0, 5] {
+        division.noted(life(2), version, agreed);
+        division.turn();
+        assert_eq!(division.saying().owned, agreed, "it may know somebody who has the others");
+    }
+}
+
+#[test]
+fn a_life_agrees_to_no_claim_of_a_slot_that_it_has() {
+    let mut division = with_others(1);
+    division.turn();
+    division.noted(life(2), division.saying().version, 5);
+    division.turn();
+    assert_eq!(division.saying().owned, 5);
+    // As from one that has not heard of it.
+    division.said(life(2), Saying { version: 1, member: true, claiming: Slots::MAX, ..Saying::default() });
+    let told = division.turn();
+    let [.., Tell::Note { agreed, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!(agreed & 5, 0, "whether it keeps them or is about to give them up");
+    assert_ne!(agreed, 0);
+}
+
+#[test]
+fn a_slot_s_events_go_to_the_one_life_that_has_it_and_nowhere_while_two_have_it() {
+    let mut division = with_others(2);
+    let has = |version, owned, releasing| Saying { version, member: true, owned, releasing, ..Saying::default() };
+    division.said(life(2), has(1, 1, 0));
+    for (version, (owned, releasing)) in (1..).zip([(1, 0), (0, 1)]) {
+        division.said(life(3), has(version, owned, releasing));
+        assert_eq!(division.way(0), Way::Nowhere);
+    }
+    division.said(life(3), has(3, 0, 0));
+    assert_eq!(division.way(0), Way::There(life(2)));
+    division.said(life(2), has(2, 0, 1));
+    assert_eq!(division.way(0), Way::Nowhere, "it is about to give it up");
+}
+
+#[test]
+fn somebody_takes_slots_while_this_life_or_another_does() {
+    let mut division = with_others(1);
+    assert!(division.has_member());
+    division.set_member(false);
+    assert!(!division.has_member());
+    division.said(life(2), Saying { version: 1, member: true, ..Saying::default() });
+    assert!(division.has_member());
+}
+
+#[test]
+fn of_two_lives_of_one_node_the_later_has_its_slots() {
+    let node = NodeName::new("n0").expect("a name");
+    let mut division = Division::new("orders", &node, life(1));
+    division.met(life(2), &node);
+    division.settle();
+    division.set_member(true);
+    division.turn();
+    division.said(life(2), Saying { version: 1, member: true, claiming: Slots::MAX, ..Saying::default() });
+    let told = division.turn();
+    assert!(told.contains(&Tell::Note { to: life(2), version: 1, agreed: Slots::MAX }), "{told:?}");
+    assert_eq!(division.saying().claiming, 0);
+
+    // Where both have them, whoever is out of reach.
+    let mut division = Division::new("orders", &node, life(1));
+    division.met(life(2), &node);
+    division.met(life(3), &NodeName::new("n1").expect("a name"));
+    division.settle();
+    division.set_member(true);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+    division.reach(life(3), false);
+    division.said(life(2), Saying { version: 1, member: true, owned: Slots::MAX, ..Saying::default() });
+    division.turn();
+    assert_eq!(division.saying().releasing, Slots::MAX);
 }

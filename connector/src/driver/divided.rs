@@ -469,7 +469,7 @@ impl Driver {
                 return self.outboxes.ready.wake.notify_one();
             }
             let router = &self.router;
-            let is_for = |delivery: &Delivery| router.directed(delivery).is_none_or(|node| node == *router.node());
+            let is_for = |delivery: &Delivery| router.is_for(delivery, router.node());
             let (taken, astray) = front.take(pending, most, is_for);
             let front = GroupRef::clone(&front.group);
             self.redirect(name, astray);
@@ -490,11 +490,12 @@ impl Driver {
     /// with a key nobody is there.
     fn redirect(&mut self, name: &Arc<str>, astray: Vec<Delivery>) {
         for delivery in astray {
-            let Some((divided, node)) = self.divisions.all.get_mut(name).zip(self.router.directed(&delivery)) else {
-                continue;
+            let Some(divided) = self.divisions.all.get_mut(name) else { continue };
+            let way = match self.router.directed(&delivery) {
+                Some(node) if node == *self.router.node() => Some(Way::Here),
+                Some(node) => self.lives.iter().find(|(_, life)| life.node == node).map(|(life, _)| Way::There(*life)),
+                None => None,
             };
-            let life = self.lives.iter().find(|(_, life)| life.node == node).map(|(life, _)| Way::There(*life));
-            let way = if node == *self.router.node() { Some(Way::Here) } else { life };
             let any = slot_of(&delivery.envelope).is_none();
             let delivery = match (0..SLOTS).find(|slot| any && Some(divided.ways[*slot]) == way) {
                 Some(slot) => divided.give_back_to(slot, delivery, Returned::stray),
@@ -531,7 +532,7 @@ impl Driver {
         let Some(front) = &mut divided.front else { return Taken::Nothing };
         let most = self.packer.most(key, events, bytes).min(TAKEN_MAX);
         let (router, node) = (&self.router, &outbox.node);
-        let is_for = |delivery: &Delivery| router.directed(delivery).is_none_or(|directed| directed == *node);
+        let is_for = |delivery: &Delivery| router.is_for(delivery, node);
         let (mut taken, astray) = front.take(pending, most, is_for);
         let (front, node) = (GroupRef::clone(&front.group), node.clone());
         group.take_over(taken.len());

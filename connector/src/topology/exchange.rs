@@ -32,7 +32,7 @@ pub(super) struct Link {
     /// Nodes that the neighbour knows an older life of.
     answers: BTreeSet<NodeName>,
     /// Nodes that the neighbour did not know and was not told of, because there was no path to them.
-    untold: BTreeSet<NodeName>,
+    pub(super) untold: BTreeSet<NodeName>,
 }
 
 /// What a neighbour sent beside records.

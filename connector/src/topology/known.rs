@@ -234,9 +234,8 @@ impl Node {
     /// Forgets the record of `slot` and says how many bytes it had.
     fn remove(&mut self, name: &NodeName, slot: u32) -> usize {
         let Some(held) = self.records.remove(&slot) else { return 0 };
-        if slot == NODE_SLOT {
-            self.state_digest = 0;
-        } else {
+        // That of the node itself is never taken away but for another.
+        if slot != NODE_SLOT {
             self.digest = self.digest.wrapping_sub(fingerprint(name, self.incarnation, slot, held.version));
         }
         self.bytes -= held.bytes.len();

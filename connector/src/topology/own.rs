@@ -79,18 +79,17 @@ impl Own {
 impl Topology {
     /// Says whether this node has heard what its configured peers want, or knows that they are absent.
     pub fn set_settled(&mut self, settled: bool) {
-        self.own.stale |= self.own.settled != settled;
-        self.rests_until = Duration::ZERO;
         self.own.settled = settled;
+        self.own.stale = true;
+        self.rests_until = Duration::ZERO;
     }
 
     /// Says that this node is about to go. Others forget it as soon as there is no path to it.
     pub fn set_leaving(&mut self) {
-        if !std::mem::replace(&mut self.own.leaving, true) {
-            self.own.stale = true;
-            self.own.may_restate = Duration::ZERO;
-            self.rests_until = Duration::ZERO;
-        }
+        self.own.leaving = true;
+        self.own.stale = true;
+        self.own.may_restate = Duration::ZERO;
+        self.rests_until = Duration::ZERO;
     }
 
     /// Tells others of a group of this node, or that it wants something else. The number of a new group is higher than any
@@ -214,8 +213,8 @@ impl Topology {
         self.own.version = record.version;
         self.news.insert(Place::new(record.node.clone(), record.slot), None);
         let bytes = record.encode();
-        let change = self.known.keep(record, bytes);
-        self.stale_paths |= change.links;
+        // Paths depend on the links that there are, and not on what was said of them.
+        self.known.keep(record, bytes);
     }
 
     /// Somebody has a record of this node.
@@ -234,7 +233,8 @@ impl Topology {
         }
         let content = match said {
             Some(said) => said.content.clone(),
-            None if record.is_of_group() && own.records.len() < NODE_RECORDS_MAX => Content::Gone,
+            None if record.slot == WITHDRAWN_SLOT => Content::Withdrawn(Withdrawn::default()),
+            None if own.records.len() < NODE_RECORDS_MAX => Content::Gone,
             None => return,
         };
         self.own.version = self.own.version.max(record.version).min(STAMP_MAX - 1);
@@ -244,25 +244,23 @@ impl Topology {
     /// Raises the epoch above another life of this name that was heard of, unless that one lives and is to keep the name.
     pub(super) fn claim_name(&mut self, now: Duration, out: &mut Vec<Output>) {
         let Some((other, link)) = self.own.heard.take() else { return };
-        if self.own.beaten || other < self.own.life() {
+        if self.own.beaten {
             return;
         }
         let incarnation = other.incarnation();
-        if incarnation != self.own.incarnation {
-            let claims = &mut self.own.claims;
-            claims.retain(|(then, _)| now.saturating_sub(*then) < TWIN_WINDOW);
-            let against = claims.iter().filter(|(_, from)| *from == incarnation).count();
-            if against >= TWIN_CLAIMS && self.own.incarnation.get() < incarnation.get() {
-                self.own.beaten = true;
-                out.push(Output::Twin { link, node: self.own.name.clone(), other: incarnation });
-                return;
-            }
-            // More than these are not looked at.
-            while claims.len() >= TWIN_CLAIMS * 16 {
-                claims.pop_front();
-            }
-            claims.push_back((now, incarnation));
+        let claims = &mut self.own.claims;
+        claims.retain(|(then, _)| now.saturating_sub(*then) < TWIN_WINDOW);
+        let against = claims.iter().filter(|(_, from)| *from == incarnation).count();
+        if against >= TWIN_CLAIMS && self.own.incarnation.get() < incarnation.get() {
+            self.own.beaten = true;
+            out.push(Output::Twin { link, node: self.own.name.clone(), other: incarnation });
+            return;
         }
+        // More than these are not looked at.
+        while claims.len() >= TWIN_CLAIMS * 16 {
+            claims.pop_front();
+        }
+        claims.push_back((now, incarnation));
         self.own.epoch = other.epoch + 1;
         let own = self.known.get(&self.own.name).expect("a node has a record of itself from the beginning");
         let said: Vec<(u32, Content)> = own.records.iter().map(|(slot, held)| (*slot, held.content.clone())).collect();

@@ -23,12 +23,11 @@ impl Topology {
     /// nodes are looked at.
     pub(super) fn show(&mut self, now: Duration, all: bool, out: &mut Vec<Output>) {
         let touched = std::mem::take(&mut self.touched);
-        let mut names: BTreeSet<NodeName> = if all {
-            self.known.iter().map(|(name, _)| name).chain(self.shown.keys()).cloned().collect()
+        let names: Vec<NodeName> = if all {
+            self.known.iter().map(|(name, _)| name.clone()).collect()
         } else {
             touched.keys().cloned().collect()
         };
-        names.remove(&self.own.name);
         for name in &names {
             self.show_node(name, touched.get(name), out);
         }
@@ -51,7 +50,7 @@ impl Topology {
             if route.is_some() {
                 self.hide(name, Loss::Replaced, out);
                 self.show_new(name, out);
-            } else if !self.paths.contains_key(name) && shown.status.leaving {
+            } else if shown.status.leaving {
                 self.hide(name, Loss::Left, out);
             } else {
                 shown.recheck = true;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use edri_events::{Incarnation, NodeName};
 
 use super::super::{
-    Content, LinkId, Message, NODE_SLOT, NodeView, Options, Output, Refusal, WITHDRAWN_SLOT, Withdrawn,
+    Content, LinkId, Loss, Message, NODE_SLOT, NodeState, NodeView, Options, Output, Refusal, Topology, WITHDRAWN_SLOT,
+    Withdrawn,
 };
 use super::net::{CALM, Net, Weather};
 use super::{
@@ -100,6 +101,41 @@ fn a_life_that_claims_its_name_back_has_only_the_groups_that_it_tells_then() {
         let groups: Vec<_> = outputs.iter().filter(|output| matches!(output, Output::GroupChanged { .. })).collect();
         assert!(matches!(groups[..], [Output::GroupChanged { number: 1, state: None, .. }]), "{outputs:?}");
     }
+}
+
+#[test]
+fn nothing_is_said_of_the_groups_of_a_life_that_comes_back_before_there_is_a_path_to_it() {
+    let mut a = with_neighbour();
+    hear(&mut a, [1, 2].map(|number| record("b", 1, 20, number, 2, of_group("g"))));
+    a.poll(START);
+    hear(&mut a, [record("b", 2, 3, NODE_SLOT, 1, lists(&[]))]);
+    a.poll(START);
+    hear(&mut a, [2, 3].map(|number| record("b", 3, 20, number, 8, of_group("g"))));
+    assert_eq!(others(a.poll(START)), []);
+    hear(&mut a, [record("b", 3, 20, 1, 7, of_group("g")), record("b", 3, 20, NODE_SLOT, 9, lists(&[("a", 10)]))]);
+    let outputs = others(a.poll(START));
+    let [
+        Output::NodeChanged { .. },
+        Output::GroupChanged { number: 3, state: Some(_), .. },
+        Output::PathsChanged { .. },
+    ] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+}
+
+#[test]
+fn who_was_about_to_go_has_left_when_another_life_takes_its_name() {
+    let mut a = with_neighbour();
+    let Content::Node(state) = lists(&[("a", 10)]) else { panic!("it is one of a node") };
+    hear(&mut a, [record("b", 1, 20, NODE_SLOT, 2, Content::Node(NodeState { leaving: true, ..state }))]);
+    a.poll(START);
+    hear(&mut a, [record("b", 2, 3, NODE_SLOT, 1, lists(&[]))]);
+    let outputs = others(a.poll(START));
+    assert!(
+        matches!(outputs[..], [Output::NodeGone { why: Loss::Left, .. }, Output::PathsChanged { .. }]),
+        "{outputs:?}"
+    );
 }
 
 #[test]
@@ -238,6 +274,28 @@ fn a_group_that_was_put_together_with_others_does_not_come_back() {
     assert_eq!(a.poll(START), []);
     hear(&mut a, [record("b", 1, 20, 10, 1, of_group("g"))]);
     assert_eq!(others(a.poll(START)).len(), 1);
+    let says = |content: Content| match content {
+        Content::Node(state) => Content::Node(NodeState { settled: true, ..state }),
+        content => content,
+    };
+    hear(&mut a, [record("b", 1, 20, NODE_SLOT, 4, says(lists(&[("a", 10)])))]);
+    assert!(matches!(others(a.poll(START))[..], [Output::NodeChanged { .. }]), "the node itself is no group");
+}
+
+#[test]
+fn withdrawn_groups_are_put_together_when_they_are_many_and_more_than_those_that_live() {
+    for living in [0, 2 * GONE_KEPT as u32] {
+        let mut a = topology("a", 10);
+        let most = living.max(GONE_KEPT as u32);
+        let own = |a: &Topology| a.known.get(&name("a")).expect("it knows itself").records.len() as u32;
+        (1..=living + most + 1).for_each(|number| a.set_group(number, group("g")).expect("taken"));
+        for number in living + 1..=living + most {
+            a.withdraw_group(number);
+            assert_eq!(own(&a), 1 + living + most + 1);
+        }
+        a.withdraw_group(living + most + 1);
+        assert_eq!(own(&a), 1 + living + 1, "itself, those that live, and one for all others");
+    }
 }
 
 #[test]
@@ -247,6 +305,10 @@ fn a_number_is_never_used_again() {
     assert_eq!(a.set_group(u32::MAX, group("g")), Err(Refusal::Number));
     a.set_group(2, group("g")).expect("taken");
     a.set_group(2, group("h")).expect("it wants something else");
+    a.set_group(5, group("g")).expect("taken");
+    a.set_group(2, group("i")).expect("it wants something else again");
+    a.withdraw_group(5);
+    assert_eq!(a.set_group(5, group("g")), Err(Refusal::Number));
     a.withdraw_group(2);
     a.withdraw_group(2);
     assert_eq!(a.set_group(2, group("g")), Err(Refusal::Number));

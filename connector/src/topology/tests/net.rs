@@ -370,6 +370,10 @@ impl Net {
             let known: BTreeSet<&NodeName> = host.topology.known.iter().map(|(node, _)| node).collect();
             assert_eq!(known, distances.joined(at), "whom {name} has records of");
             assert!(host.topology.lost.is_empty());
+            assert!(
+                host.topology.links.values().all(|link| link.untold.is_empty()),
+                "whom {name} has to tell of later"
+            );
             assert_eq!(host.mirror.nodes.len() + 1, known.len());
             let bytes: usize = host.topology.known.iter().map(|(_, node)| node.bytes).sum();
             assert_eq!(bytes, host.topology.known.bytes());

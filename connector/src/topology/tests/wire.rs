@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use edri_events::NAME_BYTES_MAX;
+use edri_protocol::limits::NESTING_MAX;
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
 use super::super::{
-    Content, GroupState, LinkId, LinkState, Message, NodeState, NodeSummary, Options, Output, Record, Topology,
-    WITHDRAWN_SLOT, Window, Withdrawn,
+    Content, GroupState, LinkId, LinkState, Message, NodeState, NodeSummary, Options, Output, Record, Refusal,
+    Topology, WITHDRAWN_SLOT, Window, Withdrawn,
 };
 use super::{group, life, name};
-use crate::limits::{LINKS_MAX, STAMP_MAX};
+use crate::limits::{
+    GROUPS_MAX, LINKS_MAX, MESSAGE_RECORDS_MAX, NODES_MAX, RECORD_BYTES_MAX, SELECTIONS_MAX, STAMP_MAX,
+};
 
 fn node() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c", "d"])
@@ -150,12 +154,66 @@ fn what_breaks_a_limit_or_contradicts_itself_is_no_record() {
         Record { content: Content::Gone, ..good.clone() },
         Record { content: Content::Gone, slot: WITHDRAWN_SLOT, ..good.clone() },
         Record { content: Content::Group(group(&"x".repeat(300)).into()), slot: 1, ..good.clone() },
+        Record { content: Content::Group(group("g").into()), ..good.clone() },
+        Record { content: Content::Group(group("g").into()), slot: WITHDRAWN_SLOT, ..good.clone() },
+        Record { content: Content::Withdrawn(Withdrawn::default()), slot: 1, ..good.clone() },
         Record { epoch: STAMP_MAX + 1, ..good.clone() },
-        Record { version: STAMP_MAX + 1, ..good },
+        Record { version: STAMP_MAX + 1, ..good.clone() },
     ];
     for record in bad {
         assert!(Record::decode(&record.encode()).is_err(), "{record:?}");
     }
+    let most = Record { epoch: STAMP_MAX, version: STAMP_MAX, ..good.clone() };
+    assert_eq!(Record::decode(&most.encode()), Ok(most));
+    let longest = Content::Group(group(&"x".repeat(NAME_BYTES_MAX)).into());
+    assert!(Record::decode(&Record { content: longest, slot: 1, ..good.clone() }.encode()).is_ok());
+
+    let of_bytes = |count: usize| {
+        let mut wants = group("g");
+        wants.selections[0].key = Some("x".repeat(count));
+        Record { content: Content::Group(wants.into()), slot: 1, ..good.clone() }.encode()
+    };
+    let head = of_bytes(100_000).len() - 100_000;
+    assert!(Record::decode(&of_bytes(RECORD_BYTES_MAX - head)).is_ok());
+    assert_eq!(Record::decode(&of_bytes(RECORD_BYTES_MAX - head + 1)), Err(Refusal::RecordBytes));
+
+    let gone = Record { content: Content::Gone, slot: 1, ..good.clone() }.encode();
+    let content = gone.len() - b"\xa4gone".len();
+    let saying = |what: &[u8]| Record::decode(&[&gone[..content], what].concat()).map(|record| record.content);
+    assert_eq!(saying(b"\xa4gone"), Ok(Content::Gone));
+    assert_eq!(saying(b"\xa5later"), Ok(Content::Unknown));
+    assert_eq!(saying(b"\x82\xa5later\x01\xa4more\x01"), Err(Refusal::Malformed));
+    // As deep as a frame.
+    let deep = |depth: usize| saying(&[&b"\x81\xa5later"[..], &b"\x91".repeat(depth), &b"\x01"[..]].concat());
+    assert_eq!(deep(NESTING_MAX - 2), Ok(Content::Unknown));
+    assert_eq!(deep(NESTING_MAX - 1), Err(Refusal::Malformed));
+
+    for two in [&b"\x82\xa6digest\x01\xa5later\x01"[..], b"\x82\xa5later\x01\xa6digest\x01"] {
+        assert_eq!(Message::decode(two), Err(Refusal::Malformed));
+    }
+}
+
+#[test]
+fn no_list_is_longer_than_its_limit() {
+    let reads = |slot, content| {
+        let record = Record { node: name("a"), epoch: 1, incarnation: life(1), slot, version: 1, content };
+        Record::decode(&record.encode()).is_ok()
+    };
+    let of_selections = |count| {
+        let selection = group("g").selections.remove(0);
+        reads(1, Content::Group(GroupState { selections: vec![selection; count], ..group("g") }.into()))
+    };
+    let withdrawn = |count| {
+        let except = (1..=count as u32).collect();
+        reads(WITHDRAWN_SLOT, Content::Withdrawn(Withdrawn { below: WITHDRAWN_SLOT, except }))
+    };
+    let records = |count| Message::decode(&Message::Records(vec![Bytes::new(); count]).encode()).is_ok();
+    let entry = NodeSummary { node: name("a"), incarnation: life(1), epoch: 1, state: 1, groups: 1, digest: 1 };
+    let summary = |count| Message::decode(&Message::Summary(vec![entry.clone(); count]).encode()).is_ok();
+    assert_eq!([SELECTIONS_MAX, SELECTIONS_MAX + 1].map(of_selections), [true, false]);
+    assert_eq!([GROUPS_MAX, GROUPS_MAX + 1].map(withdrawn), [true, false]);
+    assert_eq!([MESSAGE_RECORDS_MAX, MESSAGE_RECORDS_MAX + 1].map(records), [true, false]);
+    assert_eq!([NODES_MAX, NODES_MAX + 1].map(summary), [true, false]);
 }
 
 #[test]
