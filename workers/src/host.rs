@@ -446,10 +446,16 @@ impl Desk {
     #[inline]
     fn stop_timer(&mut self) {
         if let Some(handling) = self.timer.stop(&self.seat.status) {
-            self.consumer.pace(handling);
-            if let Some(turn) = &self.turn {
-                turn.pace(handling);
-            }
+            self.pace(handling);
+        }
+    }
+
+    /// Says how long the event took, which few are asked.
+    #[cold]
+    fn pace(&mut self, handling: Duration) {
+        self.consumer.pace(handling);
+        if let Some(turn) = &self.turn {
+            turn.pace(handling);
         }
     }
 
