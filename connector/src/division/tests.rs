@@ -470,6 +470,17 @@ fn with_others(others: u64) -> Division {
     division
 }
 
+/// One of life 1 that has every slot, to which lives 2 and 3 have agreed.
+fn with_all_slots() -> Division {
+    let mut division = with_others(2);
+    division.turn();
+    let version = division.saying().version;
+    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
+    division.turn();
+    assert_eq!(division.saying().owned, Slots::MAX);
+    division
+}
+
 #[test]
 fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
     let mut division = with_others(2);
@@ -488,12 +499,7 @@ fn what_was_agreed_to_before_a_session_began_anew_does_not_count() {
 
 #[test]
 fn what_is_about_to_move_stays_while_somebody_is_out_of_reach_and_when_nobody_is_to_have_it_instead() {
-    let mut division = with_others(2);
-    division.turn();
-    let version = division.saying().version;
-    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
-    division.turn();
-    assert_eq!(division.saying().owned, Slots::MAX);
+    let mut division = with_all_slots();
 
     let mut other = Saying { version: 1, member: true, ..Saying::default() };
     division.reach(life(3), false);
@@ -595,12 +601,7 @@ fn who_is_alone_has_every_slot_at_once() {
 
 #[test]
 fn of_two_that_have_a_slot_the_one_of_the_lower_rank_gives_it_up_whoever_is_out_of_reach() {
-    let mut division = with_others(2);
-    division.turn();
-    let version = division.saying().version;
-    [2, 3].into_iter().for_each(|other| division.noted(life(other), version, Slots::MAX));
-    division.turn();
-    assert_eq!(division.saying().owned, Slots::MAX);
+    let mut division = with_all_slots();
     division.reach(life(3), false);
     division.said(life(2), Saying { version: 1, member: true, owned: Slots::MAX, ..Saying::default() });
     division.turn();

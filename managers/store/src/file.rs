@@ -12,7 +12,7 @@
 //! entries' checksums, so that an entry is missed that is lost with its page: the engine checks its own only after a crash.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -601,6 +601,7 @@ fn are_answers(format: u64, key: &str, record: &[u8]) -> bool {
 fn check_records(read: &ReadTransaction, path: &Path, format: u64) -> Result<(), StoreError> {
     let fail = |error: EngineError| failed(path, error);
     let meta = read.open_table(META).map_err(|error| fail(error.into()))?;
+    let mut journals = BTreeSet::new();
     for table in read.list_tables().map_err(|error| fail(error.into()))? {
         let name = table.name().to_owned();
         let rows = read.open_table(TableDefinition::<&str, &[u8]>::new(&name)).map_err(|error| fail(error.into()))?;
@@ -621,15 +622,18 @@ fn check_records(read: &ReadTransaction, path: &Path, format: u64) -> Result<(),
         }
         match name.split_once(':') {
             Some(("entries", namespace)) => check_sum(&meta, path, namespace, sum)?,
-            Some(("journal", namespace)) => drop(read_journal(read, &meta, path, namespace, |_, _| {})?),
+            Some(("journal", namespace)) => drop(journals.insert(namespace.to_owned())),
             _ => {}
         }
     }
-    // Where one says that it has a journal and has not.
+    // One may also say that it has a journal and have none.
     for row in meta.range("journal:"..).map_err(|error| fail(error.into()))? {
         let (row, _) = row.map_err(|error| fail(error.into()))?;
         let Some(namespace) = row.value().strip_prefix("journal:") else { break };
-        read_journal(read, &meta, path, namespace, |_, _| {})?;
+        journals.insert(namespace.to_owned());
+    }
+    for namespace in journals {
+        read_journal(read, &meta, path, &namespace, |_, _| {})?;
     }
     Ok(())
 }
