@@ -62,6 +62,18 @@ impl Handle<Where> for Somewhere {
     }
 }
 
+/// The same, of another handler of the same worker.
+#[event(request, name = "turns.also", response = Answer)]
+struct Also {
+    what: What,
+}
+
+impl Handle<Also> for Somewhere {
+    async fn handle(&mut self, ask: &Also, cx: &mut Context) -> Result<Answer, Failure> {
+        Handle::<Where>::handle(self, &Where { what: ask.what }, cx).await
+    }
+}
+
 /// Asks of each item where it was received.
 #[event(tunnel, name = "turns.follow", up = What, down = String, result = u64)]
 struct Follow {}
@@ -88,10 +100,18 @@ impl Handle<Follow> for Somewhere {
 }
 
 async fn node() -> (Node, Gate) {
+    node_of(1).await
+}
+
+/// With so many workers.
+async fn node_of(workers: usize) -> (Node, Gate) {
     let gate = Gate::closed();
-    let workers = gate.clone();
-    let manager =
-        Manager::new("somewhere").worker(move || Somewhere(workers.clone())).handles::<Where>().handles::<Follow>();
+    let gates = gate.clone();
+    let manager = Manager::new("somewhere")
+        .workers(workers, move || Somewhere(gates.clone()))
+        .handles::<Where>()
+        .handles::<Also>()
+        .handles::<Follow>();
     (started(App::new("test").manager(manager)).await, gate)
 }
 
@@ -295,9 +315,15 @@ async fn workers_that_ask_workers_are_run_in_one_turn_to_a_depth_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_request_of_many_at_once_ends_whoever_runs_the_worker() {
+    for workers in [1, 2] {
+        many_at_once(workers).await;
+    }
+}
+
+async fn many_at_once(workers: usize) {
     const REQUESTERS: u64 = 16;
     const EACH: u64 = 3000;
-    let (node, _) = node().await;
+    let (node, _) = node_of(workers).await;
     let lost = Arc::new(AtomicU64::new(0));
     let requesters = (0..REQUESTERS).map(|who| {
         let (bus, lost) = (node.bus().clone(), Arc::clone(&lost));
@@ -308,7 +334,12 @@ async fn every_request_of_many_at_once_ends_whoever_runs_the_worker() {
                     (_, 100..110) => What::Yield,
                     _ => What::Nothing,
                 };
-                match ask(&bus, what).await {
+                // Now all ask one handler, now each another than the one before.
+                let answered = match round % 500 < 250 || (round + who) % 2 == 0 {
+                    true => ask(&bus, what).await,
+                    false => bus.request(Also { what }).await,
+                };
+                match answered {
                     Ok(_) => {}
                     Err(error) if error.code() == "worker_lost" => {
                         lost.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,8 @@
 //! came, and nobody overtakes them. The two short locks guard the lists of those who sleep; nobody takes one while
 //! there is room and work.
 
+mod sleepers;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Deref;
@@ -23,12 +25,14 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsiz
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::turn::{Helping, Turn};
+use sleepers::{Sleeper, Sleepers};
 
 /// The most places a consumer keeps back before it returns them together.
 const KEPT_BACK_MAX: u64 = 32;
@@ -69,35 +73,14 @@ pub(crate) struct Queue<T> {
     sleepers: Sleepers,
     waiters: Waiters,
     /// Of a consumer whose turn others may take, where it is the only one.
-    // Held to set, clear or copy it.
-    turn: Mutex<Option<Arc<dyn Turn>>>,
+    turn: ArcSwapOption<Offered>,
     helping: Helping,
     /// Its consumer was slight lately, and is a task whose turn others may take.
     slight: AtomicBool,
 }
 
-/// Consumers that found nothing, the latest last: it is woken first, its caches are warm.
-#[derive(Default)]
-struct Sleepers {
-    count: AtomicUsize,
-    // Held to add one or to take one out.
-    list: Mutex<Sleeping>,
-}
-
-/// They stand in the order of their numbers.
-#[derive(Default)]
-struct Sleeping {
-    last: u64,
-    sleepers: Vec<Sleeper>,
-}
-
-struct Sleeper {
-    /// Given to it when it was added.
-    number: u64,
-    waker: Waker,
-    /// Where others may take its turn.
-    turn: Option<Arc<dyn Turn>>,
-}
+/// A turn that others may take.
+pub(crate) struct Offered(Arc<dyn Turn>);
 
 /// Producers that found no room, in the order they came.
 #[derive(Default)]
@@ -134,7 +117,7 @@ impl<T> Queue<T> {
             released: CachePadded::default(),
             sleepers: Sleepers::default(),
             waiters: Waiters::default(),
-            turn: Mutex::default(),
+            turn: ArcSwapOption::empty(),
             helping: Helping::default(),
             slight: AtomicBool::new(false),
         }
@@ -173,8 +156,7 @@ impl<T> Queue<T> {
         if claimed & CLOSED != 0 || claimed / ONE != self.released.load(Ordering::Acquire) {
             return false;
         }
-        let sleeping = self.sleepers.count.load(Ordering::Acquire);
-        sleeping > 0 && sleeping as isize >= self.consumers.load(Ordering::Relaxed)
+        self.sleepers.is_all(self.consumers.load(Ordering::Relaxed))
     }
 
     /// Claims a place at once, unless others wait for one.
@@ -247,7 +229,7 @@ impl<T> Queue<T> {
     pub(crate) fn has_sleeper(&self) -> bool {
         // Orders the push before the look at the sleepers; the consumer does the reverse.
         fence(Ordering::SeqCst);
-        self.sleepers.count.load(Ordering::Relaxed) != 0
+        self.sleepers.is_any()
     }
 
     /// Wakes a consumer, if one sleeps; whether one did.
@@ -264,15 +246,36 @@ impl<T> Queue<T> {
     /// As [`Queue::wake_consumer`], but takes the turn of the one that would be woken, if that may be; whether it was so.
     #[inline]
     fn serve_consumer(&self) -> bool {
+        if let Some(served) = self.visit_consumer() {
+            return served;
+        }
         if !self.has_sleeper() {
             return false;
         }
         let Some(Sleeper { waker, turn, .. }) = self.sleepers.pop() else { return false };
-        if turn.is_some_and(|turn| turn.is_quick() && turn.take()) {
+        if turn.is_some_and(|turn| turn.0.is_quick() && turn.0.take()) {
             return true;
         }
         waker.wake();
         false
+    }
+
+    /// Takes the turn of the only consumer, if it sleeps and is quick; whether it could be taken.
+    #[inline]
+    fn visit_consumer(&self) -> Option<bool> {
+        let turn = self.turn.load();
+        let turn = &turn.as_ref()?.0;
+        let is_alone = || self.consumers.load(Ordering::Relaxed) == 1;
+        if !(is_alone() && turn.is_quick() && self.sleepers.visit()) {
+            return None;
+        }
+        // Looked at again: who offered the turn, and who sleeps, had been counted before they did. If they are two, one has ended, and
+        // its turn cannot be taken.
+        let taken = is_alone() && turn.take();
+        if !taken {
+            self.sleepers.leave();
+        }
+        Some(taken)
     }
 
     /// For a producer that found no room: takes the turn of the consumer, if it is quick and nobody stands in line already. True when
@@ -281,12 +284,12 @@ impl<T> Queue<T> {
         if self.waiters.count.load(Ordering::Relaxed) != 0 || self.consumers.load(Ordering::Relaxed) != 1 {
             return false;
         }
-        let turn = self.turn.lock().clone();
-        let Some(turn) = turn.filter(|turn| turn.is_quick()) else { return false };
+        let turn = self.turn.load();
+        let Some(turn) = turn.as_ref().map(|turn| &*turn.0).filter(|turn| turn.is_quick()) else { return false };
         let mut taken = false;
         // Until nothing is left: the task of a worker that has more to do is another thread's to take as soon as this one waits.
         for _ in 0..TURNS_MAX {
-            if self.items.is_empty() || !self.helping.help(&*turn, cx) {
+            if self.items.is_empty() || !self.helping.help(turn, cx) {
                 break;
             }
             if self.room() == 0 {
@@ -375,72 +378,6 @@ impl<T> Queue<T> {
     pub(crate) fn is_finished(&self) -> bool {
         let claimed = self.claimed.load(Ordering::Acquire);
         claimed & CLOSED != 0 && claimed / ONE == self.released.load(Ordering::Acquire)
-    }
-}
-
-impl Sleepers {
-    fn wake_one(&self) -> bool {
-        let sleeper = self.pop();
-        let slept = sleeper.is_some();
-        if let Some(sleeper) = sleeper {
-            sleeper.waker.wake();
-        }
-        slept
-    }
-
-    fn pop(&self) -> Option<Sleeper> {
-        let mut list = self.list.lock();
-        let popped = list.sleepers.pop();
-        self.count.store(list.sleepers.len(), Ordering::Relaxed);
-        popped
-    }
-
-    fn wake_all(&self) {
-        let woken = {
-            let mut list = self.list.lock();
-            self.count.store(0, Ordering::Relaxed);
-            std::mem::take(&mut list.sleepers)
-        };
-        for sleeper in woken {
-            sleeper.waker.wake();
-        }
-    }
-
-    /// Adds a sleeper, or has the one of this number woken by another waker. Returns its number.
-    fn enlist(&self, number: Option<u64>, waker: &Waker, turn: Option<&Arc<dyn Turn>>) -> u64 {
-        let (mut waker, turn) = (waker.clone(), turn.cloned());
-        let mut list = self.list.lock();
-        if let Some((number, at)) = number.and_then(|number| Some((number, list.find(number)?))) {
-            std::mem::swap(&mut list.sleepers[at].waker, &mut waker);
-            // What a waker does when it is dropped is the runtime's affair, so not with the lock.
-            drop(list);
-            drop(waker);
-            return number;
-        }
-        list.last += 1;
-        let number = list.last;
-        list.sleepers.push(Sleeper { number, waker, turn });
-        // Release: who sees it asleep sees what it has done.
-        self.count.store(list.sleepers.len(), Ordering::Release);
-        number
-    }
-
-    fn delist(&self, number: u64) {
-        // It was not 0 when the sleeper of this number was added: nobody is left, so it was taken out.
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut list = self.list.lock();
-        let left = list.find(number).map(|at| list.sleepers.remove(at));
-        self.count.store(list.sleepers.len(), Ordering::Relaxed);
-        drop(list);
-        drop(left);
-    }
-}
-
-impl Sleeping {
-    fn find(&self, number: u64) -> Option<usize> {
-        self.sleepers.binary_search_by_key(&number, |sleeper| sleeper.number).ok()
     }
 }
 
@@ -558,9 +495,13 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
     queue: Q,
     /// Its number among the sleepers, once it found nothing and until it finds something.
     asleep: Option<u64>,
+    /// It has found something in a turn that another took, and is still among the sleepers, who are not woken for it.
+    visited: bool,
+    /// Who was to be woken when it fell asleep the last time, where it can be visited.
+    waker: Waker,
     /// Nothing was there when it looked last, and it was not polled since.
     dry: bool,
-    turn: Option<Arc<dyn Turn>>,
+    turn: Option<Arc<Offered>>,
     unreleased: u64,
     unreleased_max: u64,
 }
@@ -568,12 +509,22 @@ pub(crate) struct Consumer<T, Q: Deref<Target = Queue<T>>> {
 impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     pub(crate) fn new(queue: Q) -> Self {
         queue.count_consumers(1);
-        Self { queue, asleep: None, dry: false, turn: None, unreleased: 0, unreleased_max: KEPT_BACK_MAX }
+        Self {
+            queue,
+            asleep: None,
+            visited: false,
+            waker: Waker::noop().clone(),
+            dry: false,
+            turn: None,
+            unreleased: 0,
+            unreleased_max: KEPT_BACK_MAX,
+        }
     }
 
     /// Lets others take its turn when it sleeps, and when they would wait for it.
     pub(crate) fn set_turn(&mut self, turn: Arc<dyn Turn>) {
-        *self.queue.turn.lock() = Some(Arc::clone(&turn));
+        let turn = Arc::new(Offered(turn));
+        self.queue.turn.store(Some(Arc::clone(&turn)));
         self.turn = Some(turn);
     }
 
@@ -588,7 +539,8 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     /// Takes the next item into `hand`, which is empty afterwards if there is none.
     #[inline]
     pub(crate) fn try_next_into(&mut self, hand: &mut Option<T>) -> bool {
-        *hand = self.queue.items.pop();
+        // What is there is seen, or it is told: who was visited is alone, and looks again before it sleeps.
+        *hand = if self.visited && self.queue.items.is_empty() { None } else { self.queue.items.pop() };
         self.dry = hand.is_none();
         if !self.dry {
             self.took_one();
@@ -604,8 +556,11 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
     #[inline]
     fn took_one(&mut self) {
         // No sleeper any more before the place is given back: see `Queue::is_at_rest`.
-        if self.asleep.is_some() {
-            self.wake_up();
+        if let (Some(number), false) = (self.asleep, self.visited) {
+            self.visited = self.queue.sleepers.is_visited(number);
+            if !self.visited {
+                self.wake_up();
+            }
         }
         self.unreleased += 1;
         if self.unreleased >= self.queue.release_batch.load(Ordering::Relaxed).min(self.unreleased_max) {
@@ -626,10 +581,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
             return Poll::Ready(true);
         }
         self.give_back();
-        self.asleep = Some(self.queue.sleepers.enlist(self.asleep, cx.waker(), self.turn.as_ref()));
-        // Orders the enlisting before the second look; a producer does the reverse.
-        fence(Ordering::SeqCst);
-        if self.try_next_into(hand) {
+        if self.fall_asleep(cx.waker()) && self.try_next_into(hand) {
             return Poll::Ready(true);
         }
         self.dry = false;
@@ -640,9 +592,27 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
         Poll::Pending
     }
 
+    /// Becomes a sleeper, and looks once more: false when there is nothing.
+    fn fall_asleep(&mut self, waker: &Waker) -> bool {
+        self.visited = false;
+        if let Some(number) = self.asleep
+            && self.waker.will_wake(waker)
+            && self.queue.sleepers.sleep_on(number)
+        {
+            return !self.queue.items.is_empty();
+        }
+        if self.turn.is_some() {
+            self.waker.clone_from(waker);
+        }
+        self.asleep = Some(self.queue.sleepers.enlist(self.asleep, waker, self.turn.as_ref()));
+        // Orders the enlisting before the second look; a producer does the reverse.
+        fence(Ordering::SeqCst);
+        true
+    }
+
     /// Whether it was polled and found nothing, and has taken nothing since.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.asleep.is_some()
+        self.asleep.is_some() && !self.visited
     }
 
     /// Says how long an item took lately.
@@ -667,6 +637,7 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
 
     /// Leaves the sleepers. The wake-up may have been meant for an item other than the one taken, so it is passed on.
     fn wake_up(&mut self) {
+        self.visited = false;
         if let Some(number) = self.asleep.take() {
             self.queue.sleepers.delist(number);
         }
@@ -679,13 +650,10 @@ impl<T, Q: Deref<Target = Queue<T>>> Consumer<T, Q> {
 impl<T, Q: Deref<Target = Queue<T>>> Drop for Consumer<T, Q> {
     fn drop(&mut self) {
         self.stand_down();
-        self.queue.count_consumers(-1);
-        if let Some(turn) = &self.turn {
-            let mut others = self.queue.turn.lock();
-            let left = others.take_if(|other| Arc::ptr_eq(other, turn));
-            drop(others);
-            drop(left);
+        if let Some(turn) = self.turn.take() {
+            self.queue.turn.compare_and_swap(&turn, None);
         }
+        self.queue.count_consumers(-1);
     }
 }
 

@@ -279,6 +279,10 @@ pub struct Desk {
     pub(crate) next: Option<Delivery>,
     /// How many deliveries may still be begun before other tasks have their turn.
     pub(crate) turns: u32,
+    /// The handler whose call goes on with what comes next, where nothing was left.
+    rests: Option<u32>,
+    /// The call waits for a delivery, and not for its handler; looked at by who waits for the call.
+    resting: Arc<AtomicBool>,
 }
 
 /// Other tasks have their turn after so many deliveries, as with tokio's own budget.
@@ -318,7 +322,21 @@ impl Desk {
             consumer.set_turn(Arc::clone(turn) as _);
             cx.set_turn(Arc::clone(turn) as _);
         }
-        Self { seat, cx, consumer, resume, turn, watched, hand: None, timer, outcome: None, next: None, turns: TURNS }
+        Self {
+            seat,
+            cx,
+            consumer,
+            resume,
+            turn,
+            watched,
+            hand: None,
+            timer,
+            outcome: None,
+            next: None,
+            turns: TURNS,
+            rests: None,
+            resting: Arc::default(),
+        }
     }
 
     /// Lets the next instance have what this one was to resume and has not begun.
@@ -353,8 +371,8 @@ impl Desk {
         self.consumer.poll_next_into(cx, &mut self.hand)
     }
 
-    /// Handles the delivery in hand from its first try to its end, and those that follow it in the inbox while they are for the
-    /// same handler and end well at once. Returns how the instance ended, if it did.
+    /// Handles the delivery in hand from its first try to its end, and those that follow it in the inbox, waiting for them, while they
+    /// are for the same handler and end well at once. Returns how the instance ended, if it did.
     pub(crate) async fn handle(
         &mut self,
         instance: &mut Box<dyn Instance>,
@@ -367,7 +385,10 @@ impl Desk {
             let called = self.call(instance, kill.as_mut()).await;
             self.cx.end();
             let Some(called) = called else { break };
-            let Some(delivery) = self.hand.take() else { break };
+            let Some(delivery) = self.hand.take() else {
+                // It waited for a delivery.
+                return matches!(called, Called::Killed).then_some(Exit::Killed);
+            };
             if matches!(called, Called::GivenUp) {
                 return Some(Exit::Killed);
             }
@@ -408,13 +429,48 @@ impl Desk {
         true
     }
 
+    /// Whether there is an event for the handler that is being called, waiting for it; false when the call is to end.
+    ///
+    /// A worker sleeps within the call, so that a call, and all that surrounds it, is not made anew for each event.
+    #[inline]
+    pub(crate) fn poll_hand(&mut self, cx: &mut std::task::Context<'_>) -> Poll<bool> {
+        match &self.hand {
+            Some(_) => Poll::Ready(self.outcome.is_none()),
+            None => self.poll_rest(cx),
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut std::task::Context<'_>) -> Poll<bool> {
+        let Some(handler) = self.rests else { return Poll::Ready(false) };
+        self.seat.status.set_in_hand(0);
+        let goes_on = loop {
+            match self.poll_take(cx) {
+                Poll::Pending => {
+                    // Others have theirs while this one sleeps.
+                    self.turns = TURNS;
+                    self.resting.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+                Poll::Ready(false) => break false,
+                Poll::Ready(true) => {}
+            }
+            if self.hand.as_ref().is_some_and(|next| next.handler != handler) {
+                self.next = self.hand.take();
+                break false;
+            }
+            if self.begin() {
+                break true;
+            }
+        };
+        self.rests = None;
+        self.resting.store(false, Ordering::Relaxed);
+        Poll::Ready(goes_on)
+    }
+
     /// The event in hand and what its handler needs.
     #[inline]
     pub(crate) fn in_hand(&mut self) -> Option<(&Envelope, &mut Context, &mut InboxConsumer)> {
         let delivery = self.hand.as_ref()?;
-        if self.outcome.is_some() {
-            return None;
-        }
         Some((&delivery.envelope, &mut self.cx, &mut self.consumer))
     }
 
@@ -469,6 +525,8 @@ impl Desk {
         while !waited && self.turns > 0 {
             // Into its place at once: a delivery is moved as seldom as can be.
             if !self.consumer.try_next_into(&mut self.hand) {
+                // What is to be resumed is for the next call.
+                self.rests = self.resume.is_empty().then_some(handler);
                 return;
             }
             if self.hand.as_ref().is_some_and(|next| next.handler != handler) {
@@ -492,12 +550,13 @@ impl Desk {
             self.consumer.give_back();
             watched.begin(delivery);
         }
+        let resting = Arc::clone(&self.resting);
         let called = {
             let mut handling = pin!(AssertUnwindSafe(instance.handle(handler, self)).catch_unwind());
             // Most handlers are ready at once; only the others need timers and signals.
             match poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
                 Poll::Ready(done) => Ok(done),
-                Poll::Pending => finish(handling, limit, kill).await,
+                Poll::Pending => finish(handling, limit, &resting, kill).await,
             }
         };
         if self.watched.as_ref().is_some_and(|watched| !watched.end()) {
@@ -525,27 +584,30 @@ pub(crate) fn attend<F: Future>(
     polled
 }
 
-/// Waits for a handler that was not ready at once.
+/// Waits for a call that was not ready at once. Its time is limited as long as it does not rest.
 pub(crate) async fn finish<R>(
     handling: impl Future<Output = R>,
     limit: Option<Duration>,
+    resting: &AtomicBool,
     kill: impl Future<Output = ()>,
 ) -> Result<R, Called> {
-    let too_long = async {
-        match limit {
-            Some(limit) => {
-                tokio::time::sleep(limit).await;
-                limit
-            }
-            None => std::future::pending().await,
+    let (mut handling, mut kill) = (pin!(handling), pin!(kill));
+    let mut timer = pin!(None);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = handling.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
         }
-    };
-    tokio::select! {
-        biased;
-        done = handling => Ok(done),
-        () = kill => Err(Called::Killed),
-        limit = too_long => Err(Called::TimeLimit(limit)),
-    }
+        if kill.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Called::Killed));
+        }
+        let Some(limit) = limit.filter(|_| !resting.load(Ordering::Relaxed)) else { return Poll::Pending };
+        if timer.is_none() {
+            timer.set(Some(tokio::time::sleep(limit)));
+        }
+        let over = timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+        if over { Poll::Ready(Err(Called::TimeLimit(limit))) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// What a panic said.

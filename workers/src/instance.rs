@@ -74,7 +74,9 @@ impl<W: Worker> Blueprint<W> {
     {
         self.add_typed::<E>(Handler::Exclusive(|worker, desk| {
             Box::pin(async move {
-                while let Some((event, cx, consumer)) = desk.in_hand() {
+                while poll_fn(|cx| desk.poll_hand(cx)).await
+                    && let Some((event, cx, consumer)) = desk.in_hand()
+                {
                     let mut waited = false;
                     let event = match event.payload::<E>() {
                         Ok(event) => event,
@@ -121,7 +123,9 @@ impl<W: Worker> Blueprint<W> {
             Selection::new(pattern),
             Handler::Exclusive(|worker, desk| {
                 Box::pin(async move {
-                    while let Some((event, cx, consumer)) = desk.in_hand() {
+                    while poll_fn(|cx| desk.poll_hand(cx)).await
+                        && let Some((event, cx, consumer)) = desk.in_hand()
+                    {
                         let mut waited = false;
                         let handled = {
                             let mut handling = pin!(worker.handle(event, cx));

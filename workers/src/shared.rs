@@ -148,7 +148,14 @@ impl Beside {
         let handling = instance.handle_beside(delivery.handler, delivery.envelope.clone(), cx);
         let (limit, kill) = (desk.seat.policy.time_limit, desk.seat.signals.kill.clone());
         self.calls.push(Box::pin(async move {
-            let called = match finish(AssertUnwindSafe(handling).catch_unwind(), limit, set(kill)).await {
+            let called = match finish(
+                AssertUnwindSafe(handling).catch_unwind(),
+                limit,
+                &AtomicBool::new(false),
+                set(kill),
+            )
+            .await
+            {
                 Ok(Ok(outcome)) => Called::Done(outcome),
                 Ok(Err(panic)) => Called::Panicked(panic_text(&*panic)),
                 Err(called) => called,

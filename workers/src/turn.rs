@@ -85,10 +85,15 @@ impl Future for Task {
         if !life.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             life.waker = Some(cx.waker().clone());
         }
-        match &mut life.future {
+        let polled = match &mut life.future {
             Some(future) => future.as_mut().poll(cx),
             None => life.exit.take().map_or(Poll::Pending, Poll::Ready),
+        };
+        if polled.is_ready() {
+            // Nobody can take the turn of one that has ended.
+            life.future = None;
         }
+        polled
     }
 }
 

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt;
-use proptest::prelude::*;
 use tokio::time::timeout;
 
 use super::*;
@@ -199,46 +198,6 @@ fn a_consumer_that_looks_again_while_it_sleeps_is_woken_once_and_by_its_latest_w
     fill(&queue, 2).expect("room");
     assert_eq!([&first, &second].map(|woken| woken.0.load(Ordering::Relaxed)), [0, 1]);
     assert_eq!(consumer.try_next(), Some(1));
-}
-
-proptest! {
-    /// Who sleeps is a stack out of which anybody may leave, and a number that has left finds nothing.
-    #[test]
-    fn sleepers_are_woken_the_latest_first_whoever_leaves_meanwhile(
-        steps in prop::collection::vec((0..4_u8, 0..6_usize), 1..200),
-    ) {
-        let sleepers = Sleepers::default();
-        let counts: Vec<Arc<Count>> = (0..6).map(|_| Arc::default()).collect();
-        let mut numbers: [Option<u64>; 6] = [None; 6];
-        let (mut model, mut woken) = (Vec::new(), [0_u64; 6]);
-        for (step, who) in steps {
-            match step {
-                0 | 1 => {
-                    let number = sleepers.enlist(numbers[who], &Waker::from(Arc::clone(&counts[who])), None);
-                    if !model.contains(&who) {
-                        prop_assert_ne!(Some(number), numbers[who]);
-                        model.push(who);
-                    }
-                    numbers[who] = Some(number);
-                }
-                2 => {
-                    if let Some(number) = numbers[who].take() {
-                        sleepers.delist(number);
-                        model.retain(|other| *other != who);
-                    }
-                }
-                _ => {
-                    sleepers.wake_one();
-                    if let Some(last) = model.pop() {
-                        woken[last] += 1;
-                    }
-                }
-            }
-            prop_assert_eq!(sleepers.count.load(Ordering::Relaxed), model.len());
-            let counted: Vec<u64> = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect();
-            prop_assert_eq!(&counted[..], &woken[..]);
-        }
-    }
 }
 
 #[derive(Default)]
