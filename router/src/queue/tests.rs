@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::*;
@@ -315,6 +316,43 @@ fn who_would_only_wait_takes_the_turn_of_a_sleeper_and_wakes_it_where_that_may_n
     }
 }
 
+#[test]
+fn who_is_visited_is_hidden_until_it_sleeps_on_and_looks_again_before_it_does() {
+    // Places are given back at once.
+    let queue = Queue::new(4);
+    let (mut consumer, count) = (Consumer::new(&queue), Arc::new(Count::default()));
+    consumer.set_turn(Arc::new(Taker { may: true, taken: AtomicU64::new(0) }));
+    let waker = Waker::from(Arc::clone(&count));
+    let mut cx = Context::from_waker(&waker);
+    let place = || queue.try_claim().expect("room");
+    let woken = || count.0.load(Ordering::Relaxed);
+
+    assert!(consumer.poll_next(&mut cx).is_pending());
+    assert!(queue.is_at_rest());
+    assert!(place().fill_and_serve(1));
+    assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(1)));
+    assert!(!queue.is_at_rest() && !consumer.is_waiting(), "it has that one in hand");
+    assert_eq!(consumer.try_next(), None);
+    assert!(!consumer.try_next_into(&mut None));
+    assert!(!place().fill_and_serve(2), "it is not asleep");
+    assert_eq!(woken(), 0);
+    assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(2)), "nobody would tell it");
+
+    assert!(consumer.poll_next(&mut cx).is_pending());
+    assert!(queue.is_at_rest() && consumer.is_waiting());
+    place().fill(3);
+    assert_eq!(woken(), 1);
+    assert_eq!(consumer.poll_next(&mut cx), Poll::Ready(Some(3)));
+
+    // Who found something before it was woken for it sleeps no more.
+    assert!(consumer.poll_next(&mut cx).is_pending());
+    place().put(4);
+    assert_eq!(consumer.try_next(), Some(4));
+    assert!(!queue.is_at_rest());
+    place().fill(5);
+    assert_eq!(woken(), 1);
+}
+
 /// Takes one item when its turn is taken, if there is to be any use in it.
 struct Drainer {
     queue: Arc<Queue<u64>>,
@@ -376,4 +414,122 @@ fn who_finds_no_room_takes_the_turn_of_the_only_consumer_and_stands_in_line_wher
     drop((another, consumer));
     assert!((0..100).all(|_| !claim_and_fill()));
     assert_eq!(taken(), 0);
+}
+
+/// A consumer that is a task whose turn others may take, as a worker is.
+#[derive(Default)]
+struct Worked {
+    life: Mutex<(Option<BoxFuture<'static, ()>>, Option<Waker>)>,
+    woken: AtomicBool,
+}
+
+impl Worked {
+    /// Runs it in a task of its own, until it ends.
+    async fn run(self: Arc<Self>, life: BoxFuture<'static, ()>) {
+        self.life.lock().0 = Some(life);
+        poll_fn(|cx| {
+            self.woken.store(true, Ordering::SeqCst);
+            let Some(mut life) = self.life.try_lock() else { return Poll::Pending };
+            self.woken.store(false, Ordering::SeqCst);
+            life.1 = Some(cx.waker().clone());
+            let Some(future) = &mut life.0 else { return Poll::Ready(()) };
+            let polled = future.as_mut().poll(cx);
+            if polled.is_ready() {
+                life.0 = None;
+            }
+            polled
+        })
+        .await;
+    }
+}
+
+impl Turn for Worked {
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn take(&self) -> bool {
+        let Some(mut life) = self.life.try_lock() else { return false };
+        let (Some(future), Some(waker)) = &mut *life else { return false };
+        if future.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+            life.0 = None;
+            self.woken.store(true, Ordering::SeqCst);
+        }
+        drop(life);
+        while self.woken.load(Ordering::SeqCst) {
+            let Some(life) = self.life.try_lock() else { break };
+            self.woken.store(false, Ordering::SeqCst);
+            life.1.as_ref().expect("it was polled").wake_by_ref();
+        }
+        true
+    }
+}
+
+/// Everything arrives once whoever runs the consumers, also while they come and go; a lost wake-up would hang here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn nobody_sleeps_through_an_item_whoever_has_the_turn_of_the_consumers_and_however_often_they_change() {
+    const PRODUCERS: u64 = 4;
+    const EACH: u64 = 10_000;
+    // How many items each consumer takes before another comes in its place.
+    for (consumers, takes) in [(1, u64::MAX), (1, 100), (2, u64::MAX), (2, 7)] {
+        let queue = Arc::new(Queue::new(64));
+        let sum = Arc::new(AtomicU64::new(0));
+        let consumers: Vec<_> = (0..consumers)
+            .map(|_| {
+                let (queue, sum) = (Arc::clone(&queue), Arc::clone(&sum));
+                tokio::spawn(async move {
+                    loop {
+                        let (worked, ended) = (Arc::new(Worked::default()), Arc::new(AtomicBool::new(false)));
+                        let mut consumer = Consumer::new(Arc::clone(&queue));
+                        consumer.set_turn(Arc::clone(&worked) as Arc<dyn Turn>);
+                        let (sum, over) = (Arc::clone(&sum), Arc::clone(&ended));
+                        let life = Box::pin(async move {
+                            for taken in 0..takes {
+                                let Some(item) = poll_fn(|cx| consumer.poll_next(cx)).await else {
+                                    over.store(true, Ordering::Relaxed);
+                                    return;
+                                };
+                                sum.fetch_add(item, Ordering::Relaxed);
+                                if taken % 16 == 0 {
+                                    tokio::task::yield_now().await;
+                                }
+                            }
+                        });
+                        worked.run(life).await;
+                        if ended.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|who| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move {
+                    for number in 1..=EACH {
+                        let place = queue.claim().await.expect("open");
+                        match (number + who) % 8 {
+                            0 => place.fill(number),
+                            _ => drop(place.fill_and_serve(number)),
+                        }
+                        // Now and then all wait for each other, and nobody wakes whom another forgot.
+                        if number % 32 == 0 {
+                            while queue.len() > 0 {
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for producer in producers {
+            timeout(LIMIT, producer).await.expect("producers end").expect("no panic");
+        }
+        queue.close();
+        for consumer in consumers {
+            timeout(LIMIT, consumer).await.expect("consumers end").expect("no panic");
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), PRODUCERS * EACH * (EACH + 1) / 2);
+    }
 }
