@@ -35,7 +35,8 @@ pub trait Instance: Send {
     /// Whether the handler of this number takes `&self`.
     fn is_concurrent(&self, handler: u32) -> bool;
     /// Calls a handler that takes `&mut self` with the delivery in hand at `desk`, and with those that the desk takes in
-    /// hand after it: one future, and one allocation, for a whole run of them. No concurrent handler may be running.
+    /// hand after it, waiting for them: one future, and one allocation, for all of them until one comes for another handler, or
+    /// one is not simply done. No concurrent handler may be running.
     fn handle<'a>(&'a mut self, handler: u32, desk: &'a mut Desk) -> BoxFuture<'a, ()>;
     /// Calls a handler that takes `&self`; the context comes back with the outcome.
     fn handle_beside(&self, handler: u32, event: Envelope, cx: Context) -> BoxFuture<'static, Outcome>;
