@@ -55,7 +55,13 @@ const _: () = assert!(TIMED_ONE_IN.is_power_of_two());
 #[inline]
 #[must_use]
 pub fn is_timed(id: edri_events::EventId) -> bool {
-    id.sequence() & (TIMED_ONE_IN - 1) == 0
+    is_timed_sequence(id.sequence())
+}
+
+/// One of [`TIMED_ONE_IN`], also of those whose numbers have a period, as where a publisher goes through its keys: by multiplicative
+/// hashing (Knuth, The Art of Computer Programming 3, 6.4), whose factor is 2⁶⁴ divided by the golden ratio.
+fn is_timed_sequence(sequence: u64) -> bool {
+    sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - TIMED_ONE_IN.trailing_zeros()) == 0
 }
 
 /// The bounds of a node that its owner may choose.
@@ -73,5 +79,22 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { publish_wait: Duration::from_secs(30), pending_max: 65_536, dead_letters_max: 1024 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_in_so_many_is_timed_whatever_period_its_numbers_have() {
+        const EACH: u64 = 10_000;
+        for period in [1, 2, 3, 4, 5, 64, 96, TIMED_ONE_IN, 1000, 4096, 1 << 20] {
+            for first in (0..period).step_by((period as usize / 64).max(1)) {
+                let timed = (0..EACH).filter(|round| is_timed_sequence(first + round * period)).count() as u64;
+                let expected = EACH / TIMED_ONE_IN;
+                assert!((expected / 2..=expected * 2).contains(&timed), "{timed} of those {first} + n * {period}");
+            }
+        }
     }
 }
