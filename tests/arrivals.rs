@@ -6,8 +6,8 @@ use std::time::Duration;
 use edri::prelude::*;
 use edri::{Address, DescriptorRef, Incarnation, Kind, NodeName, Pattern, Reason};
 use edri_router::{
-    Arrived, Delivery, Group, GroupOptions, GroupRef, Joining, Outcome, Outcomes, ReplyTo, Router, Selection, Spread,
-    Ticket,
+    Arrival, Arrivals, Arrived, Delivery, Group, GroupOptions, GroupRef, Joining, Outcome, Outcomes, ReplyTo, Router,
+    Selection, Spread, Ticket,
 };
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -121,6 +121,20 @@ async fn a_kind_that_contradicts_what_is_declared_here_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_alone_asks_for_is_decoded_for_it_and_for_others_once() {
+    let node = started(App::new("here")).await;
+    let event = notes(node.router(), 7).envelope;
+    let mut place = None;
+    assert_eq!(event.payload_once::<Noted>(&mut place).expect("a noted").number, 7);
+    assert_eq!(place.map(|noted: Noted| noted.number), Some(7));
+    let kept = event.payload::<Noted>().expect("a noted");
+    let mut place = None;
+    assert!(std::ptr::eq(event.payload_once::<Noted>(&mut place).expect("a noted"), kept));
+    assert!(place.is_none(), "somebody has asked before");
+    assert!(event.payload_once::<Asked>(&mut None).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_arrives_for_a_manager_that_was_replaced_goes_to_the_one_in_its_place() {
     let (old, new) = (Seen::default(), Seen::default());
     let gate = Gate::closed();
@@ -204,7 +218,8 @@ async fn arrivals_without_room_wait_in_their_order_and_nothing_overtakes_them() 
             other => panic!("{other:?}"),
         }
     }
-    let mut first = Box::pin(waiting.pop_front().expect("it waits").placed());
+    let mut arrival = waiting.pop_front().expect("it waits");
+    let mut first = Box::pin(arrival.placed());
     assert!((&mut first).now_or_never().is_none());
     // A publisher here stands in line behind it.
     let publishing = {
@@ -213,7 +228,7 @@ async fn arrivals_without_room_wait_in_their_order_and_nothing_overtakes_them() 
     };
     gate.open();
     assert!(within("room", first).await);
-    while let Some(arrival) = waiting.pop_front() {
+    while let Some(mut arrival) = waiting.pop_front() {
         assert!(within("room", arrival.placed()).await);
     }
     within("room", publishing).await.expect("no panic").expect("published");
@@ -236,8 +251,8 @@ async fn an_arrival_that_is_dropped_is_a_dead_letter_and_one_whose_group_ends_is
     drop(arrival);
     assert_eq!(letters(node.bus()), [(Reason::Stopped, "manager `m`".to_owned(), 0)]);
     assert_eq!(dead_numbers(node.bus()), [3]);
-    let Arrived::Waits(arrival) = arrives(&node, &group, 4) else { panic!("there is no room") };
-    let placed = tokio::spawn(arrival.placed());
+    let Arrived::Waits(mut arrival) = arrives(&node, &group, 4) else { panic!("there is no room") };
+    let placed = tokio::spawn(async move { arrival.placed().await });
     gate.open();
     node.drain("m").await.expect("drained");
     // It had its place, or nobody was left to take it; the account knows.
@@ -266,6 +281,149 @@ async fn a_group_that_drops_on_overflow_does_so_with_what_arrives() {
         assert_eq!(letters(node.bus())[0].0, reason);
         gate.open();
         assert_eq!(at_rest(node.bus()).await.handled, 2);
+    }
+}
+
+// ---- together ----------------------------------------------------------------------------------------------------------
+
+/// These numbers, put together for a group.
+fn together(router: &Router, group: &GroupRef, numbers: impl IntoIterator<Item = u64>) -> Arrivals {
+    let mut arrivals = router.arrivals(group);
+    for number in numbers {
+        assert!(arrivals.push(notes(router, number)), "it is wanted");
+    }
+    arrivals
+}
+
+/// Sees to it that all that waits has its place, in order.
+async fn places(waiting: Vec<Arrival>) {
+    for mut arrival in waiting {
+        while !arrival.is_empty() {
+            assert!(within("room", arrival.placed()).await);
+            arrival.place_now();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_together_comes_in_order_and_each_is_selected_as_if_it_came_alone() {
+    let node = started(App::new("here")).await;
+    let (bus, router) = (node.bus(), node.router());
+    let mut all = bus.untyped().subscribe("other.>").await.expect("subscribed");
+    let mut by_filter = bus.subscribe::<Noted>().filter(|noted| noted.number % 2 == 0).await.expect("subscribed");
+    let mut by_key = bus.subscribe::<Noted>().key("a").await.expect("subscribed");
+    let [pattern, filter, key] = [0, 1, 2].map(|at| Arc::clone(&router.groups()[at]));
+    let other = |name: &str, number: u64| {
+        let payload = serde_json::json!({"number": number});
+        Delivery::arriving(envelope(router, name, Kind::Notification, payload, None), ReplyTo::None)
+    };
+    let mut arrivals = router.arrivals(&pattern);
+    for number in 0..6 {
+        let name = ["other.thing", "other.one", "unasked.thing"][number as usize % 3];
+        assert_eq!(arrivals.push(other(name, number)), name != "unasked.thing");
+    }
+    assert_eq!(arrivals.len(), 4);
+    assert!(arrivals.arrive().is_empty() && arrivals.is_empty());
+    let mut arrivals = router.arrivals(&filter);
+    for number in 1..=5 {
+        assert_eq!(arrivals.push(notes(router, number)), number % 2 == 0);
+    }
+    assert!(arrivals.arrive().is_empty());
+    let mut arrivals = router.arrivals(&key);
+    for (key, number) in [("a", 1), ("b", 2), ("a", 3)] {
+        assert_eq!(arrivals.push(notes_of(router, key, number)), key == "a");
+    }
+    assert!(arrivals.arrive().is_empty());
+    for expected in ["other.thing", "other.one", "other.thing", "other.one"] {
+        assert_eq!(within("it", all.next()).await.expect("open").name(), &expected);
+    }
+    for expected in [2, 4] {
+        assert_eq!(within("it", by_filter.next()).await.expect("open").number, expected);
+    }
+    for expected in [1, 3] {
+        assert_eq!(within("it", by_key.next()).await.expect("open").number, expected);
+    }
+    let account = at_rest(bus).await;
+    assert_eq!((account.deliveries, account.handled), (8, 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_arrives_together_the_rest_waits_for_room_in_order_and_dropped_is_dead_letters() {
+    let (gate, seen) = (Gate::closed(), Seen::default());
+    let manager = Manager::new("m").inbox(4).worker(keeps_behind(&gate, &seen)).handles::<Noted>();
+    let node = started(App::new("here").manager(manager)).await;
+    let (router, group) = (node.router(), group(&node, "m"));
+    assert!(together(router, &group, [1]).arrive().is_empty());
+    gate.arrived(1).await;
+    let mut waiting = together(router, &group, 2..=9).arrive();
+    assert_eq!(waiting.iter().map(Arrival::len).collect::<Vec<_>>(), [4]);
+    waiting.extend(together(router, &group, 10..=30).take());
+    // Nobody waits for these.
+    drop(together(router, &group, [101, 102]).take());
+    assert_eq!(dead_numbers(node.bus()), [101, 102]);
+    gate.open();
+    places(waiting).await;
+    assert_eq!(seen.wait_for(30).await, (1..=30).collect::<Vec<_>>());
+    let account = at_rest(node.bus()).await;
+    assert_eq!((account.deliveries, account.handled, account.dead_lettered), (32, 30, 2));
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_together_and_waits_goes_to_the_manager_that_takes_over() {
+    let (gate, old, new) = (Gate::closed(), Seen::default(), Seen::default());
+    let manager = Manager::new("m").inbox(1).worker(keeps_behind(&gate, &old)).handles::<Noted>();
+    let node = started(App::new("here").manager(manager)).await;
+    let (router, first) = (node.router(), group(&node, "m"));
+    assert!(together(router, &first, [1]).arrive().is_empty());
+    gate.arrived(1).await;
+    let waiting = together(router, &first, 2..=20).arrive();
+    let replacing = {
+        let (node, manager) = (node.clone(), Manager::new("m").worker(keeps(&new)).handles::<Noted>());
+        tokio::spawn(async move { node.replace(manager).await })
+    };
+    until("the old group to be closed", || first.is_closed()).await;
+    let placing = tokio::spawn(places(waiting));
+    gate.open();
+    within("the change", replacing).await.expect("no panic").expect("replaced");
+    within("places", placing).await.expect("no panic");
+    // What is addressed to the old one still is for the new one, also together.
+    assert!(together(router, &first, 21..=30).arrive().is_empty());
+    until("all to be handled", || old.len() + new.len() == 30).await;
+    assert_eq!([old.list(), new.list()].concat(), (1..=30).collect::<Vec<_>>());
+    ends_well(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_together_keeps_the_order_of_each_key_and_overflows_by_the_policy() {
+    let seen = Seen::default();
+    let manager = Manager::new("m").inbox(2).workers(4, keeps(&seen)).keyed().handles::<Noted>();
+    let node = started(App::new("here").manager(manager)).await;
+    let (router, m) = (node.router(), group(&node, "m"));
+    let mut arrivals = router.arrivals(&m);
+    for number in 0..100 {
+        assert!(arrivals.push(notes_of(router, &format!("k{}", number % 7), number)));
+    }
+    let waiting = arrivals.arrive();
+    places(waiting).await;
+    let came = seen.wait_for(100).await;
+    for key in 0..7 {
+        let of: Vec<_> = came.iter().filter(|number| *number % 7 == key).collect();
+        assert!(of.is_sorted() && of.len() == if key < 2 { 15 } else { 14 }, "{of:?}");
+    }
+    ends_well(&node).await;
+    for (overflow, dead) in [(Overflow::DropNewest, [4, 5]), (Overflow::DropOldest, [2, 3])] {
+        let gate = Gate::closed();
+        let worker = keeps_behind(&gate, &Seen::default());
+        let manager = Manager::new("m").inbox(2).overflow(overflow).worker(worker).handles::<Noted>();
+        let node = started(App::new("here").manager(manager)).await;
+        let (router, m) = (node.router(), group(&node, "m"));
+        assert!(together(router, &m, [1]).arrive().is_empty());
+        gate.arrived(1).await;
+        assert!(together(router, &m, 2..=5).arrive().is_empty());
+        assert_eq!(dead_numbers(node.bus()), dead);
+        gate.open();
+        assert_eq!(at_rest(node.bus()).await.handled, 3);
     }
 }
 

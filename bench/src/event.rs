@@ -128,6 +128,13 @@ pub(crate) struct Blob {
     pub(crate) data: Bytes,
 }
 
+/// The same with its number as its key.
+#[event(notification, name = "bench.blob.keyed", key = number)]
+pub(crate) struct KeyedBlob {
+    pub(crate) number: u64,
+    pub(crate) data: Bytes,
+}
+
 /// Makes the same envelopes as a bus does, for a reference to carry.
 #[derive(Debug, Clone)]
 pub(crate) struct Sealer {

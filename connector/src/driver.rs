@@ -277,9 +277,9 @@ impl Driver {
                 self.look_at_clock();
                 self.interest(change?);
             }
-            Some(number) = self.intake.placed() => {
+            Some(first) = self.intake.placed() => {
                 self.look_at_clock();
-                self.placed(number);
+                self.placed(first);
             }
             Some(()) = self.eased.next(), if !self.eased.is_empty() => {}
             command = self.commands.recv() => {
@@ -350,7 +350,7 @@ impl Driver {
     /// Says that this node has left once everybody knows.
     fn look_at_leaving(&mut self) {
         for (group, done) in std::mem::take(&mut self.withdrawals) {
-            if self.locals.is_over(group) && self.intake.len() == 0 && self.divisions.is_over(self.locals.number(group))
+            if self.locals.is_over(group) && self.intake.is_empty() && self.divisions.is_over(self.locals.number(group))
             {
                 // As below.
                 let _ = done.send(());
@@ -358,7 +358,7 @@ impl Driver {
                 self.withdrawals.push((group, done));
             }
         }
-        let left = self.leaving.is_some() && !self.locals.is_awaited() && self.intake.len() == 0;
+        let left = self.leaving.is_some() && !self.locals.is_awaited() && self.intake.is_empty();
         if left && let Some(done) = self.leaving.take() {
             // If nobody waits for it any more, that is as well.
             let _ = done.send(());

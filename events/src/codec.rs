@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -89,7 +90,9 @@ impl Encoding {
     pub fn encode_to<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
         let fail = |source| CodecError::Encode { type_name: std::any::type_name::<T>(), encoding: self, source };
         match self {
-            Self::MessagePack => rmp_serde::encode::write_named(out, value).map_err(|e| fail(Arc::new(e))),
+            Self::MessagePack => {
+                rmp_serde::encode::write_named(&mut Appending(out), value).map_err(|e| fail(Arc::new(e)))
+            }
             Self::Json => serde_json::to_writer(out, value).map_err(|e| fail(Arc::new(e))),
         }
     }
@@ -134,6 +137,29 @@ impl Encoding {
                 Ok(value)
             }
         }
+    }
+}
+
+/// Appends what is written to it. MessagePack is written in pieces of mostly one byte, which a `Vec` would copy like long ones.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl io::Write for Appending<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match bytes {
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

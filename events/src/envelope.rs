@@ -261,11 +261,7 @@ impl Parts {
     ///
     /// [`CodecError::Decode`] when the bytes are not an `E`, [`CodecError::Type`] when the event is of another type.
     pub fn payload<E: Event>(&self) -> Result<&E, CodecError> {
-        let payload: &dyn Any = &self.payload;
-        if let Some(event) = payload.downcast_ref::<E>() {
-            return Ok(event);
-        }
-        if let Some(event) = self.typed::<E>() {
+        if let Some(event) = self.lent() {
             return Ok(event);
         }
         let wrong = || CodecError::Type { wanted: std::any::type_name::<E>(), found: self.payload.type_name() };
@@ -273,11 +269,44 @@ impl Parts {
         let decoded = match kept.get() {
             Some(decoded) => decoded,
             None => {
-                let event: E = self.body(Encoding::MessagePack)?.decode()?;
+                let event: E = self.decode()?;
                 kept.get_or_init(|| Box::new(event))
             }
         };
         decoded.downcast_ref().ok_or_else(wrong)
+    }
+
+    /// As [`Parts::payload`], for one who will be the only one to ask: what came as bytes is decoded into `place`, and not kept
+    /// with the event, unless somebody else has asked before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parts::payload`].
+    #[doc(hidden)]
+    #[inline]
+    pub fn payload_once<'a, E: Event>(&'a self, place: &'a mut Option<E>) -> Result<&'a E, CodecError> {
+        if let Some(event) = self.lent() {
+            return Ok(event);
+        }
+        match self.payload.decoded() {
+            Some(kept) if kept.get().is_none() => Ok(place.insert(self.decode()?)),
+            _ => self.payload(),
+        }
+    }
+
+    /// The payload, if it is an `E` and was never anything else.
+    #[inline]
+    fn lent<E: Event>(&self) -> Option<&E> {
+        let payload: &dyn Any = &self.payload;
+        payload.downcast_ref::<E>().or_else(|| self.typed::<E>())
+    }
+
+    fn decode<E: Event>(&self) -> Result<E, CodecError> {
+        let payload: &dyn Any = &self.payload;
+        match payload.downcast_ref::<Encoded>() {
+            Some(encoded) => encoded.body.decode(),
+            None => self.body(Encoding::MessagePack)?.decode(),
+        }
     }
 
     /// The payload of an event that was declared at run time as a `T`, when it was sent as one in this process: nothing was
@@ -346,6 +375,7 @@ impl Envelope {
     /// # Errors
     ///
     /// [`CodecError::Decode`] when the descriptor names a key and the body does not have it.
+    #[inline]
     pub fn untyped(head: Head, body: Body) -> Result<Self, CodecError> {
         Self::encoded_event(head, body, OnceLock::new())
     }
@@ -364,6 +394,7 @@ impl Envelope {
         Self::encoded_event(head, body, decoded)
     }
 
+    #[inline]
     fn encoded_event(mut head: Head, body: Body, decoded: Decoded) -> Result<Self, CodecError> {
         head.find_key(|| Ok(body.clone()))?;
         Ok(Self(Parts::new(head, Encoded { body, decoded })))
@@ -380,6 +411,14 @@ impl Envelope {
     pub fn described<T: Data>(mut head: Head, value: T) -> Result<Self, CodecError> {
         head.find_key(|| Ok(Body::new(Encoding::MessagePack, value.encode(Encoding::MessagePack)?)))?;
         Ok(Self(Parts::new(head, Described::new(value))))
+    }
+
+    /// How many have it in hand.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 
     /// The same event, holding no more memory than its own: a payload that came as bytes may be a part of a larger buffer, as

@@ -610,28 +610,6 @@ impl Stalled {
         self
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    pub(crate) fn group(&self) -> &GroupRef {
-        &self.group
-    }
-
-    /// What is to be delivered, until it is.
-    pub(crate) fn delivery(&self) -> Option<&Delivery> {
-        self.delivery.as_ref()
-    }
-
-    /// Gives the delivery its place if there is one and nobody waits for it; whether it did.
-    pub(crate) fn place_now(&mut self) -> bool {
-        let Ok(place) = self.group.inbox(self.inbox).try_claim() else { return false };
-        if let Some(delivery) = self.delivery.take() {
-            self.group.fill(self.inbox, place, delivery);
-        }
-        true
-    }
-
     /// Waits until the delivery has its place; false when the group ended without a successor: nobody is there to
     /// deliver to, as if the event had been sent a moment later. False also when nobody may wait for the group any more;
     /// the delivery is a dead letter then.

@@ -4,6 +4,7 @@ mod chain;
 mod remote;
 mod responder;
 
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -445,6 +446,13 @@ impl Group {
         }
     }
 
+    /// Where there is one inbox: fills as many places as there are at once, with the first of these deliveries. Whether there is one.
+    pub(crate) fn fill_with(&self, deliveries: &mut VecDeque<Delivery>) -> bool {
+        let [inbox] = &self.inboxes[..] else { return false };
+        while !deliveries.is_empty() && inbox.try_fill(&mut Popped(deliveries)).is_ok() {}
+        true
+    }
+
     /// Claims a place for this event, if there is one at once, in the inbox that comes with it.
     #[inline]
     pub(crate) fn try_claim(&self, envelope: &Envelope) -> Option<(usize, Place<'_, Delivery>)> {
@@ -543,6 +551,23 @@ impl Group {
         *self.source.lock() = Some(source);
     }
 }
+
+/// Those at the front, as they are taken out.
+struct Popped<'a>(&'a mut VecDeque<Delivery>);
+
+impl Iterator for Popped<'_> {
+    type Item = Delivery;
+
+    fn next(&mut self) -> Option<Delivery> {
+        self.0.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+impl ExactSizeIterator for Popped<'_> {}
 
 /// One inbox of a group, kept alive with it.
 struct Inbox {

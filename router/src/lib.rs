@@ -57,7 +57,7 @@ mod wait;
 
 pub use account::Account;
 pub use answers::{Answer, Answers};
-pub use arrive::{Arrival, Arrived};
+pub use arrive::{Arrival, Arrivals, Arrived};
 pub use beyond::{Beyond, LinkState, LinkView, NodeView};
 pub use border::{Border, CheckItem, Left, Passage, Refusal};
 pub use bus::{Bus, Options, Receipt, ResendError};

@@ -347,6 +347,11 @@ impl<T: Target> Entry<T> {
         wanted(true).or_else(|| wanted(false))
     }
 
+    /// Whether a target that wants one event of this name wants all of them, by one route: nobody looks at the event.
+    pub(crate) fn is_same_for_all(&self) -> bool {
+        self.keyed.is_none() && self.plain.iter().all(|route| route.predicate.is_none())
+    }
+
     /// All routes, also those for single keys.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Route<T>> {
         let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter()).flat_map(|(_, routes)| routes.iter());

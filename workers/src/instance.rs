@@ -42,6 +42,9 @@ pub trait Instance: Send {
     fn handle_beside(&self, handler: u32, event: Envelope, cx: Context) -> BoxFuture<'static, Outcome>;
 }
 
+/// So many hold an event that is for one handler alone: its delivery and its context.
+const HOLDERS_ALONE: usize = 2;
+
 type Exclusive<W> = for<'a> fn(&'a mut W, &'a mut Desk) -> BoxFuture<'a, ()>;
 type Beside<W> = fn(Arc<W>, Envelope, Context) -> BoxFuture<'static, Outcome>;
 
@@ -79,7 +82,13 @@ impl<W: Worker> Blueprint<W> {
                     && let Some((event, cx, consumer)) = desk.in_hand()
                 {
                     let mut waited = false;
-                    let event = match event.payload::<E>() {
+                    let mut place = None;
+                    // Whoever shares it with nobody need not keep what is decoded for others.
+                    let payload = match event.holders() {
+                        ..=HOLDERS_ALONE => event.payload_once::<E>(&mut place),
+                        _ => event.payload::<E>(),
+                    };
+                    let event = match payload {
                         Ok(event) => event,
                         Err(error) => {
                             desk.give_up(HandlerError::Invalid(error));

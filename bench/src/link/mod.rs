@@ -38,6 +38,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("link.tunnel", "items/s", 0.8, |plan| Box::pin(compared::<Raw>(plan, Work::Tunnel))),
     Case::new("link.request64", "requests/s", 1.3, |plan| Box::pin(compared::<Raw>(plan, Work::Ask64))),
     Case::new("link.request1", "requests/s", 0.6, |plan| Box::pin(compared::<Raw>(plan, Work::Ask1))).one_in_flight(),
+    Case::informing("link.keyed64", "events/s", |plan| Box::pin(compared::<Raw>(plan, Work::Keyed64))),
     Case::informing("link.star64", "packets/s", |plan| Box::pin(nodes::star(plan))),
     Case::informing("link.mesh64", "packets/s", |plan| Box::pin(nodes::mesh(plan))),
 ];
@@ -80,6 +81,8 @@ pub(crate) enum Work {
     Notify64,
     /// The same with payloads of 1 KiB.
     Notify1k,
+    /// As `notify64`, with 1,024 keys, to a keyed shared manager.
+    Keyed64,
     /// Items of 64 KiB in one tunnel.
     Tunnel,
     /// Requests of 64 bytes, 64 of them at a time.
@@ -92,7 +95,7 @@ impl Work {
     /// How many bytes one event is in the reference: as many as the payload of ours.
     fn bytes(self) -> usize {
         match self {
-            Self::Notify64 | Self::Ask64 | Self::Ask1 => 64,
+            Self::Notify64 | Self::Keyed64 | Self::Ask64 | Self::Ask1 => 64,
             Self::Notify1k => 1 << 10,
             Self::Tunnel => 64 << 10,
         }

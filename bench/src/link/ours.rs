@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::Work;
 use super::other::Other;
 use crate::Result;
-use crate::event::{Blob, BlobAsk};
+use crate::event::{Blob, BlobAsk, KeyedBlob};
 
 pub(super) const SENDER: &str = "sender";
 pub(super) const RECEIVER: &str = "receiver";
@@ -30,6 +30,10 @@ struct Handled {
 #[event(tunnel, name = "bench.link.upload", up = Bytes, down = u64, result = u64)]
 struct Upload {}
 
+/// The keys of keyed notifications, and the workers that share them.
+const KEYS: u64 = 1024;
+const KEYED_WORKERS: usize = 2;
+
 /// How many notifications were handled.
 #[derive(Debug, Default)]
 struct Tally {
@@ -43,13 +47,26 @@ struct Sink(Arc<Tally>);
 
 impl Worker for Sink {}
 
-impl Handle<Blob> for Sink {
-    async fn handle(&mut self, blob: &Blob, _: &mut Context) -> std::result::Result<(), Failure> {
-        std::hint::black_box(blob.data.len());
+impl Sink {
+    fn count(&self, data: &Bytes) {
+        std::hint::black_box(data.len());
         let handled = self.0.handled.fetch_add(1, Ordering::SeqCst) + 1;
         if handled == self.0.awaited.load(Ordering::SeqCst) {
             self.0.reached.notify_one();
         }
+    }
+}
+
+impl Handle<Blob> for Sink {
+    async fn handle(&mut self, blob: &Blob, _: &mut Context) -> std::result::Result<(), Failure> {
+        self.count(&blob.data);
+        Ok(())
+    }
+}
+
+impl Handle<KeyedBlob> for Sink {
+    async fn handle(&mut self, blob: &KeyedBlob, _: &mut Context) -> std::result::Result<(), Failure> {
+        self.count(&blob.data);
         Ok(())
     }
 }
@@ -89,12 +106,14 @@ impl Handle<Handled> for Teller {
 /// The node that receives.
 pub(super) async fn receive(keys: &Path) -> Result<Node> {
     let tally = Arc::new(Tally::default());
-    let told = Arc::clone(&tally);
+    let (told, counted) = (Arc::clone(&tally), Arc::clone(&tally));
+    let keyed = Manager::new("keyed").workers(KEYED_WORKERS, move || Sink(Arc::clone(&counted)));
+    let keyed = keyed.keyed().shared().handles::<KeyedBlob>();
     let sink = Manager::new("sink").worker(move || Sink(Arc::clone(&tally)));
     let sink = sink.handles::<Blob>().handles::<BlobAsk>().handles::<Upload>();
     let teller = Manager::new("teller").worker(move || Teller(Arc::clone(&told))).handles::<Handled>();
     let connector = Connector::listen("127.0.0.1:0").identity(keys.join(RECEIVER));
-    Ok(App::new(RECEIVER).manager(sink).manager(teller).connector(connector).start().await?)
+    Ok(App::new(RECEIVER).manager(sink).manager(keyed).manager(teller).connector(connector).start().await?)
 }
 
 /// The node that sends.
@@ -109,6 +128,7 @@ impl Sending {
         let connector = Connector::dial().connect(&other.node.to_string()).identity(other.keys().join(SENDER));
         let node = App::new(SENDER).connector(connector).expects(RECEIVER).start().await?;
         node.bus().wait_for::<Blob>().await?;
+        node.bus().wait_for::<KeyedBlob>().await?;
         node.bus().wait_for::<Handled>().await?;
         Ok(Self { node, sent: Arc::default() })
     }
@@ -119,12 +139,18 @@ impl Sending {
         let bus = self.node.bus().clone();
         let began = Instant::now();
         match work {
-            Work::Notify64 | Work::Notify1k => {
+            Work::Notify64 | Work::Notify1k | Work::Keyed64 => {
                 let in_all = self.sent.fetch_add(rounds, Ordering::Relaxed) + rounds;
                 let asking = bus.clone();
                 let handled = tokio::spawn(async move { asking.request(Handled { in_all }).await });
-                for number in 0..rounds {
-                    bus.publish(Blob { number, data: data.clone() }).await.expect("the node runs");
+                if work == Work::Keyed64 {
+                    for number in (0..KEYS).cycle().take(rounds as usize) {
+                        bus.publish(KeyedBlob { number, data: data.clone() }).await.expect("the node runs");
+                    }
+                } else {
+                    for number in 0..rounds {
+                        bus.publish(Blob { number, data: data.clone() }).await.expect("the node runs");
+                    }
                 }
                 handled.await.expect("no panic").expect("the receiver runs");
             }

@@ -157,7 +157,7 @@ impl Reference for Sending {
         let connection = self.connection;
         let began = Instant::now();
         let outcome = match work {
-            Work::Notify64 | Work::Notify1k => frames(&connection, work.bytes(), rounds).await,
+            Work::Notify64 | Work::Notify1k | Work::Keyed64 => frames(&connection, work.bytes(), rounds).await,
             Work::Tunnel => chunks(&connection, work.bytes(), rounds).await,
             Work::Ask1 => ping_pong(&connection, rounds).await,
             Work::Ask64 => {

@@ -16,14 +16,20 @@ use crate::engine::Source;
 #[derive(Default)]
 pub(super) struct Intake {
     lines: BTreeMap<u32, Line>,
-    first: FuturesUnordered<BoxFuture<'static, u32>>,
+    first: FuturesUnordered<BoxFuture<'static, First>>,
 }
 
 #[derive(Default)]
 struct Line {
-    /// Whose the one is that is waited for, and the bytes that are placed with it.
+    /// Whose the one is that is waited for, and the bytes that are placed with it and those that came with it.
     current: Option<(Source, u64)>,
     behind: VecDeque<(Arrival, Source, u64)>,
+}
+
+/// The first delivery of a group's line has its place. With those that came with it.
+pub(super) struct First {
+    pub(super) group: u32,
+    rest: Arrival,
 }
 
 /// Arrivals of one origin that have their places.
@@ -60,7 +66,7 @@ impl Intake {
     }
 
     /// The next group whose first has its place; `None` when nothing waits. Cancel safe.
-    pub(super) async fn placed(&mut self) -> Option<u32> {
+    pub(super) async fn placed(&mut self) -> Option<First> {
         if self.first.is_empty() {
             return std::future::pending().await;
         }
@@ -69,38 +75,42 @@ impl Intake {
 
     /// The first of the group's line has its place, and so have those behind it for which there is room now: whose they
     /// were, how many, and the bytes placed with them. The first of the rest is waited for.
-    pub(super) fn advance(&mut self, group: u32) -> Vec<Placed> {
+    pub(super) fn advance(&mut self, First { group, rest }: First) -> Vec<Placed> {
         let mut all: Vec<Placed> = Vec::new();
         let Some(line) = self.lines.get_mut(&group) else { return all };
-        if let Some((from, bytes)) = line.current.take() {
-            all.push(Placed { from, events: 1, bytes });
-        }
-        while let Some((arrival, from, bytes)) = line.behind.pop_front() {
-            if let Err(arrival) = arrival.place_now() {
+        let mut next = line.current.take().map(|(from, bytes)| (rest, from, bytes));
+        let mut events = 1;
+        while let Some((mut arrival, from, bytes)) = next {
+            events += arrival.place_now() as u64;
+            let waits = !arrival.is_empty();
+            let bytes_placed = if waits { 0 } else { bytes };
+            match all.last_mut().filter(|last| last.from == from) {
+                Some(last) => {
+                    last.events += events;
+                    last.bytes += bytes_placed;
+                }
+                None if events > 0 => all.push(Placed { from, events, bytes: bytes_placed }),
+                None => {}
+            }
+            if waits {
                 line.current = Some((from, bytes));
                 self.first.push(Box::pin(wait(arrival, group)));
                 return all;
             }
-            match all.last_mut().filter(|last| last.from == from) {
-                Some(last) => {
-                    last.events += 1;
-                    last.bytes += bytes;
-                }
-                None => all.push(Placed { from, events: 1, bytes }),
-            }
+            (events, next) = (0, line.behind.pop_front());
         }
         self.lines.remove(&group);
         all
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.lines.values().map(|line| line.behind.len() + usize::from(line.current.is_some())).sum()
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
     }
 }
 
-async fn wait(arrival: Arrival, group: u32) -> u32 {
+async fn wait(mut arrival: Arrival, group: u32) -> First {
     // Whether it has a place or its group has ended: it is accounted for either way.
     arrival.placed().await;
-    group
+    First { group, rest: arrival }
 }

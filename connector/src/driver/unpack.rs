@@ -7,11 +7,11 @@ use bytes::Bytes;
 use edri_events::{Address, DescriptorRef, Envelope, Head, Incarnation, Kind, ManagerName, Origin};
 use edri_protocol::items::{Event, Item, Reader};
 use edri_protocol::packet::Lane;
-use edri_router::{Arrived, Delivery, ReplyTo, RequestError};
+use edri_router::{Arrivals, Arrived, Delivery, ReplyTo, RequestError};
 
 use super::Driver;
 use super::divided::Admitted;
-use super::intake::Placed;
+use super::intake::{First, Placed};
 use crate::engine::Source;
 
 /// The addresses that events of a life of a node come from.
@@ -49,6 +49,8 @@ impl Origins {
 pub(super) struct Texts {
     names: Vec<Option<DescriptorRef>>,
     managers: Vec<Origin>,
+    /// The address of those without a manager.
+    node: Option<Origin>,
 }
 
 impl Driver {
@@ -72,23 +74,20 @@ impl Driver {
         let from = source.node;
         let now = Instant::now();
         let mut texts = Texts::default();
-        let mut counts = vec![Count::default(); groups.len()];
+        let mut lines: Vec<Line> = groups.iter().map(|number| self.line(*number)).collect();
         for item in Reader::new(body) {
             match item {
                 Ok(Item::Event(event)) => {
                     let envelope = self.envelope(from, &event, Kind::Notification, body, (now, age), &mut texts);
                     let Some(envelope) = envelope else {
-                        counts.iter_mut().for_each(|count| count.placed += 1);
+                        lines.iter_mut().for_each(|line| line.placed += 1);
                         continue;
                     };
-                    for (count, number) in counts.iter_mut().zip(groups) {
+                    for line in &mut lines {
                         let mut delivery = Delivery::arriving(envelope.clone(), ReplyTo::None);
                         delivery.attempts = event.tried;
                         delivery.redelivered = redelivered || event.redelivered;
-                        match self.arrive(*number, delivery, source) {
-                            true => count.placed += 1,
-                            false => count.waiting = true,
-                        }
+                        self.put_in_line(line, delivery, source);
                     }
                 }
                 Ok(Item::Keys(keys)) => self.keys(from, &keys),
@@ -104,13 +103,50 @@ impl Driver {
             }
         }
         let now = self.now();
-        for (count, number) in counts.iter().zip(groups) {
-            if count.waiting {
-                self.intake.weigh_last(*number, body.len() as u64);
-                self.engine.placed(now, source, *number, count.placed, 0);
-            } else {
-                self.engine.placed(now, source, *number, count.placed, body.len() as u64);
+        for mut line in lines {
+            self.place_line(&mut line, source);
+            let bytes = body.len() as u64;
+            if line.waiting {
+                self.intake.weigh_last(line.number, bytes);
             }
+            self.engine.placed(now, source, line.number, line.placed, if line.waiting { 0 } else { bytes });
+        }
+    }
+
+    fn line(&self, number: u32) -> Line {
+        let arrivals = self.locals.group(number).map(|group| self.router.arrivals(group));
+        Line { number, arrivals, placed: 0, waiting: false }
+    }
+
+    /// Puts a notification behind those of its packet that are for the same group.
+    fn put_in_line(&mut self, line: &mut Line, delivery: Delivery, from: Source) {
+        let Some(arrivals) = &mut line.arrivals else {
+            line.placed += 1;
+            return;
+        };
+        let stands = match self.divisions.admit(arrivals.group(), delivery) {
+            Admitted::Here(delivery) => arrivals.push(delivery),
+            // No notification is refused.
+            Admitted::SentOn | Admitted::NotHere(_) => false,
+        };
+        line.placed += u64::from(!stands);
+        if arrivals.len() >= TOGETHER_MAX {
+            self.place_line(line, from);
+        }
+    }
+
+    /// Gives what stands in line to its group.
+    fn place_line(&mut self, line: &mut Line, from: Source) {
+        let Some(arrivals) = &mut line.arrivals else { return };
+        line.placed += arrivals.len() as u64;
+        let waiting = match self.intake.is_waiting(line.number) {
+            true => arrivals.take(),
+            false => arrivals.arrive(),
+        };
+        for arrival in waiting {
+            line.placed -= arrival.len() as u64;
+            line.waiting = true;
+            self.intake.push(line.number, arrival, from);
         }
     }
 
@@ -143,9 +179,9 @@ impl Driver {
     }
 
     /// The first of a group's line has its place, perhaps with others.
-    pub(super) fn placed(&mut self, number: u32) {
-        let now = self.now();
-        for Placed { from, events, bytes } in self.intake.advance(number) {
+    pub(super) fn placed(&mut self, first: First) {
+        let (now, number) = (self.now(), first.group);
+        for Placed { from, events, bytes } in self.intake.advance(first) {
             if from.node == self.engine.incarnation() {
                 self.divisions.placed(number, events);
             }
@@ -163,33 +199,33 @@ impl Driver {
         (now, age): (Instant, Duration),
         texts: &mut Texts,
     ) -> Option<Envelope> {
-        let life = self.lives.get_mut(&from)?;
         if event.name.index == texts.names.len() {
             texts.names.push(match self.router.arriving_descriptor(event.name.text, kind) {
                 Ok(descriptor) => Some(descriptor),
                 Err(error) => {
-                    tracing::warn!(node = %life.node, event = event.name.text, %error, "events of this name are left out");
+                    let node = self.lives.get(&from).map(|life| life.node.to_string());
+                    tracing::warn!(node, event = event.name.text, %error, "events of this name are left out");
                     None
                 }
             });
         }
         let descriptor = texts.names.get(event.name.index)?.clone()?;
         let origin = match event.manager {
-            None => life.origins.of(None),
+            None => match &texts.node {
+                Some(node) => node.clone(),
+                None => texts.node.insert(self.lives.get_mut(&from)?.origins.of(None)).clone(),
+            },
             Some(manager) => {
                 if manager.index == texts.managers.len() {
-                    texts.managers.push(life.origins.of(Some(manager.text)));
+                    texts.managers.push(self.lives.get_mut(&from)?.origins.of(Some(manager.text)));
                 }
                 texts.managers.get(manager.index)?.clone()
             }
         };
-        let mut head = Head::new(descriptor, origin);
-        head.id = event.id;
-        head.cause = event.cause;
-        head.trace = event.trace;
+        let deadline = event.timeout_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(age));
         // The clocks of nodes differ, so what is timed is timed from its coming.
-        head.stamped = edri_router::is_timed(event.id).then_some(now);
-        head.deadline = event.timeout_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(age));
+        let stamped = edri_router::is_timed(event.id).then_some(now);
+        let mut head = Head::in_one_piece(event.id, descriptor, origin, event.cause, deadline, event.trace, stamped);
         if event.headers.iter().next().is_some() {
             head.set_headers(event.headers.clone());
         }
@@ -199,16 +235,22 @@ impl Driver {
         match Envelope::untyped(head, event.payload.to_body(body)) {
             Ok(envelope) => Some(envelope),
             Err(error) => {
-                tracing::warn!(node = %life.node, event = event.name.text, id = %event.id, %error, "left out");
+                let node = self.lives.get(&from).map(|life| life.node.to_string());
+                tracing::warn!(node, event = event.name.text, id = %event.id, %error, "left out");
                 None
             }
         }
     }
 }
 
-/// How much of a packet a group has placed.
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
+/// So many events of a packet are given to a group together: few enough that its workers need not wait long for the first.
+const TOGETHER_MAX: usize = 128;
+
+/// What a packet has for one group.
+struct Line {
+    number: u32,
+    /// Those that are not given to it yet; none if there is no such group.
+    arrivals: Option<Arrivals>,
     placed: u64,
     waiting: bool,
 }

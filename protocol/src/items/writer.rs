@@ -85,7 +85,9 @@ impl Writer {
         self.processes.known.clear();
         // A short body would hold on to the memory of a long one for as long as it is kept.
         if self.body.len() >= self.body.capacity() / 2 {
-            return Bytes::from(std::mem::take(&mut self.body));
+            // The next will be as long, most likely.
+            let room = self.body.capacity().min(limits::BODY_FILLED_BYTES);
+            return Bytes::from(std::mem::replace(&mut self.body, Vec::with_capacity(room)));
         }
         let body = Bytes::copy_from_slice(&self.body);
         self.body.clear();
