@@ -4,6 +4,7 @@
 //! counts as received: it is in the memory of the process, as an inbox is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
 
 use edri_router::Arrival;
 use futures_util::StreamExt;
@@ -17,6 +18,8 @@ use crate::engine::Source;
 pub(super) struct Intake {
     lines: BTreeMap<u32, Line>,
     first: FuturesUnordered<BoxFuture<'static, u32>>,
+    /// Something has been added to `first`.
+    began: bool,
 }
 
 #[derive(Default)]
@@ -45,6 +48,7 @@ impl Intake {
         if line.current.is_none() {
             line.current = Some((from, 0));
             self.first.push(Box::pin(wait(arrival, group)));
+            self.began = true;
         } else {
             line.behind.push_back((arrival, from, 0));
         }
@@ -59,12 +63,15 @@ impl Intake {
         }
     }
 
-    /// The next group whose first has its place; `None` when nothing waits. Cancel safe.
-    pub(super) async fn placed(&mut self) -> Option<u32> {
-        if self.first.is_empty() {
-            return std::future::pending().await;
-        }
-        self.first.next().await
+    /// The next group whose first has its place; `None` when nothing waits.
+    pub(super) fn poll_placed(&mut self, cx: &mut Context<'_>) -> Poll<Option<u32>> {
+        self.began = false;
+        self.first.poll_next_unpin(cx)
+    }
+
+    /// Whether something waits for its place that was not polled yet, so that nobody would hear of it.
+    pub(super) fn is_to_be_polled(&self) -> bool {
+        self.began
     }
 
     /// The first of the group's line has its place, and so have those behind it for which there is room now: whose they
@@ -79,6 +86,7 @@ impl Intake {
             if let Err(arrival) = arrival.place_now() {
                 line.current = Some((from, bytes));
                 self.first.push(Box::pin(wait(arrival, group)));
+                self.began = true;
                 return all;
             }
             match all.last_mut().filter(|last| last.from == from) {
