@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! woken by anybody ──▶ its task ──▶ poll ─┬─▶ poll of the strand that it woke ─▶ ... at most CHAIN_MAX
-//! woken by a strand ──────────────────────┘   of several the first; the others' tasks are woken, for other threads
+//! woken by a strand ──────────────────────┘   of several the first; the others' tasks are woken, for other threads,
+//!                                             and its own when those before it took longer than CHAIN_TIME
 //! ```
 
 use std::any::Any;
@@ -19,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::task::{ArcWake, waker_ref};
@@ -29,6 +30,8 @@ use tokio::runtime;
 
 /// How many strands are polled in one poll of a task, before other tasks have their turn.
 const CHAIN_MAX: usize = 8;
+/// Nor is one polled when those before it took so long, as when much comes at once: then waking a thread is worth it, and both work.
+const CHAIN_TIME: Duration = Duration::from_micros(50);
 
 /// It was woken, and somebody is about to poll it: its task, a chain, or whoever is at it.
 const WOKEN: u8 = 1;
@@ -69,7 +72,10 @@ impl Runtime for Strands {
 }
 
 /// A future that is to be spawned as a task. When the task is dropped, so is the future.
-pub(crate) struct Strand(Arc<Shared>);
+pub(crate) struct Strand(Arc<Shared>, ChainTime);
+
+/// How long the strands that are polled in a task may have taken before one more is.
+struct ChainTime(Duration);
 
 struct Shared {
     /// Of [`WOKEN`] and [`POLLED`]. Whoever makes it [`WOKEN`] from nothing sees to it that it is polled.
@@ -93,7 +99,7 @@ impl Strand {
         // Its first poll is that of its task.
         let state = AtomicU8::new(WOKEN);
         let life = Mutex::new(Life::Goes(Box::pin(future)));
-        Self(Arc::new(Shared { state, life, task: Mutex::new(None), runtime: runtime.id() }))
+        Self(Arc::new(Shared { state, life, task: Mutex::new(None), runtime: runtime.id() }), ChainTime(CHAIN_TIME))
     }
 }
 
@@ -108,8 +114,12 @@ impl Future for Strand {
             }
         }
         let polling = Polling::begin(self.0.runtime);
+        let began = Instant::now();
         self.0.run();
         for _ in 1..CHAIN_MAX {
+            if began.elapsed() > self.1.0 {
+                break;
+            }
             let Some(next) = Polling::next() else { break };
             next.run();
         }
@@ -226,16 +236,17 @@ impl ArcWake for Shared {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::task::{noop_waker, waker};
     use std::future::poll_fn;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, AtomicUsize};
-    use std::time::Duration;
-
-    use futures_util::task::{noop_waker, waker};
     use tokio::runtime::Handle;
     use tokio::sync::Notify;
 
     use super::*;
+
+    /// So that the test does not depend on how busy the machine is.
+    const LONG: ChainTime = ChainTime(Duration::from_secs(3600));
 
     /// How often a task was woken.
     #[derive(Default)]
@@ -266,7 +277,8 @@ mod tests {
                 }
                 Poll::Pending
             });
-            let strand = Strand::new(future, &Handle::current());
+            let mut strand = Strand::new(future, &Handle::current());
+            strand.1 = LONG;
             let own = waker(Arc::clone(&strand.0));
             let mut tested = Self { strand, polls, task: Arc::default(), own };
             tested.poll();
@@ -304,6 +316,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_takes_long_leaves_the_next_to_its_own_task() {
+        let second = Tested::new(Vec::new());
+        let mut first = Tested::new(vec![second.own.clone()]);
+        first.strand.1 = ChainTime(Duration::ZERO);
+        first.own.wake_by_ref();
+        first.poll();
+        assert_eq!(second.seen(), (1, 1));
+    }
+
+    #[tokio::test]
     async fn strands_that_wake_one_another_without_end_let_other_tasks_have_their_turn() {
         let slot: Arc<OnceLock<Waker>> = Arc::default();
         let back = Arc::clone(&slot);
@@ -315,6 +337,7 @@ mod tests {
             Poll::Pending
         });
         let mut ping = Strand::new(ping, &Handle::current());
+        ping.1 = LONG;
         let task = Arc::<Woken>::default();
         let waker_of_task = waker(Arc::clone(&task));
         let pong = Tested::new(vec![waker(Arc::clone(&ping.0))]);
