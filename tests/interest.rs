@@ -3,6 +3,7 @@
 use edri::prelude::*;
 use edri::{Descriptor, Event, Kind};
 use edri_router::{Interest, InterestFeed};
+use futures_util::FutureExt;
 
 use super::remote::joins;
 use super::support::{Asked, Followed, Noted, Seen, does, ends_well, keeps, noted, started, within};
@@ -26,7 +27,7 @@ async fn all(feed: &mut InterestFeed, count: usize) -> Vec<String> {
     for _ in 0..count {
         all.push(next(feed).await);
     }
-    assert!(feed.try_next().is_none(), "and nothing else");
+    assert!(feed.next().now_or_never().is_none(), "and nothing else");
     all
 }
 

@@ -17,6 +17,7 @@ use crate::keys::{KeysError, Reloading};
 use crate::limits::FROM_LINKS;
 use crate::link::{Here, Pauses, Tried, accept, keep};
 use crate::quic::{self, BindError, Endpoint};
+use crate::strand::Strand;
 use crate::topology;
 
 /// How many commands wait for the driver, and news of addresses that were tried.
@@ -205,17 +206,15 @@ impl Connector {
         let runtime = router.runtime();
         let (watched, groups) = (Arc::clone(&views), router.clone());
         let driver = AssertUnwindSafe(Driver::new(parts).run()).catch_unwind();
-        tasks.spawn_on(
-            async move {
-                // The panic itself is in the log already.
-                if driver.await.is_err() {
-                    tracing::error!("the connector has failed: this node is alone until it is restarted");
-                    groups.groups().iter().for_each(|group| group.set_reachable(false));
-                    watched.expelled("its connector has failed".to_owned());
-                }
-            },
-            runtime,
-        );
+        let driver = async move {
+            // The panic itself is in the log already.
+            if driver.await.is_err() {
+                tracing::error!("the connector has failed: this node is alone until it is restarted");
+                groups.groups().iter().for_each(|group| group.set_reachable(false));
+                watched.expelled("its connector has failed".to_owned());
+            }
+        };
+        tasks.spawn_on(Strand::new(driver, runtime), runtime);
         let here = Arc::new(Here { incarnation, to_driver, views: Arc::clone(&views), pauses });
         if self.listen.is_some() {
             tasks.spawn_on(accept(endpoint.clone(), Arc::clone(&here)), runtime);

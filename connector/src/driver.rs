@@ -7,8 +7,9 @@
 //! ```
 //!
 //! It owns everything it needs, so nothing here is locked; what other tasks and threads have for it stands in queues that
-//! ring one bell. No user code runs here.
+//! ring one bell, and a turn looks at what has rung. No user code runs here.
 
+mod bell;
 mod calls;
 mod divided;
 mod intake;
@@ -22,8 +23,10 @@ mod unpack;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use edri_events::{DescriptorRef, Envelope, Incarnation, NodeName};
@@ -36,6 +39,7 @@ use tokio::time::Sleep;
 use crate::engine::{Engine, GroupKey, Output};
 use crate::topology::LinkId;
 
+use bell::Seldom;
 use calls::Calls;
 use divided::Divisions;
 use intake::Intake;
@@ -113,6 +117,8 @@ pub(crate) struct Driver {
     from_links: mpsc::Receiver<FromLink>,
     commands: mpsc::Receiver<Command>,
     views: Arc<Views>,
+    /// When `views` was last brought up to date.
+    shown: Duration,
     outbox_events: usize,
     links: BTreeMap<LinkId, Neighbour>,
     door: Door,
@@ -137,6 +143,12 @@ pub(crate) struct Driver {
     withdrawals: Vec<(u64, oneshot::Sender<()>)>,
     closing: Option<Closing>,
     timer: Pin<Box<Sleep>>,
+    /// When the timer rings, if it is set.
+    armed: Option<Duration>,
+    seldom: Arc<Seldom>,
+    seldom_waker: Waker,
+    /// Links that something was given to which they may not have sent yet.
+    busy_links: Vec<LinkId>,
     eased: FuturesUnordered<futures_util::future::BoxFuture<'static, ()>>,
 }
 
@@ -178,6 +190,7 @@ impl Driver {
         let outboxes = Outboxes::default();
         let calls = Calls::new(&router, &outboxes.ready);
         let tunnels = TunnelsOf::new(&router, &outboxes.ready);
+        let seldom = Seldom::new(&outboxes.ready);
         Self {
             router,
             engine,
@@ -187,6 +200,7 @@ impl Driver {
             from_links,
             commands,
             views,
+            shown: Duration::ZERO,
             outbox_events,
             links: BTreeMap::new(),
             door: Door::default(),
@@ -206,6 +220,10 @@ impl Driver {
             withdrawals: Vec::new(),
             closing: None,
             timer: Box::pin(tokio::time::sleep(IDLE)),
+            armed: None,
+            seldom_waker: seldom.waker(),
+            seldom,
+            busy_links: Vec::new(),
             eased: FuturesUnordered::new(),
         }
     }
@@ -227,22 +245,22 @@ impl Driver {
                 // Others are about to ask or to answer as well: theirs goes along.
                 tokio::task::yield_now().await;
             }
-            let Turn { heavy, again, due } = self.turn().await;
+            let Some(Turn { heavy, again, due }) = self.turn().await else { return };
             turns = turns.wrapping_add(1);
             if heavy || turns.is_multiple_of(TURNS_MAX) {
                 // Others on this runtime have their turn; what they publish meanwhile goes together.
                 tokio::task::yield_now().await;
-            } else if !again && self.wait(due).await.is_none() {
-                return;
+            } else if !again {
+                self.wait(due).await;
             }
         }
     }
 
-    /// Takes what has come, and sends what may go.
-    async fn turn(&mut self) -> Turn {
+    /// Takes what has come, and sends what may go. `None` once the node has ended.
+    async fn turn(&mut self) -> Option<Turn> {
         self.look_at_clock();
+        let mut again = self.take_seldom()?;
         let mut heavy = self.take_from_links();
-        let mut again = self.take_interest();
         self.take_outcomes();
         self.take_forgone();
         self.take_tunnels();
@@ -259,44 +277,60 @@ impl Driver {
         again |= self.look_at_links();
         self.look_at_leaving();
         let due = self.look_at_others();
-        Turn { heavy, again, due }
+        Some(Turn { heavy, again, due })
     }
 
-    /// Waits until there is something to do, at the latest when it is `due`; `None` once the node has ended.
-    async fn wait(&mut self, due: Duration) -> Option<()> {
-        self.arm(due);
-        let ready = Arc::clone(&self.outboxes.ready);
-        tokio::select! {
-            biased;
-            () = ready.wake.notified() => {}
-            from = self.from_links.recv() => {
-                self.look_at_clock();
-                self.take_from_link(from?);
-            }
-            change = self.feed.next() => {
-                self.look_at_clock();
-                self.interest(change?);
-            }
-            Some(first) = self.intake.placed() => {
-                self.look_at_clock();
-                self.placed(first);
-            }
-            Some(()) = self.eased.next(), if !self.eased.is_empty() => {}
-            command = self.commands.recv() => {
-                self.look_at_clock();
-                self.command(command?);
-            }
-            () = &mut self.timer => {}
+    /// Takes what happens seldom, if any of it has rung. Whether anything has changed on this node; `None` once it has ended.
+    ///
+    /// Each is asked until it has nothing, and rings then once it has, or once it may be asked again: nothing is missed.
+    fn take_seldom(&mut self) -> Option<bool> {
+        if !self.seldom.take() {
+            return Some(false);
         }
-        Some(())
+        let waker = self.seldom_waker.clone();
+        let mut cx = Context::from_waker(&waker);
+        while let Poll::Ready(from) = self.from_links.poll_recv(&mut cx) {
+            self.take_from_link(from?);
+        }
+        let mut changed = false;
+        while let Poll::Ready(change) = self.feed.poll_next(&mut cx) {
+            self.interest(change?);
+            changed = true;
+        }
+        while let Poll::Ready(command) = self.commands.poll_recv(&mut cx) {
+            self.command(command?);
+        }
+        while let Poll::Ready(Some(first)) = self.intake.poll_placed(&mut cx) {
+            self.placed(first);
+        }
+        while let Poll::Ready(Some(())) = self.eased.poll_next_unpin(&mut cx) {}
+        if self.armed.is_some() && self.timer.as_mut().poll(&mut cx).is_ready() {
+            self.armed = None;
+        }
+        Some(changed)
+    }
+
+    /// Waits until there is something to do, at the latest when it is `due`.
+    async fn wait(&mut self, due: Duration) {
+        self.arm(due);
+        if self.intake.is_to_be_polled() {
+            self.seldom.ring();
+        }
+        let ready = &self.outboxes.ready;
+        poll_fn(|cx| ready.wake.poll_rung(cx)).await;
     }
 
     /// Sets the timer to when the engine wants to be called. One that is early does no harm, so it is moved only forwards.
     fn arm(&mut self, due: Duration) {
         let at = self.engine.deadline().map_or(due, |at| at.min(due));
-        let at = tokio::time::Instant::from_std(self.began + at);
-        if self.timer.is_elapsed() || at < self.timer.deadline() {
-            self.timer.as_mut().reset(at);
+        if self.armed.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        self.armed = Some(at);
+        self.timer.as_mut().reset(tokio::time::Instant::from_std(self.began + at));
+        // It rings for nobody before it is polled.
+        if self.timer.as_mut().poll(&mut Context::from_waker(&self.seldom_waker)).is_ready() {
+            self.seldom.ring();
         }
     }
 
@@ -341,7 +375,10 @@ impl Driver {
             self.sweep = self.now() + IDLE;
             self.look_at_tunnel_streams();
         }
-        let shown = Arc::clone(&self.views).update(self).map(|at| at.saturating_duration_since(self.began));
+        let shown = Arc::clone(&self.views).update(self, self.shown);
+        if shown.is_none() {
+            self.shown = self.now();
+        }
         let idle = self.now() + IDLE;
         let closing = self.look_at_closing();
         [door, shown, closing].into_iter().flatten().fold(idle, Duration::min)
@@ -349,6 +386,9 @@ impl Driver {
 
     /// Says that this node has left once everybody knows.
     fn look_at_leaving(&mut self) {
+        if self.withdrawals.is_empty() && self.leaving.is_none() {
+            return;
+        }
         for (group, done) in std::mem::take(&mut self.withdrawals) {
             if self.locals.is_over(group) && self.intake.is_empty() && self.divisions.is_over(self.locals.number(group))
             {

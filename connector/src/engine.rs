@@ -19,11 +19,13 @@
 //! - Nodes on the way keep nothing: beyond a bounded queue at each link, packets are dropped and sent again by their origin.
 
 mod groups;
+mod links;
+mod lives;
 mod output;
 mod peer;
+mod peers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,13 +33,14 @@ use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::{Destination, GroupCredit, Header, Lane, LaneAck, Packet, PacketError, Signal, SignalKind};
 use edri_protocol::session::{Received, Timing};
 
-use crate::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX, LINK_QUEUE_BYTES, PAST_LIVES_MAX};
-use crate::topology::{self, GroupState, LinkId, Loss, NodeStatus, Refusal, Topology};
+use crate::limits::LINK_QUEUE_BYTES;
+use crate::topology::{self, GroupState, LinkId, Refusal, Topology};
 
 pub use groups::GroupKey;
 use groups::RemoteGroups;
 pub use output::{Output, Why};
 use peer::{Peer, Taken};
+use peers::Peers;
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
@@ -103,7 +106,7 @@ pub struct Engine<K> {
     incarnation: Incarnation,
     options: Options,
     topology: Topology,
-    peers: BTreeMap<Incarnation, Peer<K>>,
+    peers: Peers<K>,
     groups: RemoteGroups<K>,
     links: BTreeMap<LinkId, Link>,
     /// The last session with lives that were given up, in case they were only out of reach.
@@ -124,7 +127,7 @@ impl<K: Clone> Engine<K> {
             incarnation,
             options,
             topology,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             groups: RemoteGroups::default(),
             links: BTreeMap::new(),
             past: BTreeMap::new(),
@@ -251,7 +254,7 @@ impl<K: Clone> Engine<K> {
     #[must_use]
     pub fn credit(&self, key: GroupKey) -> (u64, u64) {
         let Some(current) = self.groups.sendable(key) else { return (0, 0) };
-        match self.peers.get(&current.node) {
+        match self.peers.get(current.node) {
             Some(peer) if peer.reachable => current.credit(),
             _ => (0, 0),
         }
@@ -263,7 +266,7 @@ impl<K: Clone> Engine<K> {
         let Some(current) = self.groups.sendable(key) else { return };
         let (events, bytes) = current.credit();
         if (events == 0 || bytes == 0)
-            && let Some(peer) = self.peers.get_mut(&current.node)
+            && let Some(peer) = self.peers.get_mut(current.node)
         {
             peer.starve(now, self.options.timing.resend_min);
         }
@@ -274,7 +277,7 @@ impl<K: Clone> Engine<K> {
     pub fn has_room(&self, node: Incarnation, lane: Lane) -> bool {
         let link = self.topology.next_hop(node).and_then(|link| self.links.get(&link));
         let unqueued = link.is_some_and(|link| link.queued < LINK_QUEUE_BYTES);
-        unqueued && self.peers.get(&node).is_some_and(|peer| peer.reachable && peer.outbound.has_room(lane))
+        unqueued && self.peers.get(node).is_some_and(|peer| peer.reachable && peer.outbound.has_room(lane))
     }
 
     /// The number that a group has in the life of its node that it is in now.
@@ -304,7 +307,7 @@ impl<K: Clone> Engine<K> {
 
     /// Keeps a packet in the session with its destination. What it is to be sent with now, if there is a path.
     fn number(&mut self, now: Duration, lane: Lane, node: Incarnation, mut kept: Kept<K>) -> Option<Destination> {
-        let Some(peer) = self.peers.get_mut(&node) else {
+        let Some(peer) = self.peers.get_mut(node) else {
             self.outputs.push_back(lost(kept, Why::Expired));
             return None;
         };
@@ -320,14 +323,14 @@ impl<K: Clone> Engine<K> {
 
     /// Says that nothing more is sent to `node` in a tunnel's lane.
     pub fn end_lane(&mut self, node: Incarnation, lane: Lane) {
-        if let Some(peer) = self.peers.get_mut(&node) {
+        if let Some(peer) = self.peers.get_mut(node) {
             peer.outbound.end_lane(lane);
         }
     }
 
     /// Says that everything of `node` in a tunnel's lane has come.
     pub fn lane_ended(&mut self, now: Duration, node: Incarnation, lane: Lane) {
-        if let Some(peer) = self.peers.get_mut(&node) {
+        if let Some(peer) = self.peers.get_mut(node) {
             peer.lane_ended(now, lane);
         }
     }
@@ -361,8 +364,8 @@ impl<K: Clone> Engine<K> {
 
     /// Gives back everything that was not acknowledged, because this node stops. Nothing is to be sent after this.
     pub fn give_back(&mut self, now: Duration) {
-        for life in self.peers.keys().copied().collect::<Vec<_>>() {
-            if let Some(session) = self.peers.get(&life).map(Peer::session) {
+        for life in self.peers.lives() {
+            if let Some(session) = self.peers.get(life).map(Peer::session) {
                 self.begin_session(now, life, session.saturating_add(1), Why::Stopped);
             }
         }
@@ -378,7 +381,7 @@ impl<K: Clone> Engine<K> {
         let Some(&window) = self.windows.get(&group) else { return };
         let delay = self.options.timing.ack_delay;
         // What is left of an earlier session was never counted in this one: it would be granted beyond the window for ever.
-        if let Some(peer) = self.peers.get_mut(&from.node).filter(|peer| peer.session() == from.session) {
+        if let Some(peer) = self.peers.get_mut(from.node).filter(|peer| peer.session() == from.session) {
             peer.placed(now, group, events, bytes, window, delay);
         }
     }
@@ -394,21 +397,21 @@ impl<K: Clone> Engine<K> {
         }
         // The far side of the link it came by is no way onwards: views differ for a moment, and the origin will see to it.
         let destinations = std::mem::take(&mut header.destinations);
-        for (onwards, destinations) in self.by_link(destinations) {
+        self.by_link(destinations, |engine, onwards, destinations| {
             if onwards != link {
                 let header = Header { destinations, hops: header.hops - 1, ..header.clone() };
-                self.put(onwards, &header, &body, true);
+                engine.put(onwards, &header, &body, true);
             }
-        }
+        });
     }
 
     fn receive_here(&mut self, now: Duration, header: &Header, destination: Destination, body: Bytes) {
         // Of a life that is not known yet, or not any more: its origin sends it again.
-        let Some(peer) = self.peers.get(&header.origin) else { return };
+        let Some(peer) = self.peers.get(header.origin) else { return };
         if let Some(next) = peer.next_session(destination.session, destination.base) {
             self.begin_session(now, header.origin, next, Why::Forgotten);
         }
-        let Some(peer) = self.peers.get_mut(&header.origin) else { return };
+        let Some(peer) = self.peers.get_mut(header.origin) else { return };
         let Some(inbound) = peer.inbound(destination.session, self.options.timing) else { return };
         let taken = Taken { groups: destination.groups, body, age_ms: header.age_ms, redelivered: header.redelivered };
         let bytes = taken.body.len();
@@ -429,7 +432,7 @@ impl<K: Clone> Engine<K> {
 
     /// Begins another session with a life of a node; what is unacknowledged in the one there was is given up.
     fn begin_session(&mut self, now: Duration, life: Incarnation, session: u32, why: Why) {
-        let Some(peer) = self.peers.get_mut(&life) else { return };
+        let Some(peer) = self.peers.get_mut(life) else { return };
         for (mut kept, sent) in peer.begin(now, session, self.options.timing) {
             kept.redelivered |= sent;
             if !kept.groups.is_empty() {
@@ -447,11 +450,11 @@ impl<K: Clone> Engine<K> {
             SignalKind::Alive { number } => self.outputs.push_back(Output::Alive { node: origin, number }),
             SignalKind::Ack { session, lanes, credits } => self.receive_ack(now, origin, session, &lanes, &credits),
             SignalKind::Query { session } => {
-                let Some(peer) = self.peers.get(&origin) else { return };
+                let Some(peer) = self.peers.get(origin) else { return };
                 if let Some(next) = peer.next_session(session, 0) {
                     self.begin_session(now, origin, next, Why::Forgotten);
                 }
-                if let Some(peer) = self.peers.get_mut(&origin)
+                if let Some(peer) = self.peers.get_mut(origin)
                     && peer.inbound(session, self.options.timing).is_some()
                 {
                     peer.tell_all(now);
@@ -468,7 +471,7 @@ impl<K: Clone> Engine<K> {
         lanes: &[LaneAck],
         credits: &[GroupCredit],
     ) {
-        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.session() == session) else { return };
+        let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.session() == session) else { return };
         peer.knows_session();
         let mut settled = Vec::new();
         if let Err(error) = peer.outbound.acknowledged(now, lanes, &mut settled) {
@@ -495,134 +498,12 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    // ---- what follows from the topology ----------------------------------------------------------------------------
-
-    fn settle_topology(&mut self, now: Duration) {
-        for output in self.topology.poll(now) {
-            match output {
-                topology::Output::Send { links, message } => {
-                    self.outputs.push_back(Output::Control { links, message });
-                }
-                topology::Output::NodeUp { node, incarnation, status } => self.meet(node, incarnation, status),
-                topology::Output::NodeChanged { incarnation, status, .. } => self.reach(incarnation, status),
-                topology::Output::NodeGone { node, incarnation, why } => {
-                    let why = match why {
-                        Loss::Replaced => Why::Restarted,
-                        Loss::Left => Why::Left,
-                        _ => Why::Expired,
-                    };
-                    self.end_life(now, node, incarnation, why);
-                }
-                topology::Output::GroupChanged { node, incarnation, number, state } => {
-                    self.group_changed(node, incarnation, number, state);
-                }
-                topology::Output::PathsChanged { destinations } => {
-                    for incarnation in destinations {
-                        self.path_changed(now, incarnation);
-                    }
-                }
-                topology::Output::Synced { link } => self.outputs.push_back(Output::Synced { link }),
-                topology::Output::Twin { other, .. } => self.outputs.push_back(Output::Twin { other }),
-                topology::Output::Refused { link, why, .. } => self.outputs.push_back(Output::Refused { link, why }),
-            }
-        }
-    }
-
-    fn meet(&mut self, node: NodeName, incarnation: Incarnation, status: NodeStatus) {
-        let past = self.past.remove(&incarnation);
-        self.past_order.retain(|other| *other != incarnation);
-        let peer = Peer::new(node.clone(), past, self.options.timing);
-        self.peers.insert(incarnation, peer);
-        self.outputs.push_back(Output::Met { node, incarnation });
-        self.reach(incarnation, status);
-    }
-
-    fn reach(&mut self, node: Incarnation, status: NodeStatus) {
-        self.outputs.push_back(Output::Reach { node, status });
-    }
-
-    fn path_changed(&mut self, now: Duration, incarnation: Incarnation) {
-        let reachable = self.topology.next_hop(incarnation).is_some();
-        if let Some(peer) = self.peers.get_mut(&incarnation) {
-            peer.path(now, reachable);
-        }
-    }
-
-    fn group_changed(&mut self, node: NodeName, incarnation: Incarnation, number: u32, state: Option<Arc<GroupState>>) {
-        let Some(peer) = self.peers.get_mut(&incarnation) else { return };
-        match state {
-            Some(state) => {
-                let key = self.groups.set(&node, incarnation, number, &state);
-                let renamed = peer.groups.insert(number, key).filter(|other| *other != key);
-                self.outputs.push_back(Output::Group { key, node, incarnation, state });
-                if let Some(other) = renamed.filter(|other| self.groups.number(*other) == Some(number)) {
-                    let rest = self.groups.remove(other);
-                    self.outputs.extend(rest.into_iter().map(|kept| lost(kept, Why::NoGroup)));
-                    self.outputs.push_back(Output::Gone { key: other, why: Why::NoGroup });
-                }
-            }
-            None => {
-                // A group of the same name may have come meanwhile under another number: that one stays.
-                let Some(key) = peer.groups.get(&number).copied() else { return };
-                if self.groups.number(key) == Some(number) {
-                    self.outputs.push_back(Output::Withdrawn { key, number });
-                } else {
-                    peer.groups.remove(&number);
-                    self.outputs.push_back(Output::Superseded { node: incarnation, number });
-                }
-            }
-        }
-    }
-
-    fn end_life(&mut self, now: Duration, node: NodeName, incarnation: Incarnation, why: Why) {
-        let Some(peer) = self.peers.remove(&incarnation) else { return };
-        self.remember(incarnation, peer.session());
-        let give_up = now + self.options.return_grace;
-        let mut left_over = Vec::new();
-        for (lane, mut kept, sent) in peer.outbound.into_unacknowledged() {
-            kept.redelivered |= sent;
-            kept.had.extend(sent.then_some(incarnation));
-            match why {
-                Why::Restarted if lane == Lane::Normal => left_over.push(kept),
-                _ if kept.groups.is_empty() => {}
-                _ => self.outputs.push_back(lost(kept, why)),
-            }
-        }
-        // The newest first, each before what an even earlier life left over.
-        let nowhere = left_over.into_iter().rev().filter_map(|kept| self.groups.keep_for_next_life(kept));
-        let nowhere: Vec<_> = nowhere.collect();
-        // What others may have instead comes back in the order in which it was sent.
-        self.outputs.extend(nowhere.into_iter().rev().map(|kept| lost(kept, why)));
-        // Before its groups are gone, whose calls end with it.
-        self.outputs.push_back(Output::Ended { node: node.clone(), incarnation, why });
-        if why == Why::Restarted {
-            self.groups.leave(incarnation, give_up);
-        } else {
-            for (key, rest) in self.groups.remove_node(&node) {
-                self.outputs.extend(rest.into_iter().map(|kept| lost(kept, why)));
-                self.outputs.push_back(Output::Gone { key, why });
-            }
-        }
-    }
-
-    fn remember(&mut self, incarnation: Incarnation, session: u32) {
-        if self.past.insert(incarnation, session).is_none() {
-            self.past_order.push_back(incarnation);
-        }
-        if self.past_order.len() > PAST_LIVES_MAX
-            && let Some(oldest) = self.past_order.pop_front()
-        {
-            self.past.remove(&oldest);
-        }
-    }
-
     // ---- time ------------------------------------------------------------------------------------------------------
 
     /// When [`Engine::tick`] is to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let peers = self.peers.values().filter_map(Peer::deadline).min();
-        [self.topology.next_deadline(), peers, self.groups.deadline()].into_iter().flatten().min()
+        [self.topology.next_deadline(), self.peers.deadline(), self.groups.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due, sends again what is in doubt, acknowledges. Call it after everything that came in, too.
@@ -633,15 +514,14 @@ impl<K: Clone> Engine<K> {
             self.outputs.push_back(Output::Gone { key, why: Why::NoGroup });
         }
         self.send_to_next_lives(now);
-        let due = self.peers.iter().filter(|(_, peer)| peer.is_due(now));
-        let due: Vec<Incarnation> = due.map(|(life, _)| *life).collect();
-        for life in due {
+        for life in self.peers.due(now) {
             self.tick_peer(now, life);
         }
+        self.peers.rest();
     }
 
     fn tick_peer(&mut self, now: Duration, life: Incarnation) {
-        let Some(peer) = self.peers.get_mut(&life) else { return };
+        let Some(peer) = self.peers.get_mut(life) else { return };
         peer.outbound.tick(now);
         let mut signals = Vec::new();
         if peer.query_due(now) {
@@ -665,7 +545,7 @@ impl<K: Clone> Engine<K> {
         if link.queued >= LINK_QUEUE_BYTES {
             return None;
         }
-        let peer = self.peers.get_mut(&life)?;
+        let peer = self.peers.get_mut(life)?;
         let session = peer.session();
         let again = peer.outbound.next_again(now)?;
         peer.again += 1;
@@ -701,67 +581,11 @@ impl<K: Clone> Engine<K> {
                 self.transmit(Lane::Normal, destination.into_iter().collect(), &body, age_ms, redelivered);
             }
             if let Some(node) = self.groups.starved(key)
-                && let Some(peer) = self.peers.get_mut(&node)
+                && let Some(peer) = self.peers.get_mut(node)
             {
                 peer.starve(now, self.options.timing.resend_min);
             }
         }
-    }
-
-    // ---- to the links ----------------------------------------------------------------------------------------------
-
-    fn transmit(&mut self, lane: Lane, destinations: Vec<Destination>, body: &Bytes, age_ms: u32, redelivered: bool) {
-        let origin = self.incarnation;
-        for (link, destinations) in self.by_link(destinations) {
-            let header = Header { origin, lane, hops: HOPS_MAX, age_ms, redelivered, destinations };
-            self.put(link, &header, body, false);
-        }
-    }
-
-    fn by_link(&self, destinations: Vec<Destination>) -> Vec<(LinkId, Vec<Destination>)> {
-        let mut by_link: Vec<(LinkId, Vec<Destination>)> = Vec::new();
-        for destination in destinations {
-            let Some(link) = self.topology.next_hop(destination.node) else { continue };
-            match by_link.iter_mut().find(|(other, _)| *other == link) {
-                Some((_, destinations)) => destinations.push(destination),
-                None => by_link.push((link, vec![destination])),
-            }
-        }
-        by_link
-    }
-
-    fn put(&mut self, link: LinkId, header: &Header, body: &Bytes, of_others: bool) {
-        let Some(state) = self.links.get_mut(&link) else { return };
-        if of_others && state.queued > FORWARD_QUEUE_BYTES_MAX {
-            state.dropped += 1;
-            return;
-        }
-        self.scratch.clear();
-        header.encode(&mut self.scratch);
-        let encoded = Bytes::copy_from_slice(&self.scratch);
-        state.queued += encoded.len() + body.len();
-        let (origin, lane) = (header.origin, Some(header.lane));
-        self.outputs.push_back(Output::Packet { link, origin, lane, header: encoded, body: body.clone() });
-    }
-
-    fn signal(&mut self, to: Incarnation, kind: SignalKind) {
-        if let Some(link) = self.topology.next_hop(to) {
-            self.put_signal(link, &Signal { origin: self.incarnation, to, hops: HOPS_MAX, kind });
-        }
-    }
-
-    fn put_signal(&mut self, link: LinkId, signal: &Signal) {
-        let Some(state) = self.links.get_mut(&link) else { return };
-        if state.queued > FORWARD_QUEUE_BYTES_MAX {
-            state.dropped += 1;
-            return;
-        }
-        self.scratch.clear();
-        signal.encode(&mut self.scratch);
-        let encoded = Bytes::copy_from_slice(&self.scratch);
-        state.queued += encoded.len();
-        let origin = signal.origin;
-        self.outputs.push_back(Output::Packet { link, origin, lane: None, header: encoded, body: Bytes::new() });
     }
 
     /// The next thing to be done or known.
@@ -772,7 +596,7 @@ impl<K: Clone> Engine<K> {
     /// What is known of a life of another node, for people.
     #[must_use]
     pub fn figures(&self, node: Incarnation) -> Option<Figures> {
-        self.peers.get(&node).map(Peer::figures)
+        self.peers.get(node).map(Peer::figures)
     }
 }
 

@@ -23,6 +23,7 @@ pub mod limits;
 mod link;
 pub mod merge;
 pub mod quic;
+mod strand;
 pub mod topology;
 
 pub use connector::{Connector, ConnectorError, Links};

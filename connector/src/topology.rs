@@ -127,7 +127,7 @@ pub struct Topology {
     links: BTreeMap<LinkId, Link>,
     /// Every node that links lead to, however far, and this one.
     paths: BTreeMap<NodeName, Path>,
-    routes: HashMap<Incarnation, Route>,
+    routes: BTreeMap<Incarnation, Route>,
     /// Since when there is no path to a node.
     lost: BTreeMap<NodeName, Duration>,
     shown: BTreeMap<NodeName, Shown>,
@@ -161,7 +161,7 @@ impl Topology {
             known: Known::default(),
             links: BTreeMap::new(),
             paths: BTreeMap::new(),
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             lost: BTreeMap::new(),
             shown: BTreeMap::new(),
             names,
@@ -278,6 +278,7 @@ impl Topology {
         for ((link, why), count) in std::mem::take(&mut self.refused) {
             out.push(Output::Refused { link, why, count });
         }
+        self.rests_until = Duration::ZERO;
         self.rests_until = self.next_deadline().unwrap_or(Duration::MAX);
         out
     }
@@ -285,6 +286,10 @@ impl Topology {
     /// When to call [`poll`](Self::poll) although nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
+        if !self.rests_until.is_zero() {
+            // As of the last poll, and nothing has happened since.
+            return Some(self.rests_until).filter(|at| *at != Duration::MAX);
+        }
         let digests = self.links.values().filter_map(|link| link.next_digest);
         let expiries = self.lost.values().map(|since| *since + self.options.expiry);
         let own = Some(self.own.may_restate).filter(|_| self.own.stale);
@@ -294,7 +299,7 @@ impl Topology {
     /// Finds all paths, and says which destinations have another next link than before, a new one or none any more.
     fn find_paths(&mut self, now: Duration) -> Vec<Incarnation> {
         self.paths = paths::shortest(&self.known, &self.own.name, &self.own_links());
-        let mut routes = HashMap::with_capacity(self.paths.len());
+        let mut routes = BTreeMap::new();
         for (name, path) in &self.paths {
             let (Some(node), Some(first)) = (self.known.get(name), self.known.get(&path.first)) else { continue };
             let to_first = |link: &Link| link.peer == path.first && link.incarnation == first.incarnation;
@@ -312,7 +317,7 @@ impl Topology {
             }
         }
         let before = std::mem::replace(&mut self.routes, routes);
-        let link = |routes: &HashMap<_, Route>, to| routes.get(to).map(|route| route.link);
+        let link = |routes: &BTreeMap<_, Route>, to| routes.get(to).map(|route| route.link);
         let either = before.keys().chain(self.routes.keys());
         let moved: BTreeSet<u64> = either
             .filter(|to| link(&before, to) != link(&self.routes, to))

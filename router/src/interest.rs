@@ -1,6 +1,7 @@
 //! What this node wants and answers, told to whoever tells other nodes.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use actix::Message;
 use edri_events::DescriptorRef;
@@ -46,9 +47,9 @@ impl InterestFeed {
         self.changes.recv().await
     }
 
-    /// The next change if there is one.
-    pub fn try_next(&mut self) -> Option<Interest> {
-        self.changes.try_recv().ok()
+    /// As [`InterestFeed::next`], for who polls; without a change the waker is woken once there is one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Interest>> {
+        self.changes.poll_recv(cx)
     }
 }
 

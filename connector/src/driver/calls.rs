@@ -1,6 +1,6 @@
 //! Requests in both directions: those whose workers are on other nodes, and those of other nodes for workers here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,11 @@ const WRITERS_MAX: usize = 8;
 pub(super) struct Calls {
     bell: Arc<Bell>,
     /// Requests of this node, by their tickets.
-    out: HashMap<u64, CallOut>,
+    out: BTreeMap<u64, CallOut>,
     /// Requests of other nodes, by numbers of ours.
-    here: HashMap<u64, CallIn>,
+    here: BTreeMap<u64, CallIn>,
     /// The same, by whose they are and the number they have there.
-    of: HashMap<(Incarnation, u64), u64>,
+    of: BTreeMap<(Incarnation, u64), u64>,
     next: u64,
     batches: Vec<Batch>,
     /// Of batches that were sent, for the memory that they have.
@@ -69,14 +69,14 @@ struct Batch {
 impl Outcomes for Bell {
     fn outcome(&self, call: u64, outcome: Outcome) {
         self.outcomes.push((call, outcome));
-        self.ready.wake.notify_one();
+        self.ready.wake.ring();
     }
 }
 
 impl Forgone for Bell {
     fn forgone(&self, ticket: Ticket) {
         self.forgone.push(ticket);
-        self.ready.wake.notify_one();
+        self.ready.wake.ring();
     }
 }
 
@@ -87,9 +87,9 @@ impl Calls {
         router.set_forgone(Arc::clone(&bell) as Arc<dyn Forgone>);
         Self {
             bell,
-            out: HashMap::new(),
-            here: HashMap::new(),
-            of: HashMap::new(),
+            out: BTreeMap::new(),
+            here: BTreeMap::new(),
+            of: BTreeMap::new(),
             next: 0,
             batches: Vec::new(),
             writers: Vec::new(),
@@ -340,10 +340,13 @@ impl Driver {
 
     /// Sends what was written about requests.
     pub(super) fn flush_high(&mut self) {
+        if self.calls.batches.is_empty() {
+            return;
+        }
         // Requests first, so that the cancel of one never goes before it.
         let mut batches = std::mem::take(&mut self.calls.batches);
         batches.sort_by_key(|batch| batch.group.is_none());
-        for Batch { node, group, mut writer, requests } in batches {
+        for Batch { node, group, mut writer, requests } in batches.drain(..) {
             if !writer.is_empty() {
                 let body = writer.take();
                 self.send_to_node(node, Lane::High, group.into_iter().collect(), &body, requests);
@@ -352,6 +355,8 @@ impl Driver {
                 self.calls.writers.push(writer);
             }
         }
+        // For the memory that it has.
+        self.calls.batches = batches;
     }
 }
 

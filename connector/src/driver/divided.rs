@@ -97,7 +97,7 @@ impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.ready.slots.push((Arc::clone(&self.name), self.slot));
-            self.ready.wake.notify_one();
+            self.ready.wake.ring();
         }
     }
 }
@@ -108,7 +108,7 @@ struct Drained(Arc<Ready>);
 
 impl Wake for Drained {
     fn wake(self: Arc<Self>) {
-        self.0.wake.notify_one();
+        self.0.wake.ring();
     }
 }
 
@@ -437,13 +437,14 @@ impl Driver {
                 front.pending |= 1 << slot;
             }
         }
-        let names: Vec<_> = self.divisions.all.keys().cloned().collect();
+        let has_something = |divided: &Divided| divided.front.as_ref().is_some_and(|front| front.pending != 0);
+        let busy = self.divisions.all.iter().filter(|(_, divided)| has_something(divided));
+        let names: Vec<_> = busy.map(|(name, _)| Arc::clone(name)).collect();
         for name in names {
             self.feed(&name);
-            let Some(divided) = self.divisions.all.get(&name) else { continue };
-            if divided.front.as_ref().is_none_or(|front| front.pending == 0) {
+            let Some(divided) = self.divisions.all.get(&name).filter(|divided| has_something(divided)) else {
                 continue;
-            }
+            };
             for (key, outbox) in &self.outboxes.all {
                 let there = outbox.group.divided() == Some(&name) && !self.outboxes.waiting.contains(key);
                 if there && outbox.life.is_some_and(|life| divided.pending(Way::There(life)) != 0) {
@@ -466,7 +467,7 @@ impl Driver {
                 return;
             }
             if turn == TURNS {
-                return self.outboxes.ready.wake.notify_one();
+                return self.outboxes.ready.wake.ring();
             }
             let router = &self.router;
             let is_for = |delivery: &Delivery| router.is_for(delivery, router.node());
@@ -502,7 +503,7 @@ impl Driver {
                 None => Err(delivery),
             };
             match delivery {
-                Ok(()) => self.outboxes.ready.wake.notify_one(),
+                Ok(()) => self.outboxes.ready.wake.ring(),
                 Err(delivery) => self.nobody(delivery),
             }
         }

@@ -4,6 +4,7 @@
 //! counts as received: it is in the memory of the process, as an inbox is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
 
 use edri_router::Arrival;
 use futures_util::StreamExt;
@@ -17,6 +18,8 @@ use crate::engine::Source;
 pub(super) struct Intake {
     lines: BTreeMap<u32, Line>,
     first: FuturesUnordered<BoxFuture<'static, First>>,
+    /// Something has been added to `first`.
+    began: bool,
 }
 
 #[derive(Default)]
@@ -51,6 +54,7 @@ impl Intake {
         if line.current.is_none() {
             line.current = Some((from, 0));
             self.first.push(Box::pin(wait(arrival, group)));
+            self.began = true;
         } else {
             line.behind.push_back((arrival, from, 0));
         }
@@ -65,12 +69,15 @@ impl Intake {
         }
     }
 
-    /// The next group whose first has its place; `None` when nothing waits. Cancel safe.
-    pub(super) async fn placed(&mut self) -> Option<First> {
-        if self.first.is_empty() {
-            return std::future::pending().await;
-        }
-        self.first.next().await
+    /// The next group whose first has its place; `None` when nothing waits.
+    pub(super) fn poll_placed(&mut self, cx: &mut Context<'_>) -> Poll<Option<First>> {
+        self.began = false;
+        self.first.poll_next_unpin(cx)
+    }
+
+    /// Whether something waits for its place that was not polled yet, so that nobody would hear of it.
+    pub(super) fn is_to_be_polled(&self) -> bool {
+        self.began
     }
 
     /// The first of the group's line has its place, and so have those behind it for which there is room now: whose they
@@ -95,6 +102,7 @@ impl Intake {
             if waits {
                 line.current = Some((from, bytes));
                 self.first.push(Box::pin(wait(arrival, group)));
+                self.began = true;
                 return all;
             }
             (events, next) = (0, line.behind.pop_front());

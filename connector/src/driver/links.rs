@@ -57,7 +57,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.ready.links.push(self.link);
-        self.ready.wake.notify_one();
+        self.ready.wake.ring();
     }
 }
 
@@ -83,6 +83,8 @@ pub(super) struct Neighbour {
     backlog: Backlog,
     /// Somebody waits for the backlog to fall.
     waits: bool,
+    /// It is on the list of those whose backlog is looked at.
+    busy: bool,
     tunnels: HashMap<u64, Duration>,
 }
 
@@ -111,9 +113,6 @@ impl Door {
 impl Driver {
     /// Takes what has come over the links. Whether there may be more.
     pub(super) fn take_from_links(&mut self) -> bool {
-        while let Ok(from) = self.from_links.try_recv() {
-            self.take_from_link(from);
-        }
         let mut looks = 0;
         while let Some(link) = self.outboxes.ready.links.pop() {
             while let Some(neighbour) = self.links.get_mut(&link) {
@@ -221,6 +220,7 @@ impl Driver {
             waker: Waker::from(Arc::new(Bell { link, ready: Arc::clone(&self.outboxes.ready) })),
             backlog,
             waits: false,
+            busy: false,
             tunnels: HashMap::new(),
         };
         // Before the engine, which sends over it at once.
@@ -305,6 +305,7 @@ impl Driver {
         for link in links {
             if let Some(neighbour) = self.links.get_mut(link) {
                 neighbour.sender.send(StreamLane::Control, frame.clone());
+                neighbour.watch(*link, &mut self.busy_links);
             }
         }
     }
@@ -326,25 +327,32 @@ impl Driver {
             Some(Lane::Down(id)) => neighbour.tunnel(now, origin, id.wrapping_mul(2) + 1),
         };
         neighbour.sender.send_parts(stream, header, body);
+        neighbour.watch(link, &mut self.busy_links);
     }
 
     /// Tells the engine what waits at the links, and sees to it that it hears when less does. Whether one has room again that
     /// the engine took to be full.
     pub(super) fn look_at_links(&mut self) -> bool {
         let mut eased = false;
-        for (link, neighbour) in &mut self.links {
+        let Self { busy_links, links, engine, eased: easing, seldom, .. } = self;
+        busy_links.retain(|link| {
+            let Some(neighbour) = links.get_mut(link) else { return false };
             let queued = neighbour.backlog.bytes();
-            let (before, _) = self.engine.link_queue(*link);
+            let (before, _) = engine.link_queue(*link);
             eased |= before >= LINK_QUEUE_BYTES && queued < LINK_QUEUE_BYTES;
-            self.engine.queued(*link, queued);
+            engine.queued(*link, queued);
             if queued < LINK_QUEUE_BYTES {
                 neighbour.waits = false;
             } else if !neighbour.waits {
                 neighbour.waits = true;
                 let backlog = neighbour.backlog.clone();
-                self.eased.push(Box::pin(async move { backlog.below(LINK_QUEUE_BYTES / 2).await }));
+                easing.push(Box::pin(async move { backlog.below(LINK_QUEUE_BYTES / 2).await }));
+                // Nobody hears of it before it is polled.
+                seldom.ring();
             }
-        }
+            neighbour.busy = queued > 0;
+            neighbour.busy
+        });
         eased
     }
 
@@ -365,6 +373,13 @@ impl Driver {
 }
 
 impl Neighbour {
+    /// Has its backlog looked at until nothing waits.
+    fn watch(&mut self, link: LinkId, busy: &mut Vec<LinkId>) {
+        if !std::mem::replace(&mut self.busy, true) {
+            busy.push(link);
+        }
+    }
+
     /// What has come next. When nothing has, the link rings once something does.
     fn poll_received(&mut self) -> Poll<Option<Received>> {
         self.receiver.poll_next_unpin(&mut Context::from_waker(&self.waker))

@@ -69,16 +69,7 @@ impl Locals {
 }
 
 impl Driver {
-    /// Takes note of what has changed on this node. Whether anything has.
-    pub(super) fn take_interest(&mut self) -> bool {
-        let mut any = false;
-        while let Some(change) = self.feed.try_next() {
-            self.interest(change);
-            any = true;
-        }
-        any
-    }
-
+    /// Takes note of what has changed on this node.
     pub(super) fn interest(&mut self, change: Interest) {
         match change {
             Interest::Joined { group, selections, events } => self.joined(group, selections, events),

@@ -1,6 +1,6 @@
 //! The outboxes: what waits in this node's route table for the groups of other nodes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use crossbeam_queue::SegQueue;
 use edri_events::{Incarnation, NodeName};
 use edri_router::{Delivery, GroupRef, InboxConsumer};
-use tokio::sync::Notify;
 
+use super::bell::DriverBell;
 use crate::engine::GroupKey;
 use crate::topology::{GroupState, LinkId};
 
@@ -21,7 +21,7 @@ pub(super) struct Ready {
     pub(super) links: SegQueue<LinkId>,
     /// Slots of keyed shared managers that have something.
     pub(super) slots: SegQueue<(Arc<str>, usize)>,
-    pub(super) wake: Notify,
+    pub(super) wake: DriverBell,
 }
 
 impl Ready {
@@ -67,7 +67,7 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.ready.keys.push(self.key);
-            self.ready.wake.notify_one();
+            self.ready.wake.ring();
         }
     }
 }
@@ -125,14 +125,14 @@ impl Outbox {
 
     /// How many deliveries wait.
     pub(super) fn depth(&self) -> usize {
-        self.group.depths().iter().sum::<usize>()
+        self.group.depth(0)
     }
 }
 
 /// The outboxes of a driver, and which of them have something.
 #[derive(Debug, Default)]
 pub(super) struct Outboxes {
-    pub(super) all: HashMap<GroupKey, Outbox>,
+    pub(super) all: BTreeMap<GroupKey, Outbox>,
     pub(super) ready: Arc<Ready>,
     /// Those that have something, perhaps, and could not be emptied so far.
     pub(super) waiting: Vec<GroupKey>,
@@ -153,7 +153,7 @@ impl Outboxes {
     /// Makes an outbox be looked into.
     pub(super) fn ring(&mut self, key: GroupKey) {
         self.ready.keys.push(key);
-        self.ready.wake.notify_one();
+        self.ready.wake.ring();
     }
 
     /// The outboxes of a life of a node.

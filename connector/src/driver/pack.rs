@@ -107,7 +107,7 @@ impl Driver {
         }
         let most = self.packer.most(key, events, bytes).min(TAKEN_MAX);
         let group = GroupRef::clone(&outbox.group);
-        let mut taken = Vec::with_capacity(most.min(outbox.depth() + 1));
+        let (mut taken, expected) = (Vec::new(), most.min(outbox.depth() + 1));
         let mut calls = Vec::new();
         let mut empty = false;
         while taken.len() + calls.len() < most {
@@ -116,7 +116,12 @@ impl Driver {
                     empty = true;
                     break;
                 }
-                Some(delivery) if matches!(delivery.reply, ReplyTo::None) => taken.push(delivery),
+                Some(delivery) if matches!(delivery.reply, ReplyTo::None) => {
+                    if taken.is_empty() {
+                        taken.reserve(expected);
+                    }
+                    taken.push(delivery);
+                }
                 Some(delivery) => calls.push(delivery),
             }
         }

@@ -99,7 +99,7 @@ struct Side {
 impl Side {
     fn say(&self, key: Key, said: Said) {
         self.said.push((key, said));
-        self.ready.wake.notify_one();
+        self.ready.wake.ring();
     }
 }
 

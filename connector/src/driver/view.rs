@@ -1,7 +1,8 @@
 //! What others may know of the driver: nodes and links for the topology, and whether everybody is there.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use edri_events::NodeName;
 use edri_router::{Beyond, LinkState, LinkView, NodeView};
@@ -36,6 +37,8 @@ impl Presence {
 /// Shared between the driver and whoever looks.
 pub(crate) struct Views {
     shown: Mutex<Shown>,
+    /// What is shown is to be brought up to date at once.
+    stale: AtomicBool,
     pub(crate) presence: watch::Sender<Presence>,
 }
 
@@ -43,7 +46,6 @@ pub(crate) struct Views {
 struct Shown {
     nodes: Vec<NodeView>,
     links: Vec<LinkView>,
-    at: Option<Instant>,
     /// How often each neighbour's link has come up, and why it went down last.
     history: BTreeMap<NodeName, History>,
     /// Why there is no link to an address that is dialled.
@@ -58,7 +60,11 @@ struct History {
 
 impl Views {
     pub(crate) fn new() -> Self {
-        Self { shown: Mutex::default(), presence: watch::Sender::new(Presence::default()) }
+        Self {
+            shown: Mutex::default(),
+            stale: AtomicBool::new(true),
+            presence: watch::Sender::new(Presence::default()),
+        }
     }
 
     /// A neighbour's link is up and its neighbour has told everything (`Some(true)`), or it is down.
@@ -69,8 +75,8 @@ impl Views {
         if let Some(why) = why {
             history.last_error = Some(why.to_owned());
         }
-        shown.at = None;
         drop(shown);
+        self.dirty();
         self.presence.send_modify(|presence| {
             match synced {
                 Some(synced) => presence.neighbours.insert(peer.clone(), synced),
@@ -86,25 +92,27 @@ impl Views {
             Some(why) => shown.unreached.insert(address.to_owned(), why.to_owned()),
             None => shown.unreached.remove(address),
         };
-        shown.at = None;
+        drop(shown);
+        self.dirty();
     }
 
     /// Shows the next change at once.
     pub(super) fn dirty(&self) {
-        self.shown.lock().at = None;
+        self.stale.store(true, Ordering::Release);
     }
 
     pub(crate) fn expelled(&self, why: String) {
         self.presence.send_modify(|presence| presence.expelled = Some(why));
     }
 
-    /// Shows what there is now, unless that was done a moment ago. When it is to be done again, if it was put off.
-    pub(super) fn update(&self, driver: &Driver) -> Option<Instant> {
-        let mut shown = self.shown.lock();
-        if let Some(at) = shown.at.filter(|at| at.elapsed() < SHOW_EVERY) {
-            return Some(at + SHOW_EVERY);
+    /// Shows what there is now, unless that was done a moment ago, at `shown`. When it is to be done again, if it was put off.
+    pub(super) fn update(&self, driver: &Driver, shown: Duration) -> Option<Duration> {
+        let again = shown + SHOW_EVERY;
+        let is_stale = self.stale.load(Ordering::Relaxed) && self.stale.swap(false, Ordering::AcqRel);
+        if !is_stale && driver.now() < again {
+            return Some(again);
         }
-        shown.at = Some(Instant::now());
+        let mut shown = self.shown.lock();
         shown.nodes = driver.node_views();
         shown.links = driver.link_views(&shown.history);
         for (address, why) in shown.unreached.clone() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use edri_events::NodeName;
 use parking_lot::Mutex;
-use quinn::{ConnectionError, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{ConnectionError, EndpointConfig, Incoming};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -18,6 +18,7 @@ use super::tls::{NO_NAME, Tls};
 use super::{CloseCode, Closed, Connection, Options, StreamLane};
 use crate::keys::{KeysError, Reloading};
 use crate::limits::{HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX};
+use crate::strand::Strands;
 
 /// What QUIC asks of every path, and the most that UDP can do.
 const DATAGRAM_BYTES: RangeInclusive<u16> = 1200..=65_527;
@@ -117,7 +118,8 @@ impl Endpoint {
         // Each handshake is given its own; this one says what comes before.
         let accepting = (*current.tls()?.accepting).clone();
         let _inside = runtime.enter();
-        let quinn = quinn::Endpoint::new(config, Some(accepting), socket, Arc::new(TokioRuntime)).map_err(failed)?;
+        let strands = Arc::new(Strands(runtime.clone()));
+        let quinn = quinn::Endpoint::new(config, Some(accepting), socket, strands).map_err(failed)?;
         let (accepts, accepted) = mpsc::channel(HANDSHAKES_MAX);
         let accepting = runtime.spawn(accept_all(quinn.clone(), Arc::clone(&current), accepts)).abort_handle();
         let watched = Arc::clone(&current);

@@ -130,13 +130,15 @@ struct Reader {
     head: Vec<u8>,
     lane: Option<StreamLane>,
     deframer: Deframer,
+    /// Empty but while they are read.
+    pieces: Box<[Bytes; PIECES_MAX]>,
     ended: bool,
 }
 
 impl Reader {
     fn new(stream: RecvStream) -> Self {
         let (head, deframer) = (Vec::new(), Deframer::new(LANE_FRAME_BYTES_MAX));
-        Self { stream, head, lane: None, deframer, ended: false }
+        Self { stream, head, lane: None, deframer, pieces: Box::default(), ended: false }
     }
 
     /// The next event; after `Finished` and `Rubbish` there is none.
@@ -148,14 +150,13 @@ impl Reader {
                 }
                 continue;
             };
-            let mut pieces: [Bytes; PIECES_MAX] = Default::default();
             // The future has no state of its own, so dropping it loses nothing.
-            let read = ready!(pin!(self.stream.read_chunks(&mut pieces)).poll(cx));
+            let read = ready!(pin!(self.stream.read_chunks(&mut *self.pieces)).poll(cx));
             match read {
                 Ok(Some(count)) => {
                     let mut frames = Vec::new();
-                    for piece in pieces.into_iter().take(count) {
-                        if let Err(TooLong { bytes }) = self.deframer.read(piece, &mut frames) {
+                    for piece in self.pieces.iter_mut().take(count) {
+                        if let Err(TooLong { bytes }) = self.deframer.read(std::mem::take(piece), &mut frames) {
                             return self.rubbish(format!("a frame of {bytes} bytes is too long"));
                         }
                     }
