@@ -273,7 +273,8 @@ impl<T> Queue<T> {
         // its turn cannot be taken.
         let taken = is_alone() && turn.take();
         if !taken {
-            self.sleepers.leave();
+            // The one that was visited, unless somebody has woken it; or another, if it was awake.
+            self.sleepers.wake_one();
         }
         Some(taken)
     }

@@ -156,18 +156,12 @@ impl Sleepers {
     }
 
     /// Visits the only sleeper, to take its turn: until it sleeps again nobody else takes it for asleep. Whether there was one; where its
-    /// turn cannot be taken, [`Sleepers::leave`] is due.
+    /// turn cannot be taken, one is to be woken.
     #[inline]
     pub(super) fn visit(&self) -> bool {
         let word = self.asleep.load(Ordering::Relaxed);
         let Asleep::One(number) = Asleep::of_word(word) else { return false };
         self.exchange(word, Asleep::Visited(number))
-    }
-
-    /// Wakes the one that was visited, unless somebody has; or another, if it was awake.
-    #[cold]
-    pub(super) fn leave(&self) {
-        self.wake_one();
     }
 
     /// Whether the one of this number is visited.

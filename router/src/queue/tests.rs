@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -210,6 +211,12 @@ impl std::task::Wake for Count {
     }
 }
 
+async fn all_end(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        timeout(LIMIT, task).await.expect("it ends").expect("no panic");
+    }
+}
+
 /// Everything that is sent arrives once, whoever sleeps, waits or gives up; a lost wake-up would hang here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_item() {
@@ -255,13 +262,9 @@ async fn many_producers_and_consumers_lose_nothing_and_nobody_sleeps_through_an_
                 })
             })
             .collect();
-        for producer in producers {
-            timeout(LIMIT, producer).await.expect("producers end").expect("no panic");
-        }
+        all_end(producers).await;
         queue.close();
-        for consumer in consumers {
-            timeout(LIMIT, consumer).await.expect("consumers end").expect("no panic");
-        }
+        all_end(consumers).await;
         let total = PRODUCERS * EACH;
         assert_eq!(count.load(Ordering::Relaxed), total);
         assert_eq!(sum.load(Ordering::Relaxed), total * (total - 1) / 2);
@@ -523,13 +526,9 @@ async fn nobody_sleeps_through_an_item_whoever_has_the_turn_of_the_consumers_and
                 })
             })
             .collect();
-        for producer in producers {
-            timeout(LIMIT, producer).await.expect("producers end").expect("no panic");
-        }
+        all_end(producers).await;
         queue.close();
-        for consumer in consumers {
-            timeout(LIMIT, consumer).await.expect("consumers end").expect("no panic");
-        }
+        all_end(consumers).await;
         assert_eq!(sum.load(Ordering::Relaxed), PRODUCERS * EACH * (EACH + 1) / 2);
     }
 }
