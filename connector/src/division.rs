@@ -116,6 +116,8 @@ pub struct Division {
     since: [u64; SLOTS],
     others: BTreeMap<Incarnation, Other>,
     settled: bool,
+    /// It is no member any more, and is not done with what waits here.
+    leaving: bool,
 }
 
 impl Division {
@@ -130,6 +132,7 @@ impl Division {
             since: [0; SLOTS],
             others: BTreeMap::new(),
             settled: false,
+            leaving: false,
         }
     }
 
@@ -140,13 +143,20 @@ impl Division {
         self.settled = true;
     }
 
-    /// Says whether this life runs the manager, and takes slots.
+    /// Says whether this life runs the manager, and takes slots. One that does not any more takes them still as long as nobody else does,
+    /// for what waits here: it may leave before it has had any.
     pub fn set_member(&mut self, member: bool) {
         if self.saying.member != member {
+            self.leaving = !member;
             self.saying.member = member;
             self.saying.version += 1;
             self.others.values_mut().for_each(|other| other.is_new = true);
         }
+    }
+
+    /// This life is done with what waited here.
+    pub fn left(&mut self) {
+        self.leaving = false;
     }
 
     /// Another life is there.
@@ -282,7 +292,13 @@ impl Division {
     fn rightful(&self, slot: usize) -> Option<Incarnation> {
         let here = (self.saying.member && self.settled).then_some((self.ranks.0[slot], self.life));
         let others = self.others.iter().filter(|(_, other)| other.saying.member);
-        others.map(|(life, other)| (other.ranks.0[slot], *life)).chain(here).max().map(|(_, life)| life)
+        let member = others.map(|(life, other)| (other.ranks.0[slot], *life)).chain(here).max().map(|(_, life)| life);
+        // Of those that leave, the one that comes first by rank.
+        let claimed = |(life, other): (&Incarnation, &Other)| {
+            other.saying.claiming & 1 << slot != 0 && self.outranks(other, *life, slot)
+        };
+        let takes = self.leaving && self.settled && !self.others.iter().any(claimed);
+        member.or_else(|| takes.then_some(self.life))
     }
 
     fn outranks(&self, other: &Other, life: Incarnation, slot: usize) -> bool {
@@ -293,13 +309,8 @@ impl Division {
     fn agreed(&self, life: Incarnation) -> Slots {
         let Some(claimant) = self.others.get(&life) else { return 0 };
         let taken = self.others.values().fold(self.saying.held(), |taken, other| taken | other.saying.held());
-        let mut agreed = claimant.saying.claiming & !taken;
-        for slot in slots(agreed & self.saying.claiming) {
-            if !self.outranks(claimant, life, slot) {
-                agreed &= !(1 << slot);
-            }
-        }
-        agreed
+        // What this life claims after a turn it takes to be its own: two that claim a slot never agree to each other.
+        claimant.saying.claiming & !taken & !self.saying.claiming
     }
 
     // ---- what is so -----------------------------------------------------------------------------------------------
@@ -321,6 +332,12 @@ impl Division {
     #[must_use]
     pub fn has_member(&self) -> bool {
         self.saying.member || self.others.values().any(|other| other.saying.member)
+    }
+
+    /// Whether what waits of a slot is this life's to handle, or may be soon.
+    #[must_use]
+    pub fn awaits(&self, slot: usize) -> bool {
+        self.way(slot) == Way::Here || self.saying.claiming & 1 << slot != 0
     }
 
     /// Whether this life has a slot, or still has it.

@@ -96,9 +96,14 @@ pub const PAST_LIVES_MAX: usize = 4096;
 /// How many neighbours that want to come, or have come, wait for the driver.
 pub const FROM_LINKS: usize = 64;
 /// How many events a group of this node lets each origin send that have no place in its inbox yet; fewer if the inbox is
-/// smaller.
+/// smaller, more if it is quick: see [`GROUP_AHEAD`].
 pub const GROUP_WINDOW_EVENTS: u32 = 4096;
 /// How many bytes of packets with events.
 pub const GROUP_WINDOW_BYTES: u64 = 4 << 20;
+/// A group may be sent ahead as many events as it has lately placed in this time, if that is more than its window. It is longer than most
+/// round trips, and short enough that what then waits is placed soon.
+pub const GROUP_AHEAD: Duration = Duration::from_millis(250);
+/// The most of these, whatever its pace.
+pub const GROUP_AHEAD_EVENTS_MAX: u64 = 16_384;
 /// How many groups of this node are remembered after they were withdrawn, for what other nodes had sent them.
 pub const LEFT_GROUPS_MAX: usize = 4096;

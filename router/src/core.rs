@@ -537,8 +537,8 @@ impl Core {
             // No dead letter begets another.
             return;
         }
-        let letter = Arc::new(DeadLetter {
-            number: self.letters.number(),
+        let letter = self.letters.add(|number| DeadLetter {
+            number,
             at: SystemTime::now(),
             group: group.name().clone(),
             reason,
@@ -550,7 +550,6 @@ impl Core {
         });
         tracing::debug!(event = %letter.envelope.name(), id = %letter.envelope.id(), trace = %letter.envelope.trace(), group = %letter.group,
             reason = ?letter.reason, detail, "dead letter {}", letter.number);
-        self.letters.keep(Arc::clone(&letter));
         self.announce(DeadLettered {
             number: letter.number,
             node: self.address.node.to_string(),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use edri_events::{Envelope, Failure};
@@ -88,40 +87,55 @@ pub struct DeadLetter {
 
 /// The latest dead letters of a node.
 pub(crate) struct Letters {
-    // Held to add, find or copy a letter.
-    kept: Mutex<VecDeque<Arc<DeadLetter>>>,
+    // Held to add, find, count or copy letters: whoever counts one finds it.
+    kept: Mutex<Kept>,
     kept_max: usize,
-    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Kept {
+    letters: VecDeque<Arc<DeadLetter>>,
+    /// How many there ever were: the number of the latest.
+    total: u64,
 }
 
 impl Letters {
     pub(crate) fn new(kept_max: usize) -> Self {
-        Self { kept: Mutex::default(), kept_max, next: AtomicU64::new(1) }
+        Self { kept: Mutex::default(), kept_max }
     }
 
-    pub(crate) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn keep(&self, letter: Arc<DeadLetter>) {
+    /// Adds a letter, which is made with its number.
+    pub(crate) fn add(&self, make: impl FnOnce(u64) -> DeadLetter) -> Arc<DeadLetter> {
         let mut kept = self.kept.lock();
-        kept.push_back(letter);
-        while kept.len() > self.kept_max {
-            kept.pop_front();
+        kept.total += 1;
+        let letter = Arc::new(make(kept.total));
+        self.push(&mut kept, Arc::clone(&letter));
+        letter
+    }
+
+    /// Takes back one that was taken out.
+    pub(crate) fn keep(&self, letter: Arc<DeadLetter>) {
+        self.push(&mut self.kept.lock(), letter);
+    }
+
+    fn push(&self, kept: &mut Kept, letter: Arc<DeadLetter>) {
+        kept.letters.push_back(letter);
+        while kept.letters.len() > self.kept_max {
+            kept.letters.pop_front();
         }
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<DeadLetter>> {
-        self.kept.lock().iter().cloned().collect()
+        self.kept.lock().letters.iter().cloned().collect()
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.next.load(Ordering::Relaxed) - 1
+        self.kept.lock().total
     }
 
     pub(crate) fn take(&self, number: u64) -> Option<Arc<DeadLetter>> {
-        let mut kept = self.kept.lock();
-        let index = kept.iter().position(|letter| letter.number == number)?;
-        kept.remove(index)
+        let letters = &mut self.kept.lock().letters;
+        let index = letters.iter().position(|letter| letter.number == number)?;
+        letters.remove(index)
     }
 }

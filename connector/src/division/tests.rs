@@ -435,6 +435,7 @@ fn an_agreement_to_a_claim_that_was_given_up_is_none_to_the_next_one() {
     assert!(matches!(agreement[..], [Tell::Note { agreed: Slots::MAX, .. }]), "{agreement:?}");
     // Before it hears of that it runs the manager no more.
     one.set_member(false);
+    one.left();
     let given_up = one.turn();
     hear(&mut one, life(2), &agreement);
     other.set_member(true);
@@ -597,6 +598,64 @@ fn who_is_alone_has_every_slot_at_once() {
     let mut division = with_others(0);
     assert_eq!(division.turn(), []);
     assert_eq!(division.saying().owned, Slots::MAX);
+}
+
+#[test]
+fn who_leaves_before_it_has_had_a_slot_takes_those_that_are_nobody_s_until_it_is_done() {
+    let mut alone = with_others(0);
+    alone.set_member(false);
+    alone.turn();
+    assert_eq!(alone.saying().owned, Slots::MAX);
+    let mut leaving = with_others(1);
+    leaving.set_member(false);
+    leaving.turn();
+    assert!(leaving.awaits(0) && leaving.saying().claiming == Slots::MAX, "the other is asked first");
+    leaving.said(life(2), Saying { version: 1, member: true, ..Saying::default() });
+    leaving.turn();
+    assert!(!leaving.awaits(0), "the other takes them");
+    let mut done = with_others(1);
+    done.set_member(false);
+    done.left();
+    done.turn();
+    assert!(!done.awaits(0), "nothing waits here");
+}
+
+#[test]
+fn of_two_that_leave_before_they_have_had_a_slot_one_gets_it() {
+    let names = [0, 1].map(|n| NodeName::new(&format!("n{n}")).expect("a name"));
+    let [mut one, mut other] = [0, 1].map(|n: usize| Division::new("orders", &names[n], life(n as u64 + 1)));
+    one.met(life(2), &names[1]);
+    other.met(life(1), &names[0]);
+    for division in [&mut one, &mut other] {
+        division.settle();
+        division.set_member(true);
+        division.set_member(false);
+    }
+    let (mut to_other, mut to_one) = (one.turn(), Vec::new());
+    while !(to_one.is_empty() && to_other.is_empty()) {
+        hear(&mut other, life(1), &std::mem::take(&mut to_other));
+        to_one.extend(other.turn());
+        hear(&mut one, life(2), &std::mem::take(&mut to_one));
+        to_other.extend(one.turn());
+        assert_eq!(one.saying().owned & other.saying().owned, 0);
+    }
+    assert_eq!(one.saying().owned | other.saying().owned, Slots::MAX);
+}
+
+#[test]
+fn a_life_that_claims_a_slot_agrees_to_nobody_else_who_does() {
+    for rank in 1..3 {
+        let mut one = Division::new("orders", &NodeName::new(&format!("n{}", rank - 1)).expect("a name"), life(rank));
+        let other = life(3 - rank);
+        one.met(other, &NodeName::new(&format!("n{}", 2 - rank)).expect("a name"));
+        one.settle();
+        one.set_member(true);
+        one.turn();
+        one.said(other, Saying { version: 2, claiming: Slots::MAX, ..Saying::default() });
+        let told = one.turn();
+        assert_eq!(one.saying().claiming, Slots::MAX, "the other is no member");
+        assert!(told.iter().all(|tell| !matches!(tell, Tell::Note { agreed: 1.., .. })), "{told:?}");
+    }
 }
 
 #[test]

@@ -266,10 +266,11 @@ impl Divisions {
     pub(super) fn is_over(&mut self, number: Option<u32>) -> bool {
         for divided in self.all.values_mut().filter(|divided| number.is_some() && divided.local == number) {
             let Some(front) = &divided.front else { continue };
-            if (0..SLOTS).any(|slot| divided.division.way(slot) == Way::Here && !front.is_empty(slot)) {
+            if (0..SLOTS).any(|slot| divided.division.awaits(slot) && !front.is_empty(slot)) {
                 return false;
             }
             divided.local = None;
+            divided.division.left();
         }
         true
     }

@@ -10,7 +10,7 @@ use edri_protocol::packet::{GroupCredit, Lane, SignalKind};
 use edri_protocol::session::{Inbound, Outbound, Timing};
 
 use super::{Figures, GroupKey, Kept};
-use crate::limits::SESSION_MAX;
+use crate::limits::{GROUP_AHEAD, GROUP_AHEAD_EVENTS_MAX, SESSION_MAX};
 
 /// How long it takes at most until a node is asked for credit again.
 const QUERY_MAX: Duration = Duration::from_secs(5);
@@ -58,6 +58,45 @@ struct Placed {
     bytes: u64,
     told: (u64, u64),
     to_tell: bool,
+    pace: Pace,
+}
+
+impl Placed {
+    /// Up to where it may be sent: as far as the window goes beyond what is placed, and as far as it gets in [`GROUP_AHEAD`] at its pace.
+    /// What was told is not taken back.
+    fn granted(&self, now: Duration, window: (u64, u64)) -> (u64, u64) {
+        let ahead = window.0.max(self.pace.lately(now).min(GROUP_AHEAD_EVENTS_MAX));
+        let granted = (self.events.saturating_add(ahead), self.bytes.saturating_add(window.1));
+        (granted.0.max(self.told.0), granted.1.max(self.told.1))
+    }
+}
+
+/// How many events have been placed lately, in periods of [`GROUP_AHEAD`].
+#[derive(Debug, Default)]
+struct Pace {
+    since: Duration,
+    events: u64,
+    /// In the period before.
+    before: u64,
+}
+
+impl Pace {
+    fn add(&mut self, now: Duration, events: u64) {
+        let age = now.saturating_sub(self.since);
+        if age >= GROUP_AHEAD {
+            *self = Self { since: now, events: 0, before: self.lately(now) };
+        }
+        self.events += events;
+    }
+
+    /// The more of this period and the one before, unless that is long ago.
+    fn lately(&self, now: Duration) -> u64 {
+        match now.saturating_sub(self.since) {
+            age if age < GROUP_AHEAD => self.events.max(self.before),
+            age if age < 2 * GROUP_AHEAD => self.events,
+            _ => 0,
+        }
+    }
 }
 
 /// When the peer is asked next, and how long to wait after that.
@@ -197,10 +236,11 @@ impl<K> Peer<K> {
         placed.events += events;
         placed.bytes += bytes;
         placed.to_tell = true;
-        // A group may have taken its window back in part: then it has told more than it would now.
-        let more_events = placed.events.saturating_add(window.0).saturating_sub(placed.told.0);
-        let more_bytes = placed.bytes.saturating_add(window.1).saturating_sub(placed.told.1);
-        if more_events >= (window.0 / 4).max(1) || more_bytes >= (window.1 / 4).max(1) {
+        placed.pace.add(now, events);
+        let granted = placed.granted(now, window);
+        let more = (granted.0 - placed.told.0, granted.1 - placed.told.1);
+        let ahead = (granted.0.saturating_sub(placed.events), window.1);
+        if more.0 >= (ahead.0 / 4).max(1) || more.1 >= (ahead.1 / 4).max(1) {
             inbound.acknowledge_at(now);
         } else {
             inbound.acknowledge_at(now + delay);
@@ -221,12 +261,12 @@ impl<K> Peer<K> {
         let lanes = inbound.acknowledge(now, all);
         let mut credits = Vec::new();
         for (group, placed) in &mut self.placed {
-            let Some(&(events, bytes)) = windows.get(group).filter(|_| all || placed.to_tell) else { continue };
+            let Some(&window) = windows.get(group).filter(|_| all || placed.to_tell) else { continue };
             if credits.len() == ACK_CREDITS_MAX {
                 break;
             }
             placed.to_tell = false;
-            placed.told = (placed.events.saturating_add(events), placed.bytes.saturating_add(bytes));
+            placed.told = placed.granted(now, window);
             credits.push(GroupCredit { group: *group, events: placed.told.0, bytes: placed.told.1 });
         }
         Some(SignalKind::Ack { session: self.session, lanes, credits })

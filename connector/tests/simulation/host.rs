@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_connector::engine::{Engine, GroupKey, Output, Source, Target, Why};
+use edri_connector::limits::{GROUP_AHEAD, GROUP_AHEAD_EVENTS_MAX};
 use edri_connector::merge::merge;
 use edri_connector::topology::{GroupState, Window};
 use edri_events::{Incarnation, NodeName};
@@ -84,8 +85,17 @@ pub(crate) struct Inbox {
     queue: VecDeque<u64>,
     /// What has come and has no place yet: whose, events, the bytes of the packet.
     intake: VecDeque<(Source, VecDeque<u64>, u64, bool)>,
+    paces: Vec<Pace>,
     /// It takes only what is still under way to it.
     withdrawn: bool,
+}
+
+/// What was placed of one source within [`GROUP_AHEAD`], and the most that ever was.
+#[derive(Debug)]
+struct Pace {
+    of: Source,
+    lately: VecDeque<(Duration, u64)>,
+    most: u64,
 }
 
 /// An open request.
@@ -556,7 +566,8 @@ impl Host {
                     let waiting: usize =
                         inbox.intake.iter().filter(|(of, ..)| *of == source).map(|(_, e, ..)| e.len()).sum();
                     // What came before the session began anew may wait beside that.
-                    if waiting > self.window.events as usize + PACKET_EVENTS {
+                    let ahead = u64::from(self.window.events).max(inbox.most_at_once(source));
+                    if waiting > ahead as usize + PACKET_EVENTS {
                         ledger.wrong.push(format!("{waiting} events of {from} wait at {}", inbox.name));
                     }
                     self.placed += inbox.place(now, number, engine);
@@ -568,6 +579,9 @@ impl Host {
                     REQUEST => {
                         for number in groups {
                             self.placed += 1;
+                            if let Some(inbox) = self.inboxes.get_mut(&number) {
+                                inbox.note(now, source, 1);
+                            }
                             engine.placed(now, source, number, 1, body.len() as u64);
                         }
                         ledger.executed(engine_life(engine), from, call);
@@ -617,7 +631,25 @@ impl Host {
 
 impl Inbox {
     fn new(name: &'static str) -> Self {
-        Self { name, queue: VecDeque::new(), intake: VecDeque::new(), withdrawn: false }
+        Self { name, queue: VecDeque::new(), intake: VecDeque::new(), paces: Vec::new(), withdrawn: false }
+    }
+
+    fn note(&mut self, now: Duration, of: Source, events: u64) {
+        let known = self.paces.iter().position(|pace| pace.of == of);
+        let at = known.unwrap_or_else(|| {
+            self.paces.push(Pace { of, lately: VecDeque::new(), most: 0 });
+            self.paces.len() - 1
+        });
+        let Pace { lately, most, .. } = &mut self.paces[at];
+        lately.push_back((now, events));
+        lately.retain(|(then, _)| now - *then < GROUP_AHEAD);
+        *most = (*most).max(lately.iter().map(|(_, events)| events).sum());
+    }
+
+    /// How many events of this source were ever placed within the time that a group may be sent ahead for.
+    fn most_at_once(&self, of: Source) -> u64 {
+        let most = self.paces.iter().find(|pace| pace.of == of).map_or(0, |pace| pace.most);
+        most.min(GROUP_AHEAD_EVENTS_MAX)
     }
 
     /// Returns how often the engine was told.
@@ -633,7 +665,9 @@ impl Inbox {
             }
             let done = events.is_empty();
             times += 1;
-            engine.placed(now, *from, number, placed, if done { *bytes } else { 0 });
+            let (from, bytes) = (*from, *bytes);
+            self.note(now, from, placed);
+            engine.placed(now, from, number, placed, if done { bytes } else { 0 });
             if !done {
                 break;
             }

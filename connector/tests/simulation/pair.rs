@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edri_connector::engine::{Engine, GroupKey, Options, Output, Source, Target, Why};
+use edri_connector::limits::GROUP_AHEAD_EVENTS_MAX;
 use edri_connector::topology::{Content, GroupState, LinkId, LinkState, Message, NODE_SLOT, NodeState, Record, Window};
 use edri_events::{Incarnation, NodeName};
 use edri_protocol::packet::Lane;
@@ -274,6 +275,36 @@ fn a_window_that_has_changed_is_what_the_next_session_begins_with() {
         pair.place(3);
         assert_eq!(pair.credit(), 3, "{expiry:?}");
     }
+}
+
+#[test]
+fn a_quick_group_is_sent_ahead_what_it_places_in_a_quarter_of_a_second_and_a_slow_one_what_its_window_says() {
+    let mut pair = Pair::new(false);
+    pair.send_events(8);
+    pair.place(8);
+    assert_eq!(pair.credit(), 8);
+    pair.send_events(8);
+    pair.place(8);
+    assert_eq!(pair.credit(), 16, "so many were placed lately");
+    pair.send_events(16);
+    for _ in 0..16 {
+        pair.place(1);
+        pair.run(Duration::from_millis(900));
+    }
+    assert_eq!(pair.credit(), 8, "it was one a second");
+}
+
+#[test]
+fn no_group_is_sent_more_ahead_than_the_limit_however_quick_it_is() {
+    let mut pair = Pair::new(false);
+    pair.send_events(8);
+    let source = pair.source();
+    for _ in 0..2 {
+        pair.engines[1].placed(pair.now, source, 1, 100_000, 8);
+        pair.run(Duration::from_millis(50));
+    }
+    let placed = 200_000 - 8;
+    assert_eq!(pair.credit(), placed + GROUP_AHEAD_EVENTS_MAX);
 }
 
 #[test]
