@@ -464,7 +464,7 @@ impl Forgone for Heard {
     }
 }
 
-#[edri::event(request, name = "test.hurried", response = u64, timeout = "50ms")]
+#[edri::event(request, name = "test.hurried", response = u64, timeout = "2s")]
 struct Hurried {}
 
 #[edri::event(tunnel, name = "test.dug", up = u64, down = u64)]

@@ -241,7 +241,7 @@ async fn serving(files: Option<&Path>) -> Node {
 /// Runs a test file of the SDK against the gateway at this URL.
 pub(crate) fn passes_at(sdk: &Path, file: &str, url: &str) {
     let mut test = Command::new("node");
-    test.args(["--expose-gc", "--test", "--test-timeout=120000", "--test-reporter=spec", &format!("tests/{file}")])
+    test.args(["--expose-gc", "--test", "--test-timeout=300000", "--test-reporter=spec", &format!("tests/{file}")])
         .current_dir(sdk)
         .env("EDRI_URL", url)
         .env("EDRI_VECTORS", repository().join("protocol/vectors/frames.json"))
