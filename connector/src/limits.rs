@@ -23,6 +23,8 @@ pub const OWN_WAITING_MAX: u64 = 512;
 pub const COST_MAX: u32 = 65_535;
 /// The largest epoch and the largest version of a record: counting on from it never overflows.
 pub const STAMP_MAX: u64 = 1 << 62;
+/// The highest version to which words put in a node's mouth make it count on: what is left above is for its own.
+pub const FOREIGN_VERSION_MAX: u64 = STAMP_MAX / 2;
 
 /// The longest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;

@@ -260,7 +260,7 @@ impl Driver {
 
     pub(super) fn refused(&mut self, link: LinkId, why: Refusal) {
         let peer = self.links.get(&link).map(|neighbour| neighbour.peer.to_string());
-        tracing::warn!(peer, %why, "what a neighbour said goes beyond a limit and is left out");
+        tracing::warn!(peer, %why, "what a neighbour said cannot be taken, and is left out");
         if why == Refusal::Malformed {
             self.cut(link, CloseCode::ProtocolError, "a message that cannot be read");
         }

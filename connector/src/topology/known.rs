@@ -99,12 +99,12 @@ impl Known {
         let old = self.nodes.get(&record.node);
         let same_life = old.filter(|node| node.incarnation == record.incarnation);
         let replaced = same_life.and_then(|node| node.records.get(&record.slot));
-        let (kept, count) = same_life.map_or((0, 0), |node| (node.bytes, node.records.len()));
+        let kept = same_life.map_or(0, |node| node.bytes);
         let freed = match same_life {
             Some(_) => replaced.map_or(0, |held| held.bytes.len()),
             None => old.map_or(0, |node| node.bytes),
         };
-        if replaced.is_none() && count >= NODE_RECORDS_MAX {
+        if same_life.is_some_and(|node| !node.has_room_for(record.slot)) {
             return Err(Refusal::Groups);
         }
         if kept + bytes > NODE_BYTES_MAX + replaced.map_or(0, |held| held.bytes.len()) {
@@ -142,7 +142,13 @@ impl Known {
         }
         self.bytes -= node.remove(&record.node, record.slot);
         self.bytes += bytes.len();
+        let name = record.node.clone();
         node.insert(record, bytes);
+        if node.records.len() > NODE_RECORDS_MAX {
+            let highest = node.highest_group().expect("two records are of no group");
+            self.bytes -= node.remove(&name, highest);
+            change.slots.push(highest);
+        }
         change
     }
 
@@ -188,6 +194,18 @@ impl Node {
 
     pub(super) fn is_withdrawn(&self, slot: u32) -> bool {
         self.withdrawn().is_some_and(|withdrawn| withdrawn.covers(slot))
+    }
+
+    /// Whether a record of `slot` is kept beside the others. Of too many those of the highest numbers are left out, so that all nodes
+    /// keep the same; a node's own numbers count up from 1, so forged ones do not displace them.
+    pub(super) fn has_room_for(&self, slot: u32) -> bool {
+        let is_of_group = slot != NODE_SLOT && slot != WITHDRAWN_SLOT;
+        let below_highest = || self.highest_group().is_some_and(|highest| slot < highest);
+        self.records.len() < NODE_RECORDS_MAX || !is_of_group || self.records.contains_key(&slot) || below_highest()
+    }
+
+    fn highest_group(&self) -> Option<u32> {
+        self.records.range(NODE_SLOT + 1..WITHDRAWN_SLOT).next_back().map(|(slot, _)| *slot)
     }
 
     /// What somebody lacks who has `theirs` of the same life. Who has got as far as this and has not the same misses some in

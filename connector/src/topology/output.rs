@@ -159,6 +159,10 @@ pub enum Refusal {
     /// There is no room for more records of any node.
     #[error("more than {} bytes of records", crate::limits::TOPOLOGY_BYTES_MAX)]
     TopologyBytes,
+    /// Somebody tells of this node what it never said, in an epoch or a version so high that it cannot say otherwise: a neighbour,
+    /// or a node behind it, forges records.
+    #[error("a record that this node never said of itself and cannot overrule: some node forges them")]
+    Version,
     /// There are [`LINKS_MAX`](crate::limits::LINKS_MAX) links already.
     #[error("more than {} links", crate::limits::LINKS_MAX)]
     Links,

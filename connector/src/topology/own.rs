@@ -10,8 +10,8 @@ use super::exchange::Place;
 use super::record::{Life, NODE_SLOT, WITHDRAWN_SLOT};
 use super::{Content, GroupState, LinkId, LinkState, NodeState, Output, Record, Refusal, Topology, Withdrawn};
 use crate::limits::{
-    GONE_KEPT, GROUPS_MAX, NODE_RECORDS_MAX, OWN_BYTES_MAX, STAMP_MAX, STATE_PAUSE_MAX, STATE_PAUSE_MIN, STATE_QUIET,
-    TWIN_CLAIMS, TWIN_WINDOW,
+    FOREIGN_VERSION_MAX, GONE_KEPT, GROUPS_MAX, OWN_BYTES_MAX, STAMP_MAX, STATE_PAUSE_MAX, STATE_PAUSE_MIN,
+    STATE_QUIET, TWIN_CLAIMS, TWIN_WINDOW,
 };
 
 /// This node.
@@ -66,13 +66,11 @@ impl Own {
         Life::new(self.epoch, self.incarnation)
     }
 
-    /// Somebody has records of this node in `life`; whether it is a later one than this.
-    pub(super) fn hear(&mut self, link: LinkId, life: Life) -> bool {
-        let later = life > self.life() && life.epoch < STAMP_MAX;
-        if later && self.heard.is_none_or(|(heard, _)| heard < life) {
+    /// Somebody has records of this node in `life`, which is a later one than this and can be outdone.
+    fn hear(&mut self, link: LinkId, life: Life) {
+        if self.heard.is_none_or(|(heard, _)| heard < life) {
             self.heard = Some((life, link));
         }
-        later
     }
 }
 
@@ -219,11 +217,13 @@ impl Topology {
 
     /// Somebody has a record of this node.
     pub(super) fn hear_of_self(&mut self, link: LinkId, record: &Record) {
-        if self.own.hear(link, record.life()) {
-            return;
-        }
         if record.incarnation != self.own.incarnation {
-            return self.answer_later(link, record.node.clone());
+            return match record.life() {
+                earlier if earlier < self.own.life() => self.answer_later(link, record.node.clone()),
+                later if later.epoch < STAMP_MAX => self.own.hear(link, later),
+                // It cannot be outdone. Whoever has it would answer an answer with it, and so on.
+                _ => self.refuse(link, Refusal::Version),
+            };
         }
         // This life's own words, or words put in its mouth. If they are beyond what it said, it says more.
         let own = self.known.get(&self.own.name).expect("a node has a record of itself from the beginning");
@@ -234,10 +234,14 @@ impl Topology {
         let content = match said {
             Some(said) => said.content.clone(),
             None if record.slot == WITHDRAWN_SLOT => Content::Withdrawn(Withdrawn::default()),
-            None if own.records.len() < NODE_RECORDS_MAX => Content::Gone,
+            None if own.has_room_for(record.slot) => Content::Gone,
             None => return,
         };
-        self.own.version = self.own.version.max(record.version).min(STAMP_MAX - 1);
+        self.own.version = self.own.version.max(record.version.min(FOREIGN_VERSION_MAX));
+        if self.own.version < record.version {
+            // Others keep it until this life ends. All else that this node says goes on.
+            return self.refuse(link, Refusal::Version);
+        }
         self.say(record.slot, content);
     }
 

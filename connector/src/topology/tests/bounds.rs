@@ -207,9 +207,30 @@ fn what_a_node_may_say_is_bounded_and_what_takes_the_place_of_another_needs_no_m
     for slot in 0..NODE_RECORDS_MAX as u32 {
         assert_eq!(keep(&mut known, "n", (1, 1), slot, 1, 1), None);
     }
-    assert_eq!(keep(&mut known, "n", (1, 1), u32::MAX, 1, 1), Some(Refusal::Groups));
+    let next = NODE_RECORDS_MAX as u32;
+    assert_eq!(keep(&mut known, "n", (1, 1), next, 1, 1), Some(Refusal::Groups));
     assert_eq!(keep(&mut known, "n", (1, 1), 1, 2, 1), None, "in place of another");
     assert_eq!(keep(&mut known, "n", (2, 2), 1, 1, 1), None, "in place of a whole life");
+}
+
+#[test]
+fn of_too_many_records_the_same_are_kept_whatever_came_first() {
+    let count = NODE_RECORDS_MAX as u32 + 50;
+    let forwards: Vec<u32> = (0..count).chain([u32::MAX]).collect();
+    let backwards: Vec<u32> = forwards.iter().rev().copied().collect();
+    let [one, other] = [forwards, backwards].map(|slots| {
+        let mut known = Known::default();
+        let refused = slots.iter().filter(|slot| keep(&mut known, "n", (1, 1), **slot, 1, 1).is_some()).count();
+        let node = known.get(&name("n")).expect("known");
+        assert_eq!(
+            (node.records.len(), node.bytes, known.bytes()),
+            (NODE_RECORDS_MAX, NODE_RECORDS_MAX, NODE_RECORDS_MAX)
+        );
+        assert!(node.records.contains_key(&u32::MAX) && !node.records.contains_key(&(count - 1)));
+        (node.digest(), refused)
+    });
+    assert_eq!(one.0, other.0);
+    assert_eq!((one.1, other.1), (50, 0), "those of the lowest numbers take the place of others");
 }
 
 #[test]

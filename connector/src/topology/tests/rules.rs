@@ -14,7 +14,9 @@ use super::{
     LINK, START, add_group, chain, group, hear, join, life, lists, name, of_group, others, pass, record, take_log,
     told, topology, with_neighbour,
 };
-use crate::limits::{COST_MAX, NODE_RECORDS_MAX, STAMP_MAX, STATE_PAUSE_MAX, TWIN_CLAIMS, TWIN_WINDOW};
+use crate::limits::{
+    COST_MAX, FOREIGN_VERSION_MAX, NODE_RECORDS_MAX, STAMP_MAX, STATE_PAUSE_MAX, TWIN_CLAIMS, TWIN_WINDOW,
+};
 
 // Records.
 
@@ -352,7 +354,8 @@ fn a_name_is_claimed_above_the_latest_of_all_lives_and_not_beyond_what_others_re
     };
     assert_eq!(epochs(&[(9, 99), (5, 98)]), [10]);
     assert_eq!(epochs(&[(STAMP_MAX - 1, 97)]), [STAMP_MAX]);
-    assert_eq!(epochs(&[(STAMP_MAX, 96)]), [STAMP_MAX], "who says that it has been here for ever is answered");
+    assert_eq!(epochs(&[(STAMP_MAX, 5)]), [STAMP_MAX], "an earlier one is answered");
+    assert_eq!(epochs(&[(STAMP_MAX, 96)]), [0; 0], "and not one that cannot be outdone");
     a.set_group(1, group("g")).expect("others can read it");
 }
 
@@ -387,9 +390,55 @@ fn words_put_in_a_node_s_mouth_are_overruled() {
     assert!(told.iter().all(|(_, record)| record.version > 700));
     a.set_group(8, group("now mine")).expect("the number was never used here");
     a.poll(START);
-    hear(&mut a, [record("a", 1, 10, 1, STAMP_MAX, of_group("not mine"))]);
-    let said = self::told(&a.poll(START));
-    assert_eq!(said.last().map(|(_, record)| record.version), Some(STAMP_MAX), "others can read it");
+}
+
+#[test]
+fn a_version_that_cannot_be_overruled_takes_one_record_and_no_other() {
+    let wires = [[(0, LINK), (1, LINK)]];
+    let (mut a, mut b) = (topology("a", 10), topology("b", 20));
+    a.set_group(1, group("mine")).expect("taken");
+    a.link_up(LINK, name("b"), life(20), 1).expect("taken");
+    b.link_up(LINK, name("a"), life(10), 1).expect("taken");
+    pass(&mut [&mut a, &mut b], &wires, START);
+    for (slot, version) in [(1, STAMP_MAX), (2, STAMP_MAX - 1), (3, FOREIGN_VERSION_MAX + 2), (4, FOREIGN_VERSION_MAX)]
+    {
+        let forged = [record("a", 1, 10, slot, version, of_group("not mine"))];
+        hear(&mut a, forged.clone());
+        hear(&mut b, forged);
+    }
+    let outputs = pass(&mut [&mut a, &mut b], &wires, START);
+    let refused = |(_, output): &(usize, Output)| match output {
+        Output::Refused { why: Refusal::Version, count, .. } => *count,
+        _ => 0,
+    };
+    assert_eq!(outputs.iter().map(refused).sum::<u64>(), 3, "{outputs:?}");
+    for number in [5, 6] {
+        a.set_group(number, group("mine")).expect("others can read it");
+    }
+    a.set_settled(true);
+    let later = START + STATE_PAUSE_MAX;
+    pass(&mut [&mut a, &mut b], &wires, later);
+    let seen = b.known.get(&name("a")).expect("known");
+    let says = |number| seen.group(number).map(|group| group.name.clone());
+    assert_eq!([1, 2, 3].map(says), [(); 3].map(|()| Some("not mine".into())));
+    assert_eq!([4, 5, 6].map(says), [None, Some("mine".into()), Some("mine".into())]);
+    assert!(seen.state().is_some_and(|state| state.settled), "nor is the node itself");
+}
+
+#[test]
+fn of_a_life_that_cannot_be_outdone_two_nodes_do_not_tell_each_other_for_ever() {
+    let (mut a, mut b) = (topology("a", 10), topology("b", 20));
+    a.link_up(LINK, name("b"), life(20), 1).expect("taken");
+    b.link_up(LINK, name("a"), life(10), 1).expect("taken");
+    let wires = [[(0, LINK), (1, LINK)]];
+    pass(&mut [&mut a, &mut b], &wires, START);
+    hear(&mut b, [record("a", STAMP_MAX, 99, NODE_SLOT, 1, lists(&[]))]);
+    let mut outputs = Vec::new();
+    for second in 1..8 {
+        outputs.extend(pass(&mut [&mut a, &mut b], &wires, START + Duration::from_secs(second)));
+    }
+    let refused = Output::Refused { link: LINK, why: Refusal::Version, count: 1 };
+    assert!(outputs.contains(&(0, refused)), "{outputs:?}");
 }
 
 #[test]
@@ -422,9 +471,12 @@ fn groups_that_somebody_else_says_are_withdrawn_are_told_again() {
 #[test]
 fn what_is_put_in_a_node_s_mouth_is_overruled_as_far_as_there_is_room_for_it() {
     let mut a = with_neighbour();
-    hear(&mut a, (1..=NODE_RECORDS_MAX as u32).map(|number| record("a", 1, 10, number, 9, Content::Gone)));
+    let forged = (100..=100 + NODE_RECORDS_MAX as u32).map(|number| record("a", 1, 10, number, 9, Content::Gone));
+    hear(&mut a, forged);
+    a.set_group(7, group("mine")).expect("there is room for what it says itself");
     a.poll(START);
-    assert_eq!(a.known.get(&name("a")).expect("it knows itself").records.len(), NODE_RECORDS_MAX);
+    let known = a.known.get(&name("a")).expect("it knows itself");
+    assert_eq!((known.records.len(), known.group(7).is_some()), (NODE_RECORDS_MAX, true));
 }
 
 #[test]
