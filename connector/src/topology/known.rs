@@ -7,7 +7,7 @@ use bytes::Bytes;
 use edri_events::{Incarnation, NodeName};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::record::{Content, GroupState, Life, NODE_SLOT, NodeState, Record, WITHDRAWN_SLOT, Withdrawn};
+use super::record::{Content, GroupState, Life, NODE_SLOT, NodeState, Record, WITHDRAWN_SLOT, Withdrawn, is_of_group};
 use super::{NodeSummary, Refusal};
 use crate::limits::{NODE_BYTES_MAX, NODE_RECORDS_MAX, NODES_MAX, TOPOLOGY_BYTES_MAX};
 
@@ -199,9 +199,11 @@ impl Node {
     /// Whether a record of `slot` is kept beside the others. Of too many those of the highest numbers are left out, so that all nodes
     /// keep the same; a node's own numbers count up from 1, so forged ones do not displace them.
     pub(super) fn has_room_for(&self, slot: u32) -> bool {
-        let is_of_group = slot != NODE_SLOT && slot != WITHDRAWN_SLOT;
         let below_highest = || self.highest_group().is_some_and(|highest| slot < highest);
-        self.records.len() < NODE_RECORDS_MAX || !is_of_group || self.records.contains_key(&slot) || below_highest()
+        self.records.len() < NODE_RECORDS_MAX
+            || !is_of_group(slot)
+            || self.records.contains_key(&slot)
+            || below_highest()
     }
 
     fn highest_group(&self) -> Option<u32> {

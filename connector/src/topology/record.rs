@@ -183,8 +183,8 @@ impl Record {
         let record: Self = decode(bytes).ok_or(Refusal::Malformed)?;
         let fits = match &record.content {
             Content::Node(_) => record.slot == NODE_SLOT,
-            Content::Group(group) => record.is_of_group() && group.name.len() <= NAME_BYTES_MAX,
-            Content::Gone => record.is_of_group(),
+            Content::Group(group) => is_of_group(record.slot) && group.name.len() <= NAME_BYTES_MAX,
+            Content::Gone => is_of_group(record.slot),
             Content::Withdrawn(_) => record.slot == WITHDRAWN_SLOT,
             Content::Unknown => true,
         };
@@ -198,13 +198,14 @@ impl Record {
         encode(self)
     }
 
-    pub(super) fn is_of_group(&self) -> bool {
-        self.slot != NODE_SLOT && self.slot != WITHDRAWN_SLOT
-    }
-
     pub(super) fn life(&self) -> Life {
         Life::new(self.epoch, self.incarnation)
     }
+}
+
+/// Whether the record of a slot is of one group.
+pub(super) fn is_of_group(slot: u32) -> bool {
+    slot != NODE_SLOT && slot != WITHDRAWN_SLOT
 }
 
 /// Reads one value, no deeper than a frame may nest.
