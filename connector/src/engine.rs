@@ -18,6 +18,7 @@
 //! - Nothing is sent to a group beyond the credit that its node has granted.
 //! - Nodes on the way keep nothing: beyond a bounded queue at each link, packets are dropped and sent again by their origin.
 
+mod body;
 mod groups;
 mod links;
 mod lives;
@@ -36,6 +37,7 @@ use edri_protocol::session::{Received, Timing};
 use crate::limits::LINK_QUEUE_BYTES;
 use crate::topology::{self, GroupState, LinkId, Refusal, Topology};
 
+pub use body::Body;
 pub use groups::GroupKey;
 use groups::RemoteGroups;
 pub use output::{Output, Why};
@@ -80,7 +82,7 @@ pub struct Source {
 /// What one packet is kept with until it is acknowledged.
 #[derive(Debug, Clone)]
 struct Kept<K> {
-    body: Bytes,
+    body: Body,
     events: u32,
     groups: Vec<GroupKey>,
     /// What the groups are called in the life that it was sent to.
@@ -287,7 +289,16 @@ impl<K: Clone> Engine<K> {
     }
 
     /// Sends a packet of so many events. Each target is told of once it has it, or once it is lost for it.
-    pub fn send(&mut self, now: Duration, lane: Lane, targets: &[Target], body: &Bytes, events: u32, keep: &K) {
+    pub fn send(
+        &mut self,
+        now: Duration,
+        lane: Lane,
+        targets: &[Target],
+        body: impl Into<Body>,
+        events: u32,
+        keep: &K,
+    ) {
+        let body = body.into();
         let mut destinations = Vec::with_capacity(targets.len());
         for target in targets {
             let kept = Kept {
@@ -302,7 +313,7 @@ impl<K: Clone> Engine<K> {
             };
             destinations.extend(self.number(now, lane, target.node, kept));
         }
-        self.transmit(lane, destinations, body, 0, false);
+        self.transmit(lane, destinations, &body, 0, false);
     }
 
     /// Keeps a packet in the session with its destination. What it is to be sent with now, if there is a path.
@@ -400,7 +411,7 @@ impl<K: Clone> Engine<K> {
         self.by_link(destinations, |engine, onwards, destinations| {
             if onwards != link {
                 let header = Header { destinations, hops: header.hops - 1, ..header.clone() };
-                engine.put(onwards, &header, &body, true);
+                engine.put(onwards, &header, &Body::from(&body), true);
             }
         });
     }
@@ -540,7 +551,7 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    fn next_again(&mut self, now: Duration, life: Incarnation) -> Option<(Lane, Destination, Bytes, u32, bool)> {
+    fn next_again(&mut self, now: Duration, life: Incarnation) -> Option<(Lane, Destination, Body, u32, bool)> {
         let link = self.topology.next_hop(life).and_then(|link| self.links.get(&link))?;
         if link.queued >= LINK_QUEUE_BYTES {
             return None;

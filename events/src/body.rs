@@ -10,6 +10,9 @@ use serde::{Deserializer, Serialize};
 
 use crate::{CodecError, Data, Encoding};
 
+/// Bytes of a value that are fewer are copied out of their body.
+const SHARED_BYTES_MIN: usize = 16 << 10;
+
 /// An encoded payload: bytes and how they are written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
@@ -42,6 +45,34 @@ impl Body {
     /// [`CodecError::Decode`] when it is not one.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
         self.encoding.decode(&self.bytes)
+    }
+
+    /// As [`Body::decode`], but long bytes that are all of the value, taken as [`Bytes`], are not copied: they share the
+    /// memory of the body. Short ones are copied still, since they would keep all that they came with.
+    ///
+    /// # Errors
+    ///
+    /// As [`Body::decode`].
+    pub fn take<T: DeserializeOwned + 'static>(self) -> Result<T, CodecError> {
+        let mut taken: Option<T> = None;
+        if let Some(bytes) = (&mut taken as &mut dyn Any).downcast_mut::<Option<Bytes>>() {
+            *bytes = self.long_binary();
+        }
+        taken.map_or_else(|| self.decode(), Ok)
+    }
+
+    /// The bytes that the value is, if it is [`SHARED_BYTES_MIN`] of them at least.
+    fn long_binary(&self) -> Option<Bytes> {
+        if self.encoding != Encoding::MessagePack {
+            return None;
+        }
+        // <https://github.com/msgpack/msgpack/blob/master/spec.md#bin-format-family>
+        let (start, bytes) = match *self.bytes.first_chunk()? {
+            [0xc5, a, b, _, _] => (3, usize::from(u16::from_be_bytes([a, b]))),
+            [0xc6, a, b, c, d] => (5, u32::from_be_bytes([a, b, c, d]) as usize),
+            _ => return None,
+        };
+        (bytes >= SHARED_BYTES_MIN && self.bytes.len() - start == bytes).then(|| self.bytes.slice(start..))
     }
 
     /// The same value in another encoding; the body itself when it is in that one already.
@@ -290,6 +321,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn long_bytes_are_taken_without_a_copy_and_all_else_is_decoded() {
+        for length in [0, 1, 300, SHARED_BYTES_MIN - 1, SHARED_BYTES_MIN, 70_000] {
+            let value = Bytes::from(vec![7; length]);
+            for encoding in [Encoding::Json, Encoding::MessagePack] {
+                let body = Body::encode(encoding, &value).expect("encodes");
+                let memory = body.bytes.as_ptr_range();
+                let taken: Bytes = body.take().expect("decodes");
+                assert_eq!(taken, value);
+                let shared = length >= SHARED_BYTES_MIN && encoding == Encoding::MessagePack;
+                assert_eq!(length > 0 && memory.contains(&taken.as_ptr()), shared, "{length} {encoding:?}");
+            }
+        }
+        let mut longer = Encoding::MessagePack.encode(&Bytes::from(vec![7; 70_000])).expect("encodes").to_vec();
+        longer.push(7);
+        let taken = Body::new(Encoding::MessagePack, longer.clone()).take::<Bytes>();
+        assert!(matches!(taken, Err(CodecError::Decode { .. })));
+        longer.truncate(60_000);
+        let taken = Body::new(Encoding::MessagePack, longer).take::<Bytes>();
+        assert!(matches!(taken, Err(CodecError::Decode { .. })));
+        let list: Vec<u8> =
+            Body::encode(Encoding::MessagePack, &vec![1_u8, 2]).expect("encodes").take().expect("decodes");
+        assert_eq!(list, [1, 2]);
+    }
 
     #[test]
     fn a_key_is_found_in_either_encoding() {

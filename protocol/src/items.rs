@@ -20,7 +20,7 @@ mod writer;
 use edri_events::{Encoding, EventId, Headers, TraceContext};
 
 pub use self::reader::Reader;
-pub use self::writer::{TooLong, Unwritten, Writer};
+pub use self::writer::{TooLong, Unwritten, Writer, data_head};
 use crate::{Fault, Grant, Payload};
 
 /// One item of a body. The lanes that it belongs in are in parentheses.
@@ -350,6 +350,23 @@ mod tests {
         let body = writer.take();
         let Item::Event(last) = &read(&body)[1] else { panic!("not the event") };
         assert_eq!((last.name.text, last.name.index, last.id), ("other", 1, other.id));
+    }
+
+    #[test]
+    fn a_long_item_of_a_tunnel_is_the_same_written_in_two_pieces() {
+        for (encoding, bytes) in [(Encoding::MessagePack, 70_000), (Encoding::Json, 3)] {
+            let payload = vec![b'7'; bytes];
+            let mut writer = Writer::new();
+            let put = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&payload);
+                Ok::<_, Infallible>(())
+            };
+            writer.data(encoding, put).expect("fits");
+            let in_two = [&data_head(encoding, bytes).expect("fits")[..], &payload].concat();
+            assert_eq!(writer.take(), in_two);
+        }
+        let max = crate::limits::PAYLOAD_BYTES_MAX;
+        assert_eq!(data_head(Encoding::Json, max + 1), Err(TooLong { bytes: max + 1, max }));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl<U, D> std::fmt::Debug for Ends<U, D> {
 impl<U: Item, D: Item> Offer for Ends<U, D> {
     fn into_untyped(self: Box<Self>) -> (Receiver<Body>, Sender<Body>) {
         let receiver = self.receiver.map(|item: U| Body::encode(Encoding::MessagePack, &item));
-        (receiver, self.sender.map(|body: Body| body.decode::<D>()))
+        (receiver, self.sender.map(Body::take::<D>))
     }
 
     fn accept(&self, turn: &Arc<dyn Turn>) {
@@ -320,7 +320,7 @@ impl<U: Item, D: Item> Accepted<U, D> {
             Ok(ends) => {
                 let Ends { receiver, sender, .. } = ends.0;
                 let sender = sender.map(|item: D| Body::encode(Encoding::MessagePack, &item));
-                Self::new(receiver.map(|body: Body| body.decode::<U>()), sender)
+                Self::new(receiver.map(Body::take::<U>), sender)
             }
             // One name has one Rust type, so another type's ends cannot be offered under it.
             Err(_) => {

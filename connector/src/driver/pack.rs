@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use edri_events::{CodecError, Encoding, Envelope, Incarnation};
 use edri_protocol::items::{EventHead, Unwritten, Writer};
 use edri_protocol::packet::Lane;
 use edri_router::{Delivery, Ended, GroupRef, Reason, ReplyTo};
 
 use super::{Batch, Driver, Keep};
-use crate::engine::{GroupKey, Target};
+use crate::engine::{Body, GroupKey, Target};
 use crate::merge::{Run, merge};
 
 /// A packet is sent once its body is as long.
@@ -248,7 +247,7 @@ impl Driver {
         node: Incarnation,
         lane: Lane,
         groups: Vec<GroupKey>,
-        body: &Bytes,
+        body: impl Into<Body>,
         events: u32,
     ) {
         let now = self.now();

@@ -22,11 +22,14 @@ use super::calls::write_outcome;
 use super::outbox::Ready;
 use super::pack::{BODY_BYTES, append, explain, with_head};
 use super::unpack::Texts;
-use crate::engine::{GroupKey, Source};
+use crate::engine::{self, GroupKey, Source};
 use crate::fault;
 
 /// What is taken in each direction of a tunnel before credit is given again.
 const WINDOW: Grant = Grant { items: 256, bytes: 4 << 20 };
+
+/// An item from here on is a packet of its own, and is not copied into it.
+const LONG_ITEM_BYTES: usize = 16 << 10;
 
 /// A tunnel with another node: that node's life, the number its opener gave it, and whether the opener is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -379,10 +382,23 @@ impl Driver {
                 return false;
             }
             let writer = &mut self.tunnels.writer;
-            let mut done = false;
-            while writer.len() < BODY_BYTES && !done {
+            let (mut done, mut long) = (false, None);
+            while writer.len() < BODY_BYTES && !done && long.is_none() {
                 let Some(said) = tunnel.waiting.pop_front() else { break };
                 match said {
+                    Said::Item(item) if item.bytes.len() >= LONG_ITEM_BYTES => {
+                        if !writer.is_empty() {
+                            tunnel.waiting.push_front(Said::Item(item));
+                            break;
+                        }
+                        match items::data_head(item.encoding, item.bytes.len()) {
+                            Ok(head) => long = Some((head, item.bytes)),
+                            Err(error) => {
+                                let failure = edri_events::Failure::new("too_large", error.to_string());
+                                self.tunnels.flows.break_off(key, TunnelError::Aborted(failure));
+                            }
+                        }
+                    }
                     Said::Item(item) => {
                         let put = |out: &mut Vec<u8>| {
                             out.extend_from_slice(&item.bytes);
@@ -412,8 +428,11 @@ impl Driver {
                     }
                 }
             }
-            let body = writer.take();
-            self.send_to_node(key.life, lane, Vec::new(), &body, 0);
+            let body = match long {
+                Some((head, payload)) => engine::Body::in_two(Bytes::copy_from_slice(&head), payload),
+                None => engine::Body::from(&writer.take()),
+            };
+            self.send_to_node(key.life, lane, Vec::new(), body, 0);
             if done {
                 self.tunnels.flows.over(key);
                 self.end_tunnel(key, Ended::Handled);

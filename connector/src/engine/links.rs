@@ -4,7 +4,7 @@ use bytes::Bytes;
 use edri_events::Incarnation;
 use edri_protocol::packet::{Destination, Header, Lane, Signal, SignalKind};
 
-use super::{Engine, Output};
+use super::{Body, Engine, Output};
 use crate::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX};
 use crate::topology::LinkId;
 
@@ -13,7 +13,7 @@ impl<K: Clone> Engine<K> {
         &mut self,
         lane: Lane,
         destinations: Vec<Destination>,
-        body: &Bytes,
+        body: &Body,
         age_ms: u32,
         redelivered: bool,
     ) {
@@ -49,7 +49,7 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    pub(super) fn put(&mut self, link: LinkId, header: &Header, body: &Bytes, of_others: bool) {
+    pub(super) fn put(&mut self, link: LinkId, header: &Header, body: &Body, of_others: bool) {
         let Some(state) = self.links.get_mut(&link) else { return };
         if of_others && state.queued > FORWARD_QUEUE_BYTES_MAX {
             state.dropped += 1;
@@ -57,10 +57,11 @@ impl<K: Clone> Engine<K> {
         }
         self.scratch.clear();
         header.encode(&mut self.scratch);
+        self.scratch.extend_from_slice(&body.head);
         let encoded = Bytes::copy_from_slice(&self.scratch);
-        state.queued += encoded.len() + body.len();
-        let (origin, lane) = (header.origin, Some(header.lane));
-        self.outputs.push_back(Output::Packet { link, origin, lane, header: encoded, body: body.clone() });
+        state.queued += encoded.len() + body.rest.len();
+        let (origin, lane, body) = (header.origin, Some(header.lane), body.rest.clone());
+        self.outputs.push_back(Output::Packet { link, origin, lane, header: encoded, body });
     }
 
     pub(super) fn signal(&mut self, to: Incarnation, kind: SignalKind) {

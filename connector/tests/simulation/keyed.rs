@@ -291,7 +291,7 @@ impl Keyed {
                 let body: Vec<u8> = events.iter().flat_map(|event| event.to_be_bytes()).collect();
                 let targets = [Target { node: life, groups: vec![key] }];
                 self.outboxes.get_mut(&key).expect("it is there").in_flight += most;
-                engine.send(now, Lane::Normal, &targets, &body.into(), most as u32, &Keep::new(events));
+                engine.send(now, Lane::Normal, &targets, &Bytes::from(body), most as u32, &Keep::new(events));
             }
         }
     }

@@ -366,6 +366,17 @@ fn put_payload<E>(
     Ok(bytes)
 }
 
+/// What stands before an item of a tunnel of so many bytes, as [`Writer::data`] writes it: for one that is long enough to be
+/// passed on as it is.
+///
+/// # Errors
+///
+/// [`TooLong`].
+pub fn data_head(encoding: Encoding, bytes: usize) -> Result<[u8; 5], TooLong> {
+    let [a, b, c, d] = payload_length(encoding, bytes)?;
+    Ok([kind::DATA, a, b, c, d])
+}
+
 /// What stands before a payload of so many bytes.
 fn payload_length(encoding: Encoding, bytes: usize) -> Result<[u8; 4], TooLong> {
     let max = limits::PAYLOAD_BYTES_MAX;
