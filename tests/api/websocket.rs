@@ -27,6 +27,12 @@ pub(crate) struct Counted {
     until: u64,
 }
 
+/// Answered with its number at once; whoever asks may be without a network for long.
+#[event(request, name = "api.numbered", response = u64, timeout = "20s", expose)]
+pub(crate) struct Numbered {
+    pub(crate) number: u64,
+}
+
 /// A numbered event of a feed.
 #[event(notification, name = "api.feed.tick", key = topic, expose)]
 #[derive(Debug)]
@@ -62,6 +68,12 @@ impl Handle<Upper> for Streams {
     }
 }
 
+impl Handle<Numbered> for Streams {
+    async fn handle(&mut self, numbered: &Numbered, _: &mut Context) -> Result<u64, Failure> {
+        Ok(numbered.number)
+    }
+}
+
 impl Handle<Counted> for Streams {
     async fn handle(&mut self, counted: &Counted, cx: &mut Context) -> Result<u64, Failure> {
         let mut tunnel = cx.accept::<Counted>()?;
@@ -76,7 +88,8 @@ impl Handle<Counted> for Streams {
 /// A node with the model, tunnels and a gateway.
 pub(crate) async fn node(api: Api) -> Node {
     let model = Manager::new("model").worker(|| super::Model).handles::<super::AssessRisk>();
-    let streams = Manager::new("streams").worker(|| Streams).handles::<Upper>().handles::<Counted>();
+    let streams =
+        Manager::new("streams").worker(|| Streams).handles::<Upper>().handles::<Counted>().handles::<Numbered>();
     let node = App::new("gate").manager(model).manager(streams).api(api).start().await.expect("starts");
     // What is published only from outside is declared by nobody else.
     node.bus().declare(edri::DescriptorRef::of::<Tick>()).await.expect("declared");

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::client::address;
 use super::super::{AssessRisk, Secret, gateway};
-use super::{Counted, Tick, Upper, node, tick};
+use super::{Counted, Numbered, Tick, Upper, node, tick};
 use crate::support::{until, within};
 
 async fn client(address: std::net::SocketAddr) -> Client {
@@ -133,14 +133,15 @@ async fn a_client_that_loses_its_network_finds_every_event_once_and_in_order() {
             if number % 400 == 0 {
                 // Asked while the network may be away, answered all the same, once.
                 let client = client.clone();
-                answers.push(tokio::spawn(async move { client.request(assess("x")).await }));
+                answers.push((number, tokio::spawn(async move { client.request(Numbered { number }).await })));
             }
         }
         answers
     };
     let ((), answers) = tokio::join!(breaking, reading);
-    for answer in answers {
-        within("an answer", answer).await.expect("no panic").expect("answered");
+    for (number, answer) in answers {
+        let answer = within("an answer", answer).await.expect("no panic");
+        assert_eq!(answer.unwrap_or_else(|error| panic!("request {number}: {error:?}")), number);
     }
     within("the publisher", publishing).await.expect("no panic");
     node.shutdown().await;
