@@ -37,7 +37,7 @@ use edri_protocol::session::{Received, Timing};
 use crate::limits::LINK_QUEUE_BYTES;
 use crate::topology::{self, GroupState, LinkId, Refusal, Topology};
 
-pub use body::Body;
+pub use body::PacketBody;
 pub use groups::GroupKey;
 use groups::RemoteGroups;
 pub use output::{Output, Why};
@@ -82,7 +82,7 @@ pub struct Source {
 /// What one packet is kept with until it is acknowledged.
 #[derive(Debug, Clone)]
 struct Kept<K> {
-    body: Body,
+    body: PacketBody,
     events: u32,
     groups: Vec<GroupKey>,
     /// What the groups are called in the life that it was sent to.
@@ -289,16 +289,7 @@ impl<K: Clone> Engine<K> {
     }
 
     /// Sends a packet of so many events. Each target is told of once it has it, or once it is lost for it.
-    pub fn send(
-        &mut self,
-        now: Duration,
-        lane: Lane,
-        targets: &[Target],
-        body: impl Into<Body>,
-        events: u32,
-        keep: &K,
-    ) {
-        let body = body.into();
+    pub fn send(&mut self, now: Duration, lane: Lane, targets: &[Target], body: PacketBody, events: u32, keep: &K) {
         let mut destinations = Vec::with_capacity(targets.len());
         for target in targets {
             let kept = Kept {
@@ -407,11 +398,11 @@ impl<K: Clone> Engine<K> {
             return;
         }
         // The far side of the link it came by is no way onwards: views differ for a moment, and the origin will see to it.
-        let destinations = std::mem::take(&mut header.destinations);
+        let (destinations, body) = (std::mem::take(&mut header.destinations), PacketBody::from(body));
         self.by_link(destinations, |engine, onwards, destinations| {
             if onwards != link {
                 let header = Header { destinations, hops: header.hops - 1, ..header.clone() };
-                engine.put(onwards, &header, &Body::from(&body), true);
+                engine.put(onwards, &header, &body, true);
             }
         });
     }
@@ -551,7 +542,7 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    fn next_again(&mut self, now: Duration, life: Incarnation) -> Option<(Lane, Destination, Body, u32, bool)> {
+    fn next_again(&mut self, now: Duration, life: Incarnation) -> Option<(Lane, Destination, PacketBody, u32, bool)> {
         let link = self.topology.next_hop(life).and_then(|link| self.links.get(&link))?;
         if link.queued >= LINK_QUEUE_BYTES {
             return None;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use edri::prelude::*;
 use edri::{Limits, Reason};
 use edri_tests::proxy::Weather;
@@ -180,6 +181,63 @@ async fn a_tunnel_goes_on_at_the_exact_item_after_a_cut() {
     within("the sender", sending).await.expect("no panic");
     assert_eq!(received, (0..ITEMS).map(|number| number * 2).collect::<Vec<_>>());
     assert_eq!(within("the result", outcome.result()).await.expect("succeeded"), ITEMS * (ITEMS - 1) / 2);
+    pair.end().await;
+}
+
+/// What goes up comes down.
+#[event(tunnel, name = "nodes.echoed", up = Bytes, down = Bytes, result = u64)]
+struct Echoed {}
+
+/// Bytes that say which item they are, of a length that is a packet's, or less, or more.
+fn item(number: usize) -> Bytes {
+    const LENGTHS: [usize; 6] = [0, 200_000, 5, 64 << 10, 20_000, 60 << 10];
+    Bytes::from(vec![(number % 251) as u8; LENGTHS[number % LENGTHS.len()]])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_items_and_short_ones_keep_their_order_and_every_byte_through_a_cut() {
+    const ITEMS: usize = 600;
+    let echo = does(|_: &Echoed, cx| {
+        let accepted = cx.accept::<Echoed>();
+        async move {
+            let (mut tunnel, mut count) = (accepted?, 0);
+            while let Some(item) = tunnel.recv().await? {
+                tunnel.send(item).await?;
+                count += 1;
+            }
+            Ok(count)
+        }
+        .boxed()
+    });
+    let manager = Manager::new("server").worker(echo).handles::<Echoed>();
+    let (pair, proxy) = Cluster::new()
+        .apart(
+            17,
+            |app, connector| app.connector(connector).manager(manager),
+            |app, connector| app.connector(connector),
+        )
+        .await;
+    known(&pair).await;
+    let opened = within("the tunnel", pair.sensor.bus().open(Echoed {})).await.expect("opened");
+    let (mut sender, mut receiver, outcome) = opened.split();
+    let sending = tokio::spawn(async move {
+        for number in 0..ITEMS {
+            sender.send(item(number)).await.expect("open");
+        }
+        sender.finish();
+    });
+    let mut count = 0;
+    while let Some(received) = within("an item", receiver.recv()).await.expect("open") {
+        assert!(received == item(count), "item {count}, of {} bytes", received.len());
+        count += 1;
+        if count == ITEMS / 3 {
+            proxy.cut();
+            reaches(&pair.sensor, "centre", false).await;
+            proxy.mend();
+        }
+    }
+    within("the sender", sending).await.expect("no panic");
+    assert_eq!((count, within("the result", outcome.result()).await.expect("succeeded")), (ITEMS, ITEMS as u64));
     pair.end().await;
 }
 

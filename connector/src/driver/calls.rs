@@ -349,7 +349,7 @@ impl Driver {
         for Batch { node, group, mut writer, requests } in batches.drain(..) {
             if !writer.is_empty() {
                 let body = writer.take();
-                self.send_to_node(node, Lane::High, group.into_iter().collect(), &body, requests);
+                self.send_to_node(node, Lane::High, group.into_iter().collect(), body.into(), requests);
             }
             if self.calls.writers.len() < WRITERS_MAX {
                 self.calls.writers.push(writer);

@@ -401,7 +401,7 @@ impl Driver {
                     to
                 }
             };
-            self.send_to_node(to, Lane::Normal, Vec::new(), &writer.take(), 0);
+            self.send_to_node(to, Lane::Normal, Vec::new(), writer.take().into(), 0);
         }
         self.give_up_forsaken();
     }

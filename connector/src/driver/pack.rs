@@ -10,7 +10,7 @@ use edri_protocol::packet::Lane;
 use edri_router::{Delivery, Ended, GroupRef, Reason, ReplyTo};
 
 use super::{Batch, Driver, Keep};
-use crate::engine::{Body, GroupKey, Target};
+use crate::engine::{GroupKey, PacketBody, Target};
 use crate::merge::{Run, merge};
 
 /// A packet is sent once its body is as long.
@@ -197,7 +197,7 @@ impl Driver {
         let events = u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let now = self.now();
         let batch = Batch { events: kept, groups: accounts, redelivered: false };
-        self.engine.send(now, Lane::Normal, targets, &body, events, &Some(Arc::new(batch)));
+        self.engine.send(now, Lane::Normal, targets, body.into(), events, &Some(Arc::new(batch)));
     }
 
     /// Sends an event alone, marked if a life that has ended may have handled it.
@@ -216,7 +216,7 @@ impl Driver {
         let groups = vec![(key, GroupRef::clone(&outbox.group))];
         let batch = Batch { events: vec![envelope], groups, redelivered };
         let now = self.now();
-        self.engine.send(now, Lane::Normal, &targets, &body, 1, &Some(Arc::new(batch)));
+        self.engine.send(now, Lane::Normal, &targets, body.into(), 1, &Some(Arc::new(batch)));
     }
 
     /// The lives of nodes, with the groups of each.
@@ -247,7 +247,7 @@ impl Driver {
         node: Incarnation,
         lane: Lane,
         groups: Vec<GroupKey>,
-        body: impl Into<Body>,
+        body: PacketBody,
         events: u32,
     ) {
         let now = self.now();

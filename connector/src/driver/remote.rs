@@ -222,7 +222,7 @@ impl Driver {
                 known.insert(event.to_owned(), why);
             }
         }
-        self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
+        self.send_to_node(life, Lane::Normal, Vec::new(), writer.take().into(), 0);
         self.views.dirty();
     }
 
@@ -296,7 +296,7 @@ impl Driver {
     pub(super) fn say_left(&mut self, life: Incarnation, number: u32) {
         let mut writer = Writer::new();
         writer.left(number);
-        self.send_to_node(life, Lane::Normal, Vec::new(), &writer.take(), 0);
+        self.send_to_node(life, Lane::Normal, Vec::new(), writer.take().into(), 0);
     }
 
     pub(super) fn gone(&mut self, key: GroupKey, why: Why) {

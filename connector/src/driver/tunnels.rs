@@ -22,14 +22,11 @@ use super::calls::write_outcome;
 use super::outbox::Ready;
 use super::pack::{BODY_BYTES, append, explain, with_head};
 use super::unpack::Texts;
-use crate::engine::{self, GroupKey, Source};
+use crate::engine::{GroupKey, PacketBody, Source};
 use crate::fault;
 
 /// What is taken in each direction of a tunnel before credit is given again.
 const WINDOW: Grant = Grant { items: 256, bytes: 4 << 20 };
-
-/// An item from here on is a packet of its own, and is not copied into it.
-const LONG_ITEM_BYTES: usize = 16 << 10;
 
 /// A tunnel with another node: that node's life, the number its opener gave it, and whether the opener is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,7 +167,7 @@ impl Driver {
             return;
         }
         let body = self.tunnels.writer.take();
-        self.send_to_node(life, key.lane_out(), vec![group], &body, 1);
+        self.send_to_node(life, key.lane_out(), vec![group], body.into(), 1);
         let Some(outbox) = self.outboxes.all.get_mut(&group) else { return };
         outbox.group.hold(1);
         outbox.unanswered += 1;
@@ -386,26 +383,19 @@ impl Driver {
             while writer.len() < BODY_BYTES && !done && long.is_none() {
                 let Some(said) = tunnel.waiting.pop_front() else { break };
                 match said {
-                    Said::Item(item) if item.bytes.len() >= LONG_ITEM_BYTES => {
-                        if !writer.is_empty() {
-                            tunnel.waiting.push_front(Said::Item(item));
-                            break;
-                        }
-                        match items::data_head(item.encoding, item.bytes.len()) {
-                            Ok(head) => long = Some((head, item.bytes)),
-                            Err(error) => {
-                                let failure = edri_events::Failure::new("too_large", error.to_string());
-                                self.tunnels.flows.break_off(key, TunnelError::Aborted(failure));
-                            }
-                        }
+                    // It fills a packet, and is not copied into it.
+                    Said::Item(item) if item.bytes.len() >= BODY_BYTES && !writer.is_empty() => {
+                        tunnel.waiting.push_front(Said::Item(item));
+                        break;
                     }
-                    Said::Item(item) => {
-                        let put = |out: &mut Vec<u8>| {
-                            out.extend_from_slice(&item.bytes);
-                            Ok::<_, std::convert::Infallible>(())
+                    Said::Item(Body { bytes, encoding }) => {
+                        let written = if bytes.len() >= BODY_BYTES {
+                            items::data_head(encoding, bytes.len()).map(|head| long = Some((head, bytes)))
+                        } else {
+                            writer.data(encoding, &bytes)
                         };
-                        if let Err(unwritten) = writer.data(item.encoding, put) {
-                            let failure = edri_events::Failure::new("too_large", unwritten.to_string());
+                        if let Err(too_long) = written {
+                            let failure = edri_events::Failure::new("too_large", too_long.to_string());
                             self.tunnels.flows.break_off(key, TunnelError::Aborted(failure));
                         }
                     }
@@ -429,8 +419,8 @@ impl Driver {
                 }
             }
             let body = match long {
-                Some((head, payload)) => engine::Body::in_two(Bytes::copy_from_slice(&head), payload),
-                None => engine::Body::from(&writer.take()),
+                Some((head, payload)) => PacketBody::in_two(Bytes::copy_from_slice(&head), payload),
+                None => writer.take().into(),
             };
             self.send_to_node(key.life, lane, Vec::new(), body, 0);
             if done {

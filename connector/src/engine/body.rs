@@ -2,13 +2,13 @@ use bytes::Bytes;
 
 /// The body of a packet as its origin keeps it. In two pieces, what was written and a long payload after it, the payload is
 /// never copied.
-#[derive(Debug, Clone, Default)]
-pub struct Body {
+#[derive(Debug, Clone)]
+pub struct PacketBody {
     pub(super) head: Bytes,
     pub(super) rest: Bytes,
 }
 
-impl Body {
+impl PacketBody {
     /// A body that begins with `head`, which is short: it is copied for each link.
     #[must_use]
     pub fn in_two(head: Bytes, rest: Bytes) -> Self {
@@ -20,8 +20,8 @@ impl Body {
     }
 }
 
-impl From<&Bytes> for Body {
-    fn from(body: &Bytes) -> Self {
-        Self { head: Bytes::new(), rest: body.clone() }
+impl From<Bytes> for PacketBody {
+    fn from(body: Bytes) -> Self {
+        Self { head: Bytes::new(), rest: body }
     }
 }

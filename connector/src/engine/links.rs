@@ -4,7 +4,7 @@ use bytes::Bytes;
 use edri_events::Incarnation;
 use edri_protocol::packet::{Destination, Header, Lane, Signal, SignalKind};
 
-use super::{Body, Engine, Output};
+use super::{Engine, Output, PacketBody};
 use crate::limits::{FORWARD_QUEUE_BYTES_MAX, HOPS_MAX};
 use crate::topology::LinkId;
 
@@ -13,7 +13,7 @@ impl<K: Clone> Engine<K> {
         &mut self,
         lane: Lane,
         destinations: Vec<Destination>,
-        body: &Body,
+        body: &PacketBody,
         age_ms: u32,
         redelivered: bool,
     ) {
@@ -49,7 +49,7 @@ impl<K: Clone> Engine<K> {
         }
     }
 
-    pub(super) fn put(&mut self, link: LinkId, header: &Header, body: &Body, of_others: bool) {
+    pub(super) fn put(&mut self, link: LinkId, header: &Header, body: &PacketBody, of_others: bool) {
         let Some(state) = self.links.get_mut(&link) else { return };
         if of_others && state.queued > FORWARD_QUEUE_BYTES_MAX {
             state.dropped += 1;

@@ -219,7 +219,7 @@ impl Host {
         self.next_call += 1;
         let body = item(REQUEST, self.next_call);
         self.calls.insert(self.next_call, Call { to: node, until: now + REQUEST_LIMIT });
-        engine.send(now, Lane::High, &[Target { node, groups: vec![key] }], &body, 1, &Keep::default());
+        engine.send(now, Lane::High, &[Target { node, groups: vec![key] }], body.into(), 1, &Keep::default());
     }
 
     pub(crate) fn open_tunnel(&mut self, now: Duration, engine: &mut SimEngine, dice: &mut Dice) {
@@ -284,7 +284,7 @@ impl Host {
                 now,
                 Lane::High,
                 &[Target { node: to, groups: Vec::new() }],
-                &item(RESPONSE, call),
+                item(RESPONSE, call).into(),
                 0,
                 &Keep::default(),
             );
@@ -340,7 +340,7 @@ impl Host {
                 }
                 let body: Vec<u8> = run.items.iter().flat_map(|event| event.to_be_bytes()).collect();
                 let events = run.items.len() as u32;
-                engine.send(now, Lane::Normal, &targets, &Bytes::from(body), events, &Keep::new(run.items));
+                engine.send(now, Lane::Normal, &targets, Bytes::from(body).into(), events, &Keep::new(run.items));
             }
         }
     }

@@ -183,7 +183,7 @@ impl Hostile {
                 if self.engine.has_room(node, lane) {
                     let body = Bytes::from_static(b"an event");
                     let targets = [Target { node, groups: vec![key] }];
-                    self.engine.send(self.now, lane, &targets, &body, 1, &());
+                    self.engine.send(self.now, lane, &targets, body.into(), 1, &());
                 }
                 self.engine.starve(self.now, key);
             }

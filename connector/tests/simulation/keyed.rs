@@ -160,7 +160,7 @@ impl Keyed {
         let Some((key, _)) = here.next() else { return };
         if engine.credit(*key).0 > 0 && engine.has_room(node, Lane::High) {
             let targets = [Target { node, groups: vec![*key] }];
-            engine.send(now, Lane::High, &targets, &message(CALL, &[slot as u64]), 1, &Keep::default());
+            engine.send(now, Lane::High, &targets, message(CALL, &[slot as u64]).into(), 1, &Keep::default());
         }
     }
 
@@ -212,11 +212,11 @@ impl Keyed {
                 }
                 Tell::Note { to, version, agreed } => {
                     let body = message(NOTE, &[version, agreed]);
-                    engine.send(now, Lane::High, &[to_node(to)], &body, 0, &Keep::default());
+                    engine.send(now, Lane::High, &[to_node(to)], body.clone().into(), 0, &Keep::default());
                     (to, body)
                 }
             };
-            engine.send(now, Lane::Normal, &[to_node(to)], &body, 0, &Keep::default());
+            engine.send(now, Lane::Normal, &[to_node(to)], body.into(), 0, &Keep::default());
         }
         self.give_up_forsaken(book);
         self.feed();
@@ -291,7 +291,7 @@ impl Keyed {
                 let body: Vec<u8> = events.iter().flat_map(|event| event.to_be_bytes()).collect();
                 let targets = [Target { node: life, groups: vec![key] }];
                 self.outboxes.get_mut(&key).expect("it is there").in_flight += most;
-                engine.send(now, Lane::Normal, &targets, &Bytes::from(body), most as u32, &Keep::new(events));
+                engine.send(now, Lane::Normal, &targets, Bytes::from(body).into(), most as u32, &Keep::new(events));
             }
         }
     }

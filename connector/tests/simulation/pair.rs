@@ -135,7 +135,7 @@ impl Pair {
         let groups = if lane == Lane::Normal { vec![self.key()] } else { Vec::new() };
         let targets = [Target { node: self.engines[1].incarnation(), groups }];
         let body = Bytes::copy_from_slice(&number.to_be_bytes());
-        self.engines[0].send(self.now, lane, &targets, &body, 1, &vec![number]);
+        self.engines[0].send(self.now, lane, &targets, body.into(), 1, &vec![number]);
     }
 
     /// The group of node 1 places so many events of what it was sent in the session of the last of them that came.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edri_connector::engine::{Body, Target};
+use edri_connector::engine::{PacketBody, Target};
 use edri_events::Incarnation;
 use edri_protocol::packet::Lane;
 
@@ -155,6 +155,6 @@ impl Tunnels {
 }
 
 fn send(now: Duration, engine: &mut SimEngine, to: Incarnation, lane: Lane, kind: u8, number: u64) {
-    let body = Body::in_two(Bytes::copy_from_slice(&[kind]), Bytes::copy_from_slice(&number.to_be_bytes()));
+    let body = PacketBody::in_two(Bytes::copy_from_slice(&[kind]), Bytes::copy_from_slice(&number.to_be_bytes()));
     engine.send(now, lane, &[Target { node: to, groups: Vec::new() }], body, 0, &Keep::default());
 }

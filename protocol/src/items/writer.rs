@@ -166,20 +166,15 @@ impl Writer {
         put_number(&mut self.body, call);
     }
 
-    /// Appends an item of a tunnel. `payload` appends it to what it is given. Returns how long it is.
+    /// Appends an item of a tunnel.
     ///
     /// # Errors
     ///
-    /// [`Unwritten`]; the body is as it was.
-    pub fn data<E>(
-        &mut self,
-        encoding: Encoding,
-        payload: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<usize, Unwritten<E>> {
-        or_nothing(&mut self.body, |out| {
-            out.push(kind::DATA);
-            put_payload(out, encoding, payload)
-        })
+    /// [`TooLong`]; the body is as it was.
+    pub fn data(&mut self, encoding: Encoding, payload: &[u8]) -> Result<(), TooLong> {
+        self.body.extend_from_slice(&data_head(encoding, payload.len())?);
+        self.body.extend_from_slice(payload);
+        Ok(())
     }
 
     /// Appends how much the origin takes in the other direction of a tunnel, in all since it opened.
@@ -366,8 +361,7 @@ fn put_payload<E>(
     Ok(bytes)
 }
 
-/// What stands before an item of a tunnel of so many bytes, as [`Writer::data`] writes it: for one that is long enough to be
-/// passed on as it is.
+/// What [`Writer::data`] writes before a payload of so many bytes: for one that is long enough to be passed on as it is.
 ///
 /// # Errors
 ///

@@ -104,7 +104,7 @@ pub(crate) fn write(writer: &mut Writer, item: &Item<'_>) {
         Item::Response { call, outcome } => writer.response(*call, outcome).expect(written),
         Item::Cancel { call } => writer.cancel(*call),
         Item::Data(payload) => {
-            writer.data(payload.encoding(), put(payload.bytes())).expect(written);
+            writer.data(payload.encoding(), payload.bytes()).expect(written);
         }
         Item::Grant(grant) => writer.grant(*grant),
         Item::End => writer.end(),

@@ -1,5 +1,7 @@
 //! edri's own client.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use edri::{ApiLimits, Client, ClientError};
@@ -70,9 +72,10 @@ async fn a_client_has_the_verbs_of_the_bus() {
 }
 
 /// Numbered events, so many every ten milliseconds: a feed does not stop for somebody who is away.
-async fn feed(bus: edri::Bus, events: u64, at_once: u64) {
+async fn feed(bus: edri::Bus, events: u64, at_once: u64, published: Arc<AtomicU64>) {
     for number in 0..events {
         bus.publish(tick(number)).await.expect("published");
+        published.store(number + 1, Ordering::Relaxed);
         if number % at_once == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -86,7 +89,7 @@ async fn a_client_that_is_away_for_ten_seconds_misses_nothing_of_a_feed() {
     let proxy = TcpProxy::to(address(&node)).await.expect("listens");
     let client = client(proxy.address()).await;
     let mut ticks = client.subscribe::<Tick>().capacity(EVENTS as usize).await.expect("subscribed");
-    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 1));
+    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 1, Arc::default()));
     let breaking = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.cut();
@@ -112,16 +115,21 @@ async fn a_client_that_loses_its_network_finds_every_event_once_and_in_order() {
     let proxy = TcpProxy::to(address(&node)).await.expect("listens");
     let client = client(proxy.address()).await;
     let mut ticks = client.subscribe::<Tick>().capacity(EVENTS as usize).await.expect("subscribed");
-    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 10));
+    let (read, published) = (AtomicU64::new(0), Arc::new(AtomicU64::new(0)));
+    let publishing = tokio::spawn(feed(node.bus().clone(), EVENTS, 10, Arc::clone(&published)));
     let breaking = async {
         for round in 0..6 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            let goes_on = || read.load(Ordering::Relaxed) >= 100 + round * 600;
+            until("the feed to go on", goes_on).await;
             if round % 2 == 0 {
                 proxy.stall();
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                let stalled = published.load(Ordering::Relaxed);
+                until("events that wait", || published.load(Ordering::Relaxed) >= stalled + 100).await;
             }
             proxy.cut();
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            until("the client to notice", || !client.is_connected()).await;
+            let cut = published.load(Ordering::Relaxed);
+            until("events that come meanwhile", || published.load(Ordering::Relaxed) >= cut + 200).await;
             proxy.mend();
         }
     };
@@ -130,6 +138,7 @@ async fn a_client_that_loses_its_network_finds_every_event_once_and_in_order() {
         for number in 0..EVENTS {
             let tick = within("an event", ticks.next()).await.expect("comes");
             assert_eq!((tick.number, ticks.missed()), (number, 0));
+            read.store(number + 1, Ordering::Relaxed);
             if number % 400 == 0 {
                 // Asked while the network may be away, answered all the same, once.
                 let client = client.clone();

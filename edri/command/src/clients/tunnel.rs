@@ -126,7 +126,7 @@ impl Tunnel {
     async fn receive(&self, session: &Session, receiver: &mut Receiver<Body>) -> Result<(), Lost> {
         while let Some(item) = receiver.recv().await.map_err(Lost::Tunnel)? {
             let written = if self.raw {
-                match item.decode::<Bytes>() {
+                match item.take::<Bytes>() {
                     Ok(bytes) => session.out.bytes(&bytes),
                     Err(_) => Err(Failed::usage(format!(
                         "an item of `{}` is not bytes: leave out --raw, to have items as JSON",
