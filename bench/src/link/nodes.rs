@@ -129,7 +129,7 @@ impl Net {
     fn round(&mut self) {
         self.now += ROUND;
         let began = Instant::now();
-        self.nodes[0].engine.send(self.now, Lane::Normal, &self.targets, &self.body, 1, &());
+        self.nodes[0].engine.send(self.now, Lane::Normal, &self.targets, self.body.clone().into(), 1, &());
         self.nodes[0].worked += began.elapsed();
         self.settle();
     }
